@@ -1,1 +1,7 @@
 #![recursion_limit = "512"]
+//! The key-lane executor: runs every key of a RocketMQ topic as its own FIFO lane, many keys of one
+//! queue at once, each key in order.
+
+pub mod contract;
+pub mod message;
+pub mod source;

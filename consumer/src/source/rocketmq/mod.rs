@@ -1,0 +1,1 @@
+//! The adapter to RocketMQ 5 by its remoting protocol.
