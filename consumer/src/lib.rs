@@ -3,5 +3,6 @@
 //! queue at once, each key in order.
 
 pub mod contract;
+pub mod lane;
 pub mod message;
 pub mod source;
