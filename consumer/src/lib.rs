@@ -5,4 +5,5 @@
 pub mod contract;
 pub mod lane;
 pub mod message;
+pub mod ownership;
 pub mod source;
