@@ -128,11 +128,9 @@ impl LaneExecutor {
     /// When to call [`LaneExecutor::handle`] again at the latest, even if nothing happens.
     pub fn next_deadline(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
-        let probe = if self.turns.is_empty() {
-            None
-        } else {
-            self.availability.next_probe()
-        };
+        // A probe needs a lane that is ready and a free slot; both come with an input of their own.
+        let can_probe = !self.turns.is_empty() && self.running.len() < self.lanes as usize;
+        let probe = self.availability.next_probe().filter(|_| can_probe);
         timer.into_iter().chain(probe).min()
     }
 

@@ -21,6 +21,7 @@
 //! between: a process that had the lock meanwhile had it for less than L, and waits at least L.
 
 mod allocation;
+pub mod membership;
 #[cfg(test)]
 mod tests;
 

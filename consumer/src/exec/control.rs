@@ -1,0 +1,56 @@
+//! How others talk to a running executor.
+
+use crate::contract::admin::{LaneTarget, Lanes, Stats};
+use tokio::sync::{mpsc, oneshot};
+
+/// What can be asked of a running executor.
+#[derive(Debug)]
+pub enum Request {
+    /// What it knows of itself.
+    Stats(oneshot::Sender<Stats>),
+    /// Its lanes.
+    Lanes(oneshot::Sender<Lanes>),
+    /// A new lane target; the answer is the target in force.
+    SetLanes(LaneTarget, oneshot::Sender<LaneTarget>),
+    /// Whether the handler answers and every broker is known.
+    Ready(oneshot::Sender<bool>),
+}
+
+/// The executor has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the executor has ended")]
+pub struct Gone;
+
+/// A handle to a running executor. Every answer comes from its event loop, so an answer also says that
+/// the loop runs.
+#[derive(Clone, Debug)]
+pub struct Control(pub(super) mpsc::Sender<Request>);
+
+impl Control {
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(request(reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// What the executor knows of itself.
+    pub async fn stats(&self) -> Result<Stats, Gone> {
+        self.ask(Request::Stats).await
+    }
+
+    /// The lanes with messages, at most 1,000.
+    pub async fn lanes(&self) -> Result<Lanes, Gone> {
+        self.ask(Request::Lanes).await
+    }
+
+    /// Sets how many lanes may run at once, unless a target with a newer (term, sequence) is in force.
+    /// Returns the target in force.
+    pub async fn set_lanes(&self, target: LaneTarget) -> Result<LaneTarget, Gone> {
+        self.ask(|reply| Request::SetLanes(target, reply)).await
+    }
+
+    /// True once the handler answers and the brokers of the topic list this executor as a member.
+    pub async fn is_ready(&self) -> Result<bool, Gone> {
+        self.ask(Request::Ready).await
+    }
+}

@@ -1,0 +1,291 @@
+//! The tasks that wait: for brokers and for the handler. Each reports by event.
+
+use super::clock::Clock;
+use super::commits::{Answer, Due};
+use super::start::Starts;
+use crate::contract::spec::Key;
+use crate::handler::{Delivery, Handler};
+use crate::lane::{Assignment, Call, CallId, CallResult, Keyed, Time};
+use crate::message::QueueId;
+use crate::ownership::Start;
+use crate::source::{Commit, Pulled, Route, Source, SourceError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, watch};
+
+const POLL_GROUP: Duration = Duration::from_secs(1);
+const HEARTBEAT_EVERY: u32 = 3;
+const LONG_POLL: Duration = Duration::from_secs(15);
+const PULL_RETRY: Duration = Duration::from_millis(500);
+const HANDLER_RETRY: Duration = Duration::from_millis(250);
+
+/// What tasks report.
+#[derive(Debug)]
+pub enum Event {
+    HandlerReady,
+    HandlerMissing(String),
+    Group(Group),
+    Locked {
+        broker: Arc<str>,
+        sent: Time,
+        asked: BTreeSet<QueueId>,
+        locked: Result<BTreeSet<QueueId>, SourceError>,
+    },
+    Start {
+        queue: QueueId,
+        start: Result<Start, SourceError>,
+    },
+    Pulled {
+        assignment: Assignment,
+        queue: QueueId,
+        from: u64,
+        pulled: Result<Batch, SourceError>,
+    },
+    Ended {
+        id: CallId,
+        result: CallResult,
+    },
+    Committed {
+        due: Due,
+        answer: Result<Answer, SourceError>,
+    },
+    Unlocked {
+        queue: QueueId,
+        result: Result<(), SourceError>,
+    },
+}
+
+/// The route and, for each broker that answered, the members of the group.
+#[derive(Debug)]
+pub struct Group {
+    pub route: Result<Route, SourceError>,
+    /// When the route was asked for.
+    pub asked_at: Time,
+    pub members: BTreeMap<Arc<str>, Result<BTreeSet<String>, SourceError>>,
+}
+
+/// A pull's messages with their keys.
+#[derive(Debug)]
+pub enum Batch {
+    /// Everything in `[from, next)` that is not among the messages is finished.
+    Messages {
+        next: u64,
+        messages: Vec<Keyed>,
+    },
+    NoNew,
+    OutOfRange {
+        min: u64,
+        max: u64,
+    },
+}
+
+pub type Events = mpsc::UnboundedSender<Event>;
+
+/// Waits until the handler answers.
+pub async fn await_handler<H: Handler>(handler: Arc<H>, events: Events) {
+    let mut said = None;
+    while let Err(reason) = handler.ready().await {
+        if said.as_ref() != Some(&reason) {
+            let _ = events.send(Event::HandlerMissing(reason.clone()));
+            said = Some(reason);
+        }
+        tokio::time::sleep(HANDLER_RETRY).await;
+    }
+    let _ = events.send(Event::HandlerReady);
+}
+
+/// Keeps this process a member of the group and reports route and members, until `leave` is set.
+pub async fn follow_group<S: Source>(
+    source: Arc<S>,
+    clock: Arc<Clock>,
+    starts: Arc<Starts<S>>,
+    events: Events,
+    mut leave: watch::Receiver<bool>,
+) {
+    let mut route = Route::default();
+    let mut round = 0u32;
+    let mut surveyed = false;
+    let mut interval = tokio::time::interval(POLL_GROUP);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            _ = leave.changed() => break,
+        }
+        let asked_at = clock.now();
+        let fetched = source.route().await;
+        if let Ok(fetched) = &fetched {
+            route = fetched.clone();
+            if !surveyed {
+                // Remembers which queues nobody has consumed from yet, before any lock is taken.
+                surveyed = true;
+                for queue in &route.queues {
+                    surveyed &= starts.committed(queue).await.is_ok();
+                }
+            }
+        }
+        let polls = route.masters.keys().map(|broker| {
+            let (source, broker) = (&source, broker.clone());
+            async move {
+                let polled = async {
+                    if round.is_multiple_of(HEARTBEAT_EVERY) {
+                        source.heartbeat(&broker).await?;
+                    }
+                    source.members(&broker).await
+                };
+                let members = polled.await;
+                (broker, members)
+            }
+        });
+        let members: BTreeMap<_, _> = futures::future::join_all(polls).await.into_iter().collect();
+        // After trouble the heartbeat must not wait for its turn.
+        round = if members.values().all(Result::is_ok) {
+            round.wrapping_add(1)
+        } else {
+            0
+        };
+        if events
+            .send(Event::Group(Group {
+                route: fetched,
+                asked_at,
+                members,
+            }))
+            .is_err()
+        {
+            break;
+        }
+    }
+}
+
+pub async fn lock<S: Source>(
+    source: Arc<S>,
+    clock: Arc<Clock>,
+    broker: Arc<str>,
+    asked: BTreeSet<QueueId>,
+    events: Events,
+) {
+    let sent = clock.now();
+    let locked = source.lock(&broker, &asked).await;
+    let _ = events.send(Event::Locked {
+        broker,
+        sent,
+        asked,
+        locked,
+    });
+}
+
+pub async fn unlock<S: Source>(source: Arc<S>, queue: QueueId, events: Events) {
+    let result = source
+        .unlock(&queue.broker, &BTreeSet::from([queue.clone()]))
+        .await;
+    let _ = events.send(Event::Unlocked { queue, result });
+}
+
+pub async fn find_start<S: Source>(
+    starts: Arc<Starts<S>>,
+    queue: QueueId,
+    queues: Arc<BTreeSet<QueueId>>,
+    events: Events,
+) {
+    let start = starts.find(&queue, &queues).await;
+    let _ = events.send(Event::Start { queue, start });
+}
+
+pub async fn pull<S: Source>(
+    source: Arc<S>,
+    key: Arc<Key>,
+    assignment: Assignment,
+    queue: QueueId,
+    from: u64,
+    max_messages: u32,
+    events: Events,
+) {
+    let pulled = source
+        .pull(&queue, from, max_messages, LONG_POLL)
+        .await
+        .map(|pulled| match pulled {
+            Pulled::Found { messages, next } => {
+                let with_key = |message: crate::message::Message| Keyed {
+                    key: message.key(&key).map(Arc::from),
+                    message: Arc::new(message),
+                };
+                Batch::Messages {
+                    next,
+                    messages: messages.into_iter().map(with_key).collect(),
+                }
+            }
+            Pulled::NoMatch { next } => Batch::Messages {
+                next,
+                messages: Vec::new(),
+            },
+            Pulled::NoNew => Batch::NoNew,
+            Pulled::OutOfRange { min, max } => Batch::OutOfRange { min, max },
+        });
+    let _ = events.send(Event::Pulled {
+        assignment,
+        queue,
+        from,
+        pulled,
+    });
+}
+
+/// When to pull again after a pull that failed.
+pub fn pull_retry(now: Time) -> Time {
+    now + PULL_RETRY
+}
+
+pub async fn call<H: Handler>(
+    handler: Arc<H>,
+    clock: Arc<Clock>,
+    call: Call,
+    timeout: Duration,
+    events: Events,
+) {
+    let Call {
+        id,
+        queue,
+        key,
+        message,
+        attempt,
+        lease,
+    } = call;
+    let deadline = SystemTime::now() + timeout;
+    let delivery = Delivery {
+        queue,
+        key,
+        message,
+        attempt,
+        timeout,
+        deadline,
+    };
+    let result = handler.call(delivery, || clock.now() < lease).await;
+    let _ = events.send(Event::Ended { id, result });
+}
+
+/// Makes a commit or a check, unless the lease is over before it is sent.
+pub async fn commit<S: Source>(
+    source: Arc<S>,
+    clock: Arc<Clock>,
+    due: Due,
+    lease: Time,
+    events: Events,
+) {
+    let answer = if due.verify_only {
+        source
+            .committed(&due.queue)
+            .await
+            .map(|offset| offset.map_or(Answer::Has(u64::MAX), Answer::Has))
+    } else if clock.now() < lease {
+        source
+            .commit(&due.queue, due.offset)
+            .await
+            .map(|commit| match commit {
+                Commit::Stored => Answer::Has(due.offset),
+                Commit::ResetPending => Answer::Unknown,
+            })
+    } else {
+        Ok(Answer::Unknown)
+    };
+    let _ = events.send(Event::Committed { due, answer });
+}

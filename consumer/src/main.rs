@@ -1,0 +1,151 @@
+#![recursion_limit = "512"]
+//! `keylane-consumer`: runs an OrderedConsumer in this process.
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use keylane_consumer::admin;
+use keylane_consumer::config::Config;
+use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
+use keylane_consumer::exec::{Executor, Options, incarnation};
+use keylane_consumer::handler::http::HttpHandler;
+use keylane_consumer::metrics::Metrics;
+use keylane_consumer::source::rocketmq::RocketmqSource;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// Consumes a RocketMQ topic with order per key.
+#[derive(Parser)]
+#[command(name = "keylane-consumer", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run an OrderedConsumer until SIGTERM or SIGINT, then drain.
+    Run(Run),
+}
+
+#[derive(Args)]
+struct Run {
+    /// The OrderedConsumer (YAML). Its handler is called at 127.0.0.1; replicas, autoscaling, executor and
+    /// template are ignored.
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Lanes that may run at once until the operator sets another number. Default: lanes.max.
+    #[arg(long)]
+    lanes: Option<u32>,
+    /// Address to listen on for probes, metrics and the admin API.
+    #[arg(long, default_value = "127.0.0.1")]
+    listen: IpAddr,
+    /// Port of /livez and /readyz.
+    #[arg(long, default_value_t = PROBE_PORT)]
+    probe_port: u16,
+    /// Port of /metrics.
+    #[arg(long, default_value_t = METRICS_PORT)]
+    metrics_port: u16,
+    /// Port of the admin API.
+    #[arg(long, default_value_t = ADMIN_PORT)]
+    admin_port: u16,
+    /// File with the bearer token of the admin API; without it the admin API is not served.
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Uid of the pod, part of this process's identity.
+    #[arg(long, env = "POD_UID", hide_env_values = true)]
+    pod_uid: Option<String>,
+    /// Write logs as JSON.
+    #[arg(long, env = "KEYLANE_LOG_JSON")]
+    log_json: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Command::Run(run) = Cli::parse().command;
+    start_logging(run.log_json);
+    let config = Config::read(&run.file)?;
+    let spec = config.spec();
+    let host = run.pod_uid.clone().unwrap_or_else(host_name);
+    let options = Options::new(incarnation(&host), run.lanes.unwrap_or(spec.lanes.max));
+    info!(
+        consumer = config.name(),
+        topic = spec.topic,
+        group = spec.consumer_group,
+        incarnation = options.incarnation,
+        lanes = options.lanes,
+        "starting"
+    );
+    let handler = HttpHandler::new(&spec.handler.http, &spec.topic)?;
+    let source = RocketmqSource::connect(spec, &options.incarnation).await?;
+    let executor = Executor::new(spec, options, source, handler);
+    let control = executor.control();
+
+    let mut servers = vec![
+        (
+            admin::listen(run.listen, run.probe_port, "probe").await?,
+            admin::probes(control.clone()),
+        ),
+        (
+            admin::listen(run.listen, run.metrics_port, "metrics").await?,
+            admin::metrics(control.clone(), Metrics::new(prometheus::Registry::new())?),
+        ),
+    ];
+    if let Some(path) = &run.admin_token_file {
+        let token = std::fs::read_to_string(path)
+            .with_context(|| format!("the admin token file {} cannot be read", path.display()))?;
+        let token = token.trim().to_owned();
+        anyhow::ensure!(
+            token.len() >= 16,
+            "the admin token in {} has fewer than 16 characters",
+            path.display()
+        );
+        servers.push((
+            admin::listen(run.listen, run.admin_port, "admin").await?,
+            admin::admin(control, token),
+        ));
+    }
+    for (listener, router) in servers {
+        tokio::spawn(async move { axum::serve(listener, router).await });
+    }
+
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    executor.run(shutdown).await;
+    Ok(())
+}
+
+fn start_logging(json: bool) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rocketmq=off"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init()
+    } else {
+        builder.init()
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name
+        .trim()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c))
+        .collect();
+    if name.is_empty() { "host".into() } else { name }
+}

@@ -1,0 +1,143 @@
+//! Who is in the group, as far as each broker's consumer list can be trusted, and what that means for us.
+//!
+//! A broker's list is in memory: after its restart it is empty until the members' next heartbeats. So a
+//! member that is missing stays a member for a while, longer after trouble with that broker.
+
+use super::allocate;
+use crate::lane::Time;
+use crate::message::QueueId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Every client id of Keylane begins so; others in the group are foreign and get no queue.
+pub const CLIENT_ID_PREFIX: &str = "keylane:";
+
+const GONE_AFTER: Duration = Duration::from_millis(1500);
+const GONE_AFTER_TROUBLE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Default)]
+struct BrokerMembers {
+    last_seen: BTreeMap<String, Time>,
+    /// When the broker last failed to answer.
+    trouble: Option<Time>,
+    foreign: BTreeSet<String>,
+}
+
+/// The members of the group, per broker.
+#[derive(Debug, Default)]
+pub struct Membership {
+    brokers: BTreeMap<Arc<str>, BrokerMembers>,
+}
+
+impl Membership {
+    /// A broker's consumer list, or none if it did not answer.
+    pub fn listed(&mut self, now: Time, broker: &Arc<str>, members: Option<BTreeSet<String>>) {
+        let state = self.brokers.entry(broker.clone()).or_default();
+        let Some(members) = members else {
+            state.trouble = Some(now);
+            return;
+        };
+        let (ours, foreign) = members
+            .into_iter()
+            .partition(|member| member.starts_with(CLIENT_ID_PREFIX));
+        state.foreign = foreign;
+        state.last_seen.extend(
+            BTreeSet::from_iter::<BTreeSet<String>>(ours)
+                .into_iter()
+                .map(|member| (member, now)),
+        );
+        let trouble = state
+            .trouble
+            .is_some_and(|at| now < at + GONE_AFTER_TROUBLE);
+        let keep = if trouble {
+            GONE_AFTER_TROUBLE
+        } else {
+            GONE_AFTER
+        };
+        state.last_seen.retain(|_, seen| now < *seen + keep);
+    }
+
+    /// Client ids in the group that are not Keylane's.
+    pub fn foreign(&self) -> BTreeSet<&str> {
+        self.brokers
+            .values()
+            .flat_map(|state| state.foreign.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// The queues meant for `me`. Brokers with the same members are balanced together. Nothing is
+    /// allocated from a broker that does not list us yet.
+    pub fn allocation(&self, queues: &BTreeSet<QueueId>, me: &str) -> BTreeSet<QueueId> {
+        let mut groups: BTreeMap<BTreeSet<String>, BTreeSet<QueueId>> = BTreeMap::new();
+        for queue in queues {
+            let Some(state) = self.brokers.get(&queue.broker) else {
+                continue;
+            };
+            let members = state.last_seen.keys().cloned().collect();
+            groups.entry(members).or_default().insert(queue.clone());
+        }
+        groups
+            .iter()
+            .filter_map(|(members, queues)| allocate(queues, members).remove(me))
+            .flatten()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn members(names: &[&str]) -> Option<BTreeSet<String>> {
+        Some(names.iter().map(|name| name.to_string()).collect())
+    }
+
+    fn queues() -> BTreeSet<QueueId> {
+        (0..4).map(|id| QueueId::new("a", id)).collect()
+    }
+
+    #[test]
+    fn a_member_that_leaves_is_gone_after_a_moment_and_a_foreign_one_gets_nothing() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        membership.listed(
+            SECOND,
+            &broker,
+            members(&["keylane:x", "keylane:y", "10.0.0.1@7"]),
+        );
+        assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 2);
+        assert_eq!(membership.foreign(), BTreeSet::from(["10.0.0.1@7"]));
+        membership.listed(SECOND * 2, &broker, members(&["keylane:x"]));
+        assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 2);
+        membership.listed(SECOND * 3, &broker, members(&["keylane:x"]));
+        assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 4);
+        assert!(membership.foreign().is_empty());
+    }
+
+    #[test]
+    fn after_trouble_with_a_broker_members_stay_for_fifteen_seconds() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        membership.listed(SECOND, &broker, members(&["keylane:x", "keylane:y"]));
+        membership.listed(SECOND * 2, &broker, None);
+        for second in 3..15 {
+            membership.listed(SECOND * second, &broker, members(&["keylane:x"]));
+            assert_eq!(
+                membership.allocation(&queues(), "keylane:x").len(),
+                2,
+                "second {second}"
+            );
+        }
+        membership.listed(SECOND * 18, &broker, members(&["keylane:x"]));
+        assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 4);
+    }
+
+    #[test]
+    fn nothing_is_ours_until_the_broker_lists_us() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        assert!(membership.allocation(&queues(), "keylane:x").is_empty());
+        membership.listed(SECOND, &broker, members(&["keylane:y"]));
+        assert!(membership.allocation(&queues(), "keylane:x").is_empty());
+    }
+}
