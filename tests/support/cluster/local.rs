@@ -1,11 +1,11 @@
 //! The cluster on this machine: started in order, found again, described, stopped.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use super::error::{ClusterError, Result};
 use super::handle::{Cluster, Target};
+use super::lock::take_turn;
 use super::paths::Paths;
 use super::progress::{note, step};
 use super::wait::{self, Pending};
@@ -30,7 +30,7 @@ const PARTS: [&str; 7] = [
 /// Starts the local cluster, or finds it running. What an unclean end left is removed first.
 pub fn up_local(paths: &Paths) -> Result<Cluster> {
     refuse_unfit_machine(paths)?;
-    let _turn = take_turn(paths)?;
+    let _turn = take_turn(&paths.lock(), "another command that changes the cluster")?;
     if is_complete(paths) {
         let cluster = Cluster::new(paths, Target::Local, paths.kubeconfig())?;
         if answers(&cluster, Duration::from_secs(2)).is_ok() {
@@ -64,7 +64,7 @@ pub fn down(paths: &Paths) -> Result<bool> {
         return Ok(false);
     }
     refuse_unfit_machine(paths)?;
-    let _turn = take_turn(paths)?;
+    let _turn = take_turn(&paths.lock(), "another command that changes the cluster")?;
     step("Stopping the cluster and removing its traces", || {
         teardown::tear_down(paths)
     })?;
@@ -115,6 +115,7 @@ pub fn status(paths: &Paths) -> Result<(Vec<String>, bool)> {
 
 /// Gives the container runtime an image, unless it has this very one.
 pub(super) fn import(paths: &Paths, image: &Image) -> Result<()> {
+    let _turn = take_turn(&paths.images_lock(), "another command that works on images")?;
     let stamp = paths.state().join("imported").join(file_stem(&image.name));
     if fs::read_to_string(&stamp).is_ok_and(|text| text == image.inputs) {
         return Ok(());
@@ -154,25 +155,6 @@ fn refuse_unfit_machine(paths: &Paths) -> Result<()> {
         });
     }
     Ok(())
-}
-
-/// Waits for other commands that change the cluster. The lock goes with the returned file.
-fn take_turn(paths: &Paths) -> Result<File> {
-    let path = paths.lock();
-    fs::create_dir_all(paths.cache()).map_err(ClusterError::io("create", paths.cache()))?;
-    let file = File::create(&path).map_err(ClusterError::io("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            step(
-                "Waiting for another command that changes the cluster",
-                || file.lock(),
-            )
-            .map_err(ClusterError::io("lock", &path))?;
-        }
-        Err(fs::TryLockError::Error(error)) => return Err(ClusterError::io("lock", &path)(error)),
-    }
-    Ok(file)
 }
 
 fn complete_mark(paths: &Paths) -> std::path::PathBuf {
@@ -371,7 +353,7 @@ fn snapshotter(paths: &Paths) -> &'static str {
     "native"
 }
 
-fn try_overlay(dir: &Path) -> std::io::Result<()> {
+fn try_overlay(dir: &std::path::Path) -> std::io::Result<()> {
     for name in ["lower", "upper", "work", "merged"] {
         fs::create_dir_all(dir.join(name))?;
     }

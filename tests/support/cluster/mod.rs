@@ -13,6 +13,7 @@ pub mod error;
 mod external;
 mod handle;
 mod local;
+pub mod lock;
 mod net;
 pub mod packages;
 pub mod paths;

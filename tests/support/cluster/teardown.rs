@@ -77,21 +77,51 @@ fn mounts_below(table: &str, dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Small files in directories that belong to the system. They do no harm, so failing to remove one
-/// is no error.
+/// Small files in directories that belong to the system, and those directories when they are empty
+/// then. They do no harm, so failing to remove one is no error.
 fn remove_traces(paths: &Paths) {
     let state = paths.state();
     remove_entries(CONTAINER_LOGS, |path| {
         fs::read_link(path).is_ok_and(|target| target.starts_with(&state))
     });
+    let sandboxes = sandboxes(&entry_names(CNI_RESULTS));
     remove_entries(CNI_RESULTS, |path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("keylane-"))
+        let path = path.to_string_lossy();
+        sandboxes.iter().any(|id| path.contains(id))
     });
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     remove_entries(SHIM_SOCKETS, |path| {
         !sockets.contains(&path.display().to_string())
     });
+    for dir in [
+        CONTAINER_LOGS,
+        CNI_RESULTS,
+        "/var/lib/cni",
+        SHIM_SOCKETS,
+        "/run/containerd",
+        "/var/lib/kubelet/device-plugins",
+        "/var/lib/kubelet",
+    ] {
+        let _in_use = fs::remove_dir(dir);
+    }
+}
+
+/// The pod sandboxes that were plugged into our network, out of the names of cached results.
+fn sandboxes(names: &[String]) -> Vec<String> {
+    names
+        .iter()
+        .filter_map(|name| name.strip_prefix("keylane-")?.split('-').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn entry_names(dir: &str) -> Vec<String> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn remove_entries(dir: &str, ours: impl Fn(&Path) -> bool) {
@@ -122,5 +152,15 @@ mod tests {
                 PathBuf::from("/c/cluster/a/b c")
             ]
         );
+    }
+
+    #[test]
+    fn a_sandbox_is_ours_when_it_was_plugged_into_our_network() {
+        let names = [
+            "keylane-0ab1-eth0",
+            "cni-loopback-0ab1-lo",
+            "cni-loopback-9f-lo",
+        ];
+        assert_eq!(sandboxes(&names.map(str::to_owned)), ["0ab1"]);
     }
 }
