@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
 use keylane_tests::cluster::run;
@@ -218,6 +219,62 @@ fn a_service_is_reached_by_its_name_and_by_its_address() -> Outcome {
     if space.cluster.is_local() {
         assert!(fetch_from_here(&address).ends_with(&format!("{body}\n")));
     }
+    Ok(())
+}
+
+#[test]
+fn a_product_image_runs_without_shell_root_or_writable_files() -> Outcome {
+    let space = Space::new("image")?;
+    if !space.cluster.is_local() {
+        // Only a local cluster can be given an image made here.
+        return Ok(());
+    }
+    let containerfile = images::workspace::workspace().join("consumer/Containerfile");
+    let recipe = images::Recipe {
+        name: "keylane-works:dev",
+        containerfile: &std::fs::read_to_string(&containerfile)
+            .map_err(ClusterError::io("read", &containerfile))?,
+        base: Some(images::Base::Runtime),
+        // Any program of this workspace shows whether the base carries one.
+        files: &[("keylane-consumer", Path::new(env!("CARGO_BIN_EXE_cluster")))],
+    };
+    let image = images::build(space.cluster.paths(), &recipe)?;
+    space.cluster.load(&image)?;
+    let spec = |command: serde_json::Value| {
+        serde_json::json!({
+            "restartPolicy": "Never",
+            "securityContext": {"runAsNonRoot": true},
+            "containers": [{
+                "name": "main",
+                "image": image.name,
+                "imagePullPolicy": "Never",
+                "command": command,
+                "args": ["--help"],
+                "securityContext": {
+                    "readOnlyRootFilesystem": true,
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }],
+        })
+    };
+    let outcome = |pod: &str, spec: serde_json::Value, wanted: &str| {
+        let manifest = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": pod, "namespace": space.name},
+            "spec": spec,
+        });
+        space
+            .cluster
+            .apply(&format!("pod {pod}"), &manifest.to_string())?;
+        let phase = ["get", "pod", pod, "-o", "jsonpath={.status.phase}"];
+        space.until(&format!("pod {pod} {wanted}"), &phase, |out| out == wanted)
+    };
+    outcome("program", spec(serde_json::Value::Null), "Succeeded")?;
+    let said = space.kubectl(&["logs", "program"])?;
+    assert!(said.contains("Usage: cargo cluster"), "{said}");
+    outcome("shell", spec(serde_json::json!(["/bin/sh"])), "Failed")?;
     Ok(())
 }
 
