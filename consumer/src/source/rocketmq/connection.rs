@@ -22,8 +22,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// Longest time a request may take, besides what it waits at the broker.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest time a request may take that does not wait at the broker.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The broker looks at parked requests every 5 s, so they come back that much late. A request that is
+/// given up too early costs its connection.
+const PARKED_LATE: Duration = Duration::from_secs(7);
 /// Failures in a row after which a peer's handles are made anew, and how often at most.
 const RENEW_AFTER: u32 = 3;
 const RENEW_EVERY: Duration = Duration::from_secs(2);
@@ -126,7 +129,11 @@ impl Connection {
         wait: Duration,
     ) -> Result<RemotingCommand, SourceError> {
         let handle = self.handle(address, purpose).await?;
-        let limit = wait + CALL_TIMEOUT;
+        let limit = if wait.is_zero() {
+            CALL_TIMEOUT
+        } else {
+            wait + PARKED_LATE + CALL_TIMEOUT
+        };
         let to = CheetahString::from_slice(address);
         let call = async {
             handle
