@@ -1,0 +1,3 @@
+//! The reconcile loop.
+pub mod build;
+pub mod validate;
