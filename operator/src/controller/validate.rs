@@ -187,7 +187,7 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::{Value, json};
 
