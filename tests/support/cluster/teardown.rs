@@ -5,13 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::mount::{UnmountFlags, unmount};
-
 use super::cgroup;
 use super::error::{ClusterError, Result};
 use super::net;
 use super::paths::Paths;
 use super::process::{self, Identity};
+use super::{room, run};
 
 /// Directories outside the cache that the kubelet and containerd fill with names of our own.
 const CONTAINER_LOGS: &str = "/var/log/containers";
@@ -36,7 +35,7 @@ pub fn tear_down(paths: &Paths) -> Result<()> {
     process::kill(&shims(paths))?;
     cgroup::remove()?;
     unmount_below(&paths.state())?;
-    net::tear_down(paths)?;
+    net::tear_down(paths, room::another_kubernetes(paths).is_none())?;
     remove_traces(paths);
     let state = paths.state();
     match fs::remove_dir_all(&state) {
@@ -62,8 +61,10 @@ fn unmount_below(dir: &Path) -> Result<()> {
     let table = fs::read_to_string(file).map_err(ClusterError::io("read", file))?;
     // Later mounts lie on top of earlier ones.
     for point in mounts_below(&table, dir).iter().rev() {
-        unmount(point, UnmountFlags::DETACH)
-            .map_err(|error| ClusterError::io("unmount", point)(error.into()))?;
+        run::output(
+            &format!("unmounting {}", point.display()),
+            run::command("umount").arg("--lazy").arg(point),
+        )?;
     }
     Ok(())
 }
