@@ -50,7 +50,11 @@ pub fn up_local(paths: &Paths) -> Result<Cluster> {
         })?;
     }
     let cluster = start_parts(paths, &images).inspect_err(|_| {
-        note("the parts that started still run, for their logs; `cargo cluster down` removes them");
+        if !process::all_running(paths).is_empty() {
+            note(
+                "some parts run, so that their logs can be read; `cargo cluster down` removes them",
+            );
+        }
     })?;
     let took = start.elapsed().as_secs_f32();
     note(&format!(

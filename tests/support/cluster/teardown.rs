@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::cgroup;
 use super::error::{ClusterError, Result};
@@ -16,6 +15,7 @@ use super::{room, run};
 const CONTAINER_LOGS: &str = "/var/log/containers";
 const CNI_RESULTS: &str = "/var/lib/cni/results";
 const SHIM_SOCKETS: &str = "/run/containerd/s";
+const DEVICE_PLUGINS: &str = "/var/lib/kubelet/device-plugins";
 
 /// Whether anything of a cluster is left on this machine.
 #[must_use]
@@ -30,7 +30,8 @@ pub fn tear_down(paths: &Paths) -> Result<()> {
     process::kill(&kubelet)?;
     process::kill(&shims(paths))?;
     cgroup::remove()?;
-    process::stop(&process::all_running(paths), Duration::from_secs(5))?;
+    // Nothing of their data is kept, so nobody is given time to save it.
+    process::kill(&process::all_running(paths))?;
     // A shim may have been started while the first ones ended.
     process::kill(&shims(paths))?;
     cgroup::remove()?;
@@ -91,16 +92,18 @@ fn remove_traces(paths: &Paths) {
         sandboxes.iter().any(|id| path.contains(id))
     });
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    remove_entries(SHIM_SOCKETS, |path| {
-        !sockets.contains(&path.display().to_string())
-    });
+    for dir in [SHIM_SOCKETS, DEVICE_PLUGINS] {
+        remove_entries(dir, |path| {
+            is_socket(path) && !sockets.contains(&path.display().to_string())
+        });
+    }
     for dir in [
         CONTAINER_LOGS,
         CNI_RESULTS,
         "/var/lib/cni",
         SHIM_SOCKETS,
         "/run/containerd",
-        "/var/lib/kubelet/device-plugins",
+        DEVICE_PLUGINS,
         "/var/lib/kubelet",
     ] {
         let _in_use = fs::remove_dir(dir);
@@ -123,6 +126,12 @@ fn entry_names(dir: &str) -> Vec<String> {
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect()
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.symlink_metadata()
+        .is_ok_and(|meta| meta.file_type().is_socket())
 }
 
 fn remove_entries(dir: &str, ours: impl Fn(&Path) -> bool) {
