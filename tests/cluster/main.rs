@@ -30,7 +30,14 @@ enum Action {
     Kubeconfig,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let cli = Cli::parse();
     let paths = Paths::from_env();
     let target = Target::from_option(cli.context);

@@ -11,7 +11,7 @@ use keylane_tests::cluster::wait::{self, Pending};
 use keylane_tests::cluster::{self, Cluster, ClusterError, binaries};
 use keylane_tests::images;
 
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// A namespace of one test, with the image its pods run.
 struct Space {

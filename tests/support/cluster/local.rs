@@ -9,7 +9,9 @@ use super::lock::take_turn;
 use super::paths::Paths;
 use super::progress::{note, step};
 use super::wait::{self, Pending};
-use super::{binaries, cgroup, components, config, net, packages, pki, process, run, teardown};
+use super::{
+    binaries, cgroup, components, config, net, packages, pki, process, room, run, teardown,
+};
 use crate::images::build::file_stem;
 use crate::images::{self, Image, Recipe};
 
@@ -37,6 +39,7 @@ pub fn up_local(paths: &Paths) -> Result<Cluster> {
             return Ok(cluster);
         }
     }
+    room::refuse_another_kubernetes(paths)?;
     let start = Instant::now();
     packages::ensure(paths, &packages::CLUSTER)?;
     binaries::ensure_cluster(paths)?;
@@ -47,7 +50,11 @@ pub fn up_local(paths: &Paths) -> Result<Cluster> {
         })?;
     }
     let cluster = start_parts(paths, &images).inspect_err(|_| {
-        note("the parts that started still run, for their logs; `cargo cluster down` removes them");
+        if !process::all_running(paths).is_empty() {
+            note(
+                "some parts run, so that their logs can be read; `cargo cluster down` removes them",
+            );
+        }
     })?;
     let took = start.elapsed().as_secs_f32();
     note(&format!(
@@ -209,7 +216,7 @@ fn start_parts(paths: &Paths, images: &[Image]) -> Result<Cluster> {
         || {
             pki::create(paths)?;
             net::set_up(paths)?;
-            net::refuse_taken_ports()?;
+            room::refuse_taken_ports()?;
             config::write_all(paths, snapshotter(paths))?;
             cgroup::create()
         },
@@ -353,9 +360,10 @@ fn snapshotter(paths: &Paths) -> &'static str {
     "native"
 }
 
-fn try_overlay(dir: &std::path::Path) -> std::io::Result<()> {
+fn try_overlay(dir: &std::path::Path) -> Result<()> {
     for name in ["lower", "upper", "work", "merged"] {
-        fs::create_dir_all(dir.join(name))?;
+        let dir = dir.join(name);
+        fs::create_dir_all(&dir).map_err(ClusterError::io("create", &dir))?;
     }
     let show = |name: &str| dir.join(name).display().to_string();
     let options = format!(
@@ -364,15 +372,11 @@ fn try_overlay(dir: &std::path::Path) -> std::io::Result<()> {
         show("upper"),
         show("work")
     );
-    let options = std::ffi::CString::new(options)?;
-    let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount(
-        "overlay",
-        dir.join("merged"),
-        "overlay",
-        flags,
-        options.as_c_str(),
-    )?;
-    rustix::mount::unmount(dir.join("merged"), rustix::mount::UnmountFlags::empty())?;
+    let mut mount = run::command("mount");
+    mount
+        .args(["-t", "overlay", "overlay", "-o", &options])
+        .arg(dir.join("merged"));
+    run::output("mount", &mut mount)?;
+    run::output("umount", run::command("umount").arg(dir.join("merged")))?;
     Ok(())
 }

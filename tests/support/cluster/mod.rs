@@ -4,6 +4,8 @@
 //! directory and listens on loopback and on its own bridge only. `up` and `down` may be repeated,
 //! and `up` also works after the processes were killed or the machine was restarted. Commands that
 //! change it take turns.
+//!
+//! Not wired: host ports of pods, LoadBalancer Services, network policies, storage classes.
 
 pub mod binaries;
 mod cgroup;
@@ -20,6 +22,7 @@ pub mod paths;
 mod pki;
 mod process;
 pub mod progress;
+mod room;
 pub mod run;
 mod teardown;
 pub mod wait;

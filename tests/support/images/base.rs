@@ -16,7 +16,7 @@ use crate::cluster::run;
 /// A base image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Base {
-    /// The C library, certificates and time zones: enough for a Rust program. No shell.
+    /// The C library, zlib, certificates and time zones: enough for a Rust program. No shell.
     Runtime,
     /// A Java 17 runtime and busybox.
     Java,
@@ -42,7 +42,8 @@ impl Base {
 
     fn packages(self) -> &'static str {
         match self {
-            Self::Runtime => "libc6,libgcc-s1,ca-certificates,tzdata",
+            // Where a build machine has zlib's headers, the RocketMQ client links to zlib.
+            Self::Runtime => "libc6,libgcc-s1,zlib1g,ca-certificates,tzdata",
             Self::Java => "openjdk-17-jre-headless,busybox,ca-certificates,tzdata",
             Self::Toolbox => "busybox,ca-certificates",
         }
