@@ -44,17 +44,26 @@ impl Broker {
             for queue in &route.queues {
                 let (min, max) = self.0.bounds(queue).await?;
                 let committed = self.0.committed(queue).await?;
-                offsets.insert(queue.clone(), QueueOffsets { min, max, committed });
+                offsets.insert(
+                    queue.clone(),
+                    QueueOffsets {
+                        min,
+                        max,
+                        committed,
+                    },
+                );
             }
             Ok(offsets)
         };
-        tokio::time::timeout(TIMEOUT, read).await.unwrap_or_else(|_| {
-            Err(SourceError::Unreachable {
-                peer: "the brokers of the topic".to_owned(),
-                what: "for the offsets of all queues",
-                reason: format!("not all answered within {TIMEOUT:?}"),
+        tokio::time::timeout(TIMEOUT, read)
+            .await
+            .unwrap_or_else(|_| {
+                Err(SourceError::Unreachable {
+                    peer: "the brokers of the topic".to_owned(),
+                    what: "for the offsets of all queues",
+                    reason: format!("not all answered within {TIMEOUT:?}"),
+                })
             })
-        })
     }
 }
 
@@ -71,17 +80,29 @@ pub struct Lag {
 
 /// The lag of a group. What pods finished beyond the committed offsets is not unfinished.
 pub fn lag(offsets: &Offsets, pods: &[Stats]) -> Lag {
-    let mut lag = Lag { max_offsets: 0, messages: 0, unfinished: 0 };
+    let mut lag = Lag {
+        max_offsets: 0,
+        messages: 0,
+        unfinished: 0,
+    };
     for (queue, known) in offsets {
-        let committed = known.committed.map_or(known.min, |committed| committed.max(known.min));
-        let reported = pods.iter().flat_map(|pod| &pod.queues).find_map(|reported| {
-            let same = *queue.broker == *reported.broker && queue.id == reported.id;
-            same.then_some((reported.watermark?, reported.finished_above_watermark))
-        });
+        let committed = known
+            .committed
+            .map_or(known.min, |committed| committed.max(known.min));
+        let reported = pods
+            .iter()
+            .flat_map(|pod| &pod.queues)
+            .find_map(|reported| {
+                let same = *queue.broker == *reported.broker && queue.id == reported.id;
+                same.then_some((reported.watermark?, reported.finished_above_watermark))
+            });
         lag.max_offsets += known.max;
         lag.messages += known.max.saturating_sub(committed);
         let (watermark, finished_above) = reported.unwrap_or((committed, 0));
-        lag.unfinished += known.max.saturating_sub(watermark.max(committed)).saturating_sub(finished_above);
+        lag.unfinished += known
+            .max
+            .saturating_sub(watermark.max(committed))
+            .saturating_sub(finished_above);
     }
     lag
 }
@@ -96,7 +117,11 @@ mod tests {
             incarnation: "i".into(),
             uptime_seconds: 1.0,
             draining: false,
-            lanes: LaneTarget { lanes: 1, term: 0, sequence: 0 },
+            lanes: LaneTarget {
+                lanes: 1,
+                term: 0,
+                sequence: 0,
+            },
             busy_lanes: 0,
             busy_lane_seconds: 0.0,
             waiting_lanes: 0,
@@ -114,18 +139,58 @@ mod tests {
     fn queue(id: u32, watermark: Option<u64>, finished_above_watermark: u64) -> QueueStats {
         let (broker, phase) = ("b".to_owned(), QueuePhase::Owned);
         let (committed, pulled, buffered) = (None, None, 0);
-        QueueStats { broker, id, phase, watermark, committed, pulled, buffered, finished_above_watermark }
+        QueueStats {
+            broker,
+            id,
+            phase,
+            watermark,
+            committed,
+            pulled,
+            buffered,
+            finished_above_watermark,
+        }
     }
 
     #[test]
     fn what_pods_finished_is_not_unfinished() {
         let offsets = Offsets::from([
-            (QueueId::new("b", 0), QueueOffsets { min: 0, max: 100, committed: Some(10) }),
-            (QueueId::new("b", 1), QueueOffsets { min: 5, max: 50, committed: None }),
+            (
+                QueueId::new("b", 0),
+                QueueOffsets {
+                    min: 0,
+                    max: 100,
+                    committed: Some(10),
+                },
+            ),
+            (
+                QueueId::new("b", 1),
+                QueueOffsets {
+                    min: 5,
+                    max: 50,
+                    committed: None,
+                },
+            ),
         ]);
         let nobody = lag(&offsets, &[]);
-        assert_eq!(nobody, Lag { max_offsets: 150, messages: 90 + 45, unfinished: 90 + 45 });
-        let owned = lag(&offsets, &[pod(vec![queue(0, Some(20), 30), queue(1, None, 0)])]);
-        assert_eq!(owned, Lag { max_offsets: 150, messages: 135, unfinished: 50 + 45 });
+        assert_eq!(
+            nobody,
+            Lag {
+                max_offsets: 150,
+                messages: 90 + 45,
+                unfinished: 90 + 45
+            }
+        );
+        let owned = lag(
+            &offsets,
+            &[pod(vec![queue(0, Some(20), 30), queue(1, None, 0)])],
+        );
+        assert_eq!(
+            owned,
+            Lag {
+                max_offsets: 150,
+                messages: 135,
+                unfinished: 50 + 45
+            }
+        );
     }
 }

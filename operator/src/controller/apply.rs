@@ -20,7 +20,9 @@ use std::fmt::Debug;
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// An object of that name belongs to somebody else.
-    #[error("{kind} {name:?} exists and is not controlled by this OrderedConsumer: rename or delete it, or rename the OrderedConsumer; it was not touched")]
+    #[error(
+        "{kind} {name:?} exists and is not controlled by this OrderedConsumer: rename or delete it, or rename the OrderedConsumer; it was not touched"
+    )]
     NameConflict {
         /// Kind of the object.
         kind: String,
@@ -52,8 +54,19 @@ impl ApplyError {
 /// Applies all children; returns the Deployment as the API server has it now.
 ///
 /// In this order, because a pod cannot start before what it mounts exists.
-pub async fn apply(client: &Client, consumer: &Consumer, resources: Resources) -> Result<Deployment, ApplyError> {
-    let Resources { service_account, config_map, secret, service, disruption_budget, deployment } = resources;
+pub async fn apply(
+    client: &Client,
+    consumer: &Consumer,
+    resources: Resources,
+) -> Result<Deployment, ApplyError> {
+    let Resources {
+        service_account,
+        config_map,
+        secret,
+        service,
+        disruption_budget,
+        deployment,
+    } = resources;
     ensure(client, consumer, service_account, Present::Update).await?;
     ensure(client, consumer, config_map, Present::Update).await?;
     ensure(client, consumer, secret, Present::Keep).await?;
@@ -68,16 +81,28 @@ enum Present {
     Keep,
 }
 
-async fn ensure<K>(client: &Client, consumer: &Consumer, desired: K, present: Present) -> Result<K, ApplyError>
+async fn ensure<K>(
+    client: &Client,
+    consumer: &Consumer,
+    desired: K,
+    present: Present,
+) -> Result<K, ApplyError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     K: Clone + Debug + Serialize + DeserializeOwned,
 {
     let (kind, name) = (K::kind(&()).into_owned(), desired.name_any());
-    let failed = |source| ApplyError::Api { kind: kind.clone(), name: name.clone(), source };
+    let failed = |source| ApplyError::Api {
+        kind: kind.clone(),
+        name: name.clone(),
+        source,
+    };
     let api: Api<K> = Api::namespaced(client.clone(), consumer.namespace());
     let Some(found) = api.get_opt(&name).await.map_err(failed)? else {
-        let parameters = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let parameters = PostParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
         return match api.create(&parameters, &desired).await {
             // Somebody was faster; the next round sees who.
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
@@ -86,7 +111,10 @@ where
             result => result.map_err(failed),
         };
     };
-    let ours = found.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == consumer.uid());
+    let ours = found
+        .owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && owner.uid == consumer.uid());
     if !ours {
         return Err(ApplyError::NameConflict { kind, name });
     }
@@ -99,5 +127,7 @@ where
     patch["metadata"]["uid"] = Value::from(found.uid());
     // Forced for fields, not for objects: the object is ours by its uid.
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    api.patch(&name, &parameters, &Patch::Apply(&patch)).await.map_err(failed)
+    api.patch(&name, &parameters, &Patch::Apply(&patch))
+        .await
+        .map_err(failed)
 }

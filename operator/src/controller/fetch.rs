@@ -21,13 +21,23 @@ pub struct Pods {
 }
 
 /// Lists pods that belong to the Deployment by the uids of owners: a label can be set by anybody.
-pub async fn pods(client: &Client, consumer: &Consumer, deployment: &Deployment) -> Result<Pods, kube::Error> {
-    let labels: Vec<_> = selector(consumer).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+pub async fn pods(
+    client: &Client,
+    consumer: &Consumer,
+    deployment: &Deployment,
+) -> Result<Pods, kube::Error> {
+    let labels: Vec<_> = selector(consumer)
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     let list = ListParams::default().labels(&labels.join(","));
     let namespace = consumer.namespace();
     let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), namespace);
-    let ours = |owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference], uids: &BTreeSet<String>| {
-        owners.iter().any(|owner| owner.controller == Some(true) && uids.contains(&owner.uid))
+    let ours = |owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference],
+                uids: &BTreeSet<String>| {
+        owners
+            .iter()
+            .any(|owner| owner.controller == Some(true) && uids.contains(&owner.uid))
     };
     let deployments: BTreeSet<String> = deployment.uid().into_iter().collect();
     let sets: BTreeSet<String> = sets
@@ -38,10 +48,16 @@ pub async fn pods(client: &Client, consumer: &Consumer, deployment: &Deployment)
         .filter_map(|set| set.uid())
         .collect();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pods: Vec<Pod> =
-        pods.list(&list).await?.into_iter().filter(|pod| ours(pod.owner_references(), &sets)).collect();
+    let pods: Vec<Pod> = pods
+        .list(&list)
+        .await?
+        .into_iter()
+        .filter(|pod| ours(pod.owner_references(), &sets))
+        .collect();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = secrets.get_opt(&names::admin_secret(consumer.name())).await?;
+    let secret = secrets
+        .get_opt(&names::admin_secret(consumer.name()))
+        .await?;
     let token = secret.and_then(|secret| secret.data?.remove(names::TOKEN_FILE));
     let addresses = pods
         .iter()
@@ -50,6 +66,8 @@ pub async fn pods(client: &Client, consumer: &Consumer, deployment: &Deployment)
     Ok(Pods {
         addresses: addresses.collect(),
         count: pods.len() as u32,
-        token: token.map(|token| String::from_utf8_lossy(&token.0).into_owned()).unwrap_or_default(),
+        token: token
+            .map(|token| String::from_utf8_lossy(&token.0).into_owned())
+            .unwrap_or_default(),
     })
 }

@@ -31,34 +31,71 @@ pub struct PodClient(Client);
 impl PodClient {
     /// A client with a time-out for each call.
     pub fn new() -> Result<Self, reqwest::Error> {
-        let client = Client::builder().no_proxy().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none());
         client.build().map(Self)
     }
 
     /// What each pod knows of itself, all asked at once.
     pub async fn stats(&self, addresses: &[String], token: &str) -> Vec<Result<Stats, PodError>> {
-        join_all(addresses.iter().map(|address| self.stats_of(address, token))).await
+        join_all(
+            addresses
+                .iter()
+                .map(|address| self.stats_of(address, token)),
+        )
+        .await
     }
 
     /// Sets the lane target of each pod, all at once. A pod that has a newer one keeps it.
-    pub async fn set_lanes(&self, addresses: &[String], token: &str, target: LaneTarget) -> Vec<PodError> {
+    pub async fn set_lanes(
+        &self,
+        addresses: &[String],
+        token: &str,
+        target: LaneTarget,
+    ) -> Vec<PodError> {
         let calls = addresses.iter().map(|address| async move {
-            let request = self.0.put(url(address, "lanes")?).bearer_auth(token).json(&target);
-            let response = request.send().await.map_err(|error| unknown(address, causes(&error)))?;
+            let request = self
+                .0
+                .put(url(address, "lanes")?)
+                .bearer_auth(token)
+                .json(&target);
+            let response = request
+                .send()
+                .await
+                .map_err(|error| unknown(address, causes(&error)))?;
             let status = response.status();
-            if status.is_success() { Ok(()) } else { Err(unknown(address, format!("lane target refused: {status}"))) }
+            if status.is_success() {
+                Ok(())
+            } else {
+                Err(unknown(address, format!("lane target refused: {status}")))
+            }
         });
-        join_all(calls).await.into_iter().filter_map(Result::err).collect()
+        join_all(calls)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+            .collect()
     }
 
     async fn stats_of(&self, address: &str, token: &str) -> Result<Stats, PodError> {
         let request = self.0.get(url(address, "stats")?).bearer_auth(token);
-        let response = request.send().await.map_err(|error| unknown(address, causes(&error)))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| unknown(address, causes(&error)))?;
         if !response.status().is_success() {
-            return Err(unknown(address, format!("stats refused: {}", response.status())));
+            return Err(unknown(
+                address,
+                format!("stats refused: {}", response.status()),
+            ));
         }
-        let body = bounded(response).await.map_err(|reason| unknown(address, reason))?;
-        serde_json::from_slice(&body).map_err(|error| unknown(address, format!("stats cannot be read: {error}")))
+        let body = bounded(response)
+            .await
+            .map_err(|reason| unknown(address, reason))?;
+        serde_json::from_slice(&body)
+            .map_err(|error| unknown(address, format!("stats cannot be read: {error}")))
     }
 }
 
@@ -71,7 +108,10 @@ fn url(address: &str, what: &str) -> Result<String, PodError> {
 }
 
 fn unknown(address: &str, reason: String) -> PodError {
-    PodError::Unknown { address: address.to_owned(), reason }
+    PodError::Unknown {
+        address: address.to_owned(),
+        reason,
+    }
 }
 
 async fn bounded(mut response: Response) -> Result<Vec<u8>, String> {
