@@ -1,0 +1,34 @@
+//! A real Kubernetes for tests and the demo: one made on this machine, or one the user has.
+//!
+//! The local one is built from source, runs as plain processes, keeps everything in the cache
+//! directory and listens on loopback and on its own bridge only. `up` and `down` may be repeated,
+//! and `up` also works after the processes were killed or the machine was restarted. Commands that
+//! change it take turns.
+
+pub mod binaries;
+mod cgroup;
+mod components;
+mod config;
+pub mod error;
+mod external;
+mod handle;
+mod local;
+mod net;
+pub mod packages;
+pub mod paths;
+mod pki;
+mod process;
+pub mod progress;
+pub mod run;
+mod teardown;
+pub mod wait;
+
+pub use error::{ClusterError, Result};
+pub use handle::{Cluster, Target};
+pub use local::{down, status, up_local};
+pub use paths::Paths;
+
+/// The cluster named by `KEYLANE_TEST_CONTEXT`, else the local one, started if it does not run.
+pub fn up() -> Result<Cluster> {
+    Target::from_env().up(&Paths::from_env())
+}

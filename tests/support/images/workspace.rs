@@ -1,0 +1,124 @@
+//! The images of this workspace: the product's, the tests' and RocketMQ's.
+
+use std::path::{Path, PathBuf};
+
+use super::base::Base;
+use super::build::{Image, Recipe, build};
+use crate::cluster::error::{ClusterError, Result};
+use crate::cluster::paths::Paths;
+use crate::cluster::progress::step;
+use crate::cluster::run;
+
+/// The operator's image.
+pub const OPERATOR: &str = "keylane-operator:dev";
+/// The executor's image.
+pub const CONSUMER: &str = "keylane-consumer:dev";
+/// The broker's image.
+pub const ROCKETMQ: &str = "keylane-rocketmq:5.3.3";
+
+/// The workspace this was built from.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}
+
+/// Builds the operator and the executor in release mode and makes their images.
+pub fn build_workspace_images(paths: &Paths) -> Result<Vec<Image>> {
+    let names = ["keylane-operator", "keylane-consumer"];
+    let binaries = release_binaries(paths, &names.map(|name| (name, name)))?;
+    [(OPERATOR, "operator"), (CONSUMER, "consumer")]
+        .iter()
+        .zip(&binaries)
+        .map(|((name, dir), binary)| {
+            build_image(
+                paths,
+                name,
+                &workspace().join(dir).join("Containerfile"),
+                binary,
+            )
+        })
+        .collect()
+}
+
+/// Makes the image of one program: the Containerfile copies it from the context's root, by its own
+/// file name, onto the base it gets as the build argument `BASE`.
+pub fn build_image(
+    paths: &Paths,
+    name: &str,
+    containerfile: &Path,
+    binary: &Path,
+) -> Result<Image> {
+    let text =
+        std::fs::read_to_string(containerfile).map_err(ClusterError::io("read", containerfile))?;
+    let file = binary
+        .file_name()
+        .and_then(|file| file.to_str())
+        .ok_or_else(|| ClusterError::Input {
+            field: "the program of an image",
+            value: binary.display().to_string(),
+            reason: "it must be a file with a plain name".to_owned(),
+        })?;
+    build(
+        paths,
+        &Recipe {
+            name,
+            containerfile: &text,
+            base: Some(Base::Runtime),
+            files: &[(file, binary)],
+        },
+    )
+}
+
+/// Makes the RocketMQ image from a directory of its jars. Its entry point is `java` with the jars
+/// on the class path, so a container's arguments start with JVM options and the class to run.
+pub fn rocketmq(paths: &Paths, jars: &Path) -> Result<Image> {
+    if !jars.is_dir() {
+        return Err(ClusterError::Input {
+            field: "the directory of RocketMQ's jars",
+            value: jars.display().to_string(),
+            reason: "it is not there; download the jars first".to_owned(),
+        });
+    }
+    build(
+        paths,
+        &Recipe {
+            name: ROCKETMQ,
+            containerfile: include_str!("rocketmq.Containerfile"),
+            base: Some(Base::Java),
+            files: &[("lib", jars)],
+        },
+    )
+}
+
+/// Builds programs of this workspace in release mode: pairs of package and program. Gives the
+/// programs' paths in the same order.
+pub fn release_binaries(paths: &Paths, programs: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
+    let names: Vec<&str> = programs.iter().map(|(_, name)| *name).collect();
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir));
+    let log = paths.build_logs().join("cargo-release.log");
+    step(
+        &format!(
+            "Building {} in release mode, minutes when nothing is cached (log: {})",
+            names.join(" "),
+            log.display()
+        ),
+        || {
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let mut build = run::command(cargo);
+            build
+                .current_dir(workspace())
+                .env("CARGO_TARGET_DIR", &target)
+                .args(["build", "--release"]);
+            for (package, name) in programs {
+                build.args(["--package", package, "--bin", name]);
+            }
+            run::logged(&format!("building {}", names.join(" ")), &mut build, &log)
+        },
+    )?;
+    Ok(names
+        .iter()
+        .map(|name| target.join("release").join(name))
+        .collect())
+}
