@@ -75,22 +75,8 @@ impl Route {
 /// When no broker is known, when one refuses, or when the route is not there after 30 s.
 pub async fn create_topic(name_server: &str, topic: &str, queues: u32) -> Result<()> {
     let brokers = masters(name_server, TOPIC_OF_EVERY_BROKER).await?;
-    let fields = Fields::from([
-        ("topic", topic.to_owned()),
-        ("defaultTopic", "TBW102".to_owned()),
-        ("readQueueNums", queues.to_string()),
-        ("writeQueueNums", queues.to_string()),
-        ("perm", "6".to_owned()),
-        ("topicFilterType", "SINGLE_TAG".to_owned()),
-        ("topicSysFlag", "0".to_owned()),
-        ("order", "false".to_owned()),
-        ("attributes", String::new()),
-    ]);
     for master in &brokers {
-        Connection::open(&master.address)
-            .await?
-            .request(UPDATE_AND_CREATE_TOPIC, &fields, b"")
-            .await?;
+        create_on(&master.address, topic, queues).await?;
     }
     let what = format!("topic {topic} with {queues} queues known to {name_server}");
     wait::until(KNOWN_LIMIT, what, async || {
@@ -105,6 +91,26 @@ pub async fn create_topic(name_server: &str, topic: &str, queues: u32) -> Result
         }
     })
     .await?;
+    Ok(())
+}
+
+/// Creates a topic, or changes it to that many queues, on the broker at this address.
+pub(super) async fn create_on(address: &str, topic: &str, queues: u32) -> Result<()> {
+    let fields = Fields::from([
+        ("topic", topic.to_owned()),
+        ("defaultTopic", "TBW102".to_owned()),
+        ("readQueueNums", queues.to_string()),
+        ("writeQueueNums", queues.to_string()),
+        ("perm", "6".to_owned()),
+        ("topicFilterType", "SINGLE_TAG".to_owned()),
+        ("topicSysFlag", "0".to_owned()),
+        ("order", "false".to_owned()),
+        ("attributes", String::new()),
+    ]);
+    let broker = Connection::open(address).await?;
+    broker
+        .request(UPDATE_AND_CREATE_TOPIC, &fields, b"")
+        .await?;
     Ok(())
 }
 

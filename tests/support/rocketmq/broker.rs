@@ -13,7 +13,6 @@ use super::admin;
 use super::error::{Result, RocketMqError};
 use super::jars::jars;
 use super::processes::{Sweeper, Tied};
-use super::remoting::Connection;
 use crate::wait;
 
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -23,6 +22,7 @@ const NAME_SERVER: &str = "name server";
 const BROKER: &str = "broker";
 /// The name of the broker, as it stands in queue names.
 const BROKER_NAME: &str = "broker-a";
+const PROBE_TOPIC: &str = "keylane-tests-probe";
 /// A broker of 5.x reaches into the JDK for its memory-mapped files.
 const BROKER_OPENS: [&str; 5] = [
     "--add-exports=java.base/sun.nio.ch=ALL-UNNAMED",
@@ -187,9 +187,9 @@ impl Broker {
         self.broker.signal(Signal::CONT);
     }
 
-    /// Waits until a topic can be created, through the name server: then all of it works.
+    /// Waits until a topic is created and the name server knows it: then all of it works.
     async fn serves(&mut self) -> Result<()> {
-        let name_server = self.name_server();
+        let (name_server, address) = (self.name_server(), self.address());
         let log = self.dir.path().join("broker.log");
         let not_serving = |reason: String| RocketMqError::NotServing {
             part: BROKER,
@@ -201,12 +201,13 @@ impl Broker {
             if let Some(status) = broker.ended() {
                 return Ok(Err(format!("it ended ({status})")));
             }
-            Connection::open(&name_server)
+            // Creating a topic makes the broker register; by itself it tries again after 30 s only.
+            admin::create_on(&address, PROBE_TOPIC, 1)
                 .await
                 .map_err(|error| error.to_string())?;
-            admin::create_topic(&name_server, "keylane-probe", 1)
+            admin::masters(&name_server, PROBE_TOPIC)
                 .await
-                .map(Ok)
+                .map(|_| Ok(()))
                 .map_err(|error| error.to_string())
         })
         .await;
@@ -277,9 +278,12 @@ fn write_configuration(
 }
 
 fn start_name_server(lib: &Path, dir: &Path) -> Result<Tied> {
-    let mut args = java(lib, dir, "-Xmx128m", &[]);
+    let mut args = java(lib, dir, "-Xmx128m", &["-XX:TieredStopAtLevel=1"]);
     args.push("org.apache.rocketmq.namesrv.NamesrvStartup".to_owned());
-    args.extend(["-c".to_owned(), dir.join("namesrv.conf").display().to_string()]);
+    args.extend([
+        "-c".to_owned(),
+        dir.join("namesrv.conf").display().to_string(),
+    ]);
     start(NAME_SERVER, dir, &args, "namesrv.log")
 }
 
@@ -288,12 +292,15 @@ fn start_broker(lib: &Path, dir: &Path, name_server_port: u16) -> Result<Tied> {
     args.push("-XX:MaxDirectMemorySize=512m".to_owned());
     args.push("org.apache.rocketmq.broker.BrokerStartup".to_owned());
     args.extend(["-n".to_owned(), format!("127.0.0.1:{name_server_port}")]);
-    args.extend(["-c".to_owned(), dir.join("broker.conf").display().to_string()]);
+    args.extend([
+        "-c".to_owned(),
+        dir.join("broker.conf").display().to_string(),
+    ]);
     start(BROKER, dir, &args, "broker.log")
 }
 
 fn java(lib: &Path, dir: &Path, heap: &str, more: &[&str]) -> Vec<String> {
-    let mut args = vec![heap.to_owned()];
+    let mut args = vec![heap.to_owned(), "-XX:+UseSerialGC".to_owned()];
     args.extend(more.iter().map(|&arg| arg.to_owned()));
     args.push(format!("-Duser.home={}", dir.display()));
     args.extend(["-cp".to_owned(), lib.join("*").display().to_string()]);

@@ -120,7 +120,10 @@ fn unique_id() -> String {
     static PROCESS: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let process = PROCESS.get_or_init(rand::random);
-    format!("{process:016X}{:016X}", NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{process:016X}{:016X}",
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@ use super::jars::jars;
 use crate::cluster::run;
 
 const MAIN: &str = "org.apache.rocketmq.tools.command.MQAdminStartup";
-/// What the tool says of a group that has committed nothing.
-const NOTHING_COMMITTED: &str = "return offset table is empty";
 
 /// What a broker holds of one queue and group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +15,8 @@ pub struct QueueProgress {
     pub queue: u32,
     /// The offset after the queue's last message.
     pub broker_offset: i64,
-    /// The group's committed offset: the first one it has not finished.
+    /// The group's committed offset, the first one it has not finished; also 0 when it has never
+    /// committed one, which the tool does not tell apart.
     pub consumer_offset: i64,
 }
 
@@ -50,8 +49,10 @@ pub async fn mqadmin(name_server: &str, args: &[&str]) -> Result<String> {
 fn run_tool(args: &[String]) -> Result<std::process::Output> {
     let lib = jars()?;
     // The tool keeps logs below its user's home.
-    let home = tempfile::tempdir()
-        .map_err(RocketMqError::io("create a directory in", &std::env::temp_dir()))?;
+    let home = tempfile::tempdir().map_err(RocketMqError::io(
+        "create a directory in",
+        &std::env::temp_dir(),
+    ))?;
     run::command("java")
         .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
         .arg(format!("-Duser.home={}", home.path().display()))
@@ -64,17 +65,10 @@ fn run_tool(args: &[String]) -> Result<std::process::Output> {
         .map_err(RocketMqError::io("run", "java".as_ref()))
 }
 
-/// What the brokers hold of this group's progress in this topic, by queue; empty when the group has
-/// never committed anything.
+/// What the brokers hold of this group's progress in this topic, by queue.
 pub async fn progress(name_server: &str, group: &str, topic: &str) -> Result<Vec<QueueProgress>> {
     let args = ["consumerProgress", "-g", group, "-t", topic];
-    match mqadmin(name_server, &args).await {
-        Ok(text) => parse(&text, topic),
-        Err(RocketMqError::Mqadmin { output, .. }) if output.contains(NOTHING_COMMITTED) => {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error),
-    }
+    parse(&mqadmin(name_server, &args).await?, topic)
 }
 
 fn parse(text: &str, topic: &str) -> Result<Vec<QueueProgress>> {

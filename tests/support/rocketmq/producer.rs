@@ -1,6 +1,7 @@
 //! Sending messages: to the queue of their key, in the order given, fast enough for backlogs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
@@ -9,9 +10,12 @@ use super::admin::{self, Master};
 use super::error::{Result, RocketMqError};
 use super::message::Message;
 use super::remoting::{Answer, Connection, Fields};
+use crate::wait;
 
 const SEND: i32 = 310;
 const SEND_BATCH: i32 = 320;
+const SYSTEM_BUSY: i32 = 2;
+const BUSY_LIMIT: Duration = Duration::from_secs(30);
 const GROUP: &str = "keylane-tests-producer";
 const BATCH_MESSAGES: usize = 256;
 const BATCH_BYTES: usize = 512 * 1024;
@@ -98,11 +102,15 @@ impl Producer {
     /// Sends one message to the queue of this number, whatever its key.
     pub async fn send_to(&self, queue: usize, message: &Message) -> Result<Sent> {
         let queue = self.queue(queue)?;
+        if message.body().is_empty() {
+            // The broker fails on a send without a body, yet takes it as a batch of one.
+            let mut batch = BytesMut::new();
+            message.encode_into(&mut batch);
+            return self.send_batch(queue, &batch).await;
+        }
         let mut fields = self.fields(queue);
         fields.insert("i", message.encoded_properties());
-        let connection = &self.connections[queue.connection];
-        let answer = connection.request(SEND, &fields, message.body()).await?;
-        sent(connection, queue, &answer)
+        self.request(SEND, queue, &fields, message.body()).await
     }
 
     /// Sends all messages in batches, each to the queue of its key (without one, in turn), keeping
@@ -141,10 +149,6 @@ impl Producer {
 
     async fn send_list(&self, queue: usize, messages: &[Message]) -> Result<()> {
         let queue = self.queue(queue)?;
-        let mut fields = self.fields(queue);
-        fields.insert("i", String::new());
-        fields.insert("m", "true".to_owned());
-        let connection = &self.connections[queue.connection];
         let mut rest = messages;
         while !rest.is_empty() {
             let mut batch = BytesMut::new();
@@ -156,11 +160,41 @@ impl Producer {
                 message.encode_into(&mut batch);
                 taken += 1;
             }
-            let answer = connection.request(SEND_BATCH, &fields, &batch).await?;
-            sent(connection, queue, &answer)?;
+            self.send_batch(queue, &batch).await?;
             rest = &rest[taken..];
         }
         Ok(())
+    }
+
+    async fn send_batch(&self, queue: &Queue, batch: &[u8]) -> Result<Sent> {
+        let mut fields = self.fields(queue);
+        fields.insert("i", String::new());
+        fields.insert("m", "true".to_owned());
+        self.request(SEND_BATCH, queue, &fields, batch).await
+    }
+
+    /// Sends, and sends again what a busy broker refused before it stored anything.
+    async fn request(
+        &self,
+        code: i32,
+        queue: &Queue,
+        fields: &Fields,
+        body: &[u8],
+    ) -> Result<Sent> {
+        let connection = &self.connections[queue.connection];
+        let what = format!("a send to {} taken", self.topic);
+        let answer = wait::until(BUSY_LIMIT, what, async || {
+            match connection.request(code, fields, body).await {
+                Err(RocketMqError::Refused {
+                    code: SYSTEM_BUSY,
+                    remark,
+                    ..
+                }) => Err(remark),
+                answer => Ok(answer),
+            }
+        })
+        .await??;
+        sent(connection, queue, &answer)
     }
 
     fn queue_for(&self, message: &Message) -> usize {
