@@ -1,6 +1,8 @@
-//! What the tests, the demo and the `cluster` command share: a real Kubernetes on this machine and
-//! the images it runs.
+//! What the tests, the demo and the `cluster` command share: a real Kubernetes on this machine, the
+//! images it runs, a real RocketMQ, and one way to wait.
 #![recursion_limit = "512"]
 
 pub mod cluster;
 pub mod images;
+pub mod rocketmq;
+pub mod wait;

@@ -1,0 +1,25 @@
+//! A real RocketMQ for tests and the demo: Apache RocketMQ 5.3.3 in Java, from Maven.
+//!
+//! [`Broker`] runs a name server and a broker as plain processes that die with this one, whatever
+//! ends it. Everything else takes a name server address, so it also works against a broker in a
+//! cluster. Requests here are written to the wire by this module itself and not by the client the
+//! product uses: what a test sends and what it sees stay independent of what is tested, and so does
+//! [`mqadmin`], RocketMQ's own tool.
+
+mod admin;
+mod broker;
+mod error;
+mod jars;
+mod message;
+mod mqadmin;
+mod processes;
+mod producer;
+mod remoting;
+
+pub use admin::create_topic;
+pub use broker::{Broker, Settings};
+pub use error::{Result, RocketMqError};
+pub use jars::{VERSION, jars};
+pub use message::Message;
+pub use mqadmin::{QueueProgress, mqadmin, progress};
+pub use producer::{Producer, Sent};
