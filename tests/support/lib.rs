@@ -1,8 +1,9 @@
 //! What the tests, the demo and the `cluster` command share: a real Kubernetes on this machine, the
-//! images it runs, a real RocketMQ, and one way to wait.
+//! images it runs, a real RocketMQ, a judge of the order of handler calls, and one way to wait.
 #![recursion_limit = "512"]
 
 pub mod cluster;
 pub mod images;
+pub mod judge;
 pub mod rocketmq;
 pub mod wait;
