@@ -6,6 +6,7 @@ use crate::names;
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use keylane_consumer::contract::spec::ConsumerSpec;
+use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
 use kube::{Resource, ResourceExt};
 
 pub use crate::crd::{Autoscaling, Executor};
@@ -39,6 +40,11 @@ pub enum Invalid {
         "spec.template: container {0:?} has a preStop hook, which Kubernetes runs as soon as the pod is to stop, while calls still run; handle SIGTERM instead, it comes after the executor has drained"
     )]
     PreStop(String),
+    /// The handler listens where the executor does.
+    #[error(
+        "spec.handler.http.port {0} is the executor's own: choose another than {PROBE_PORT}, {METRICS_PORT} and {ADMIN_PORT}"
+    )]
+    Port(u16),
     /// The API server sent an object without an identity.
     #[error("the object has no uid or namespace; it was not read from an API server")]
     NoIdentity,

@@ -60,7 +60,9 @@ fn template(
     pod.containers.push(executor(consumer, image)?);
     let drain = consumer.spec().drain.timeout.get().as_secs_f64().ceil() as i64;
     pod.termination_grace_period_seconds = Some(drain + HANDLER_STOP_SECONDS + SPARE_SECONDS);
-    pod.service_account_name = Some(names::child(consumer.name()));
+    // A user's own account stays: clouds bind rights to it. Its token is not mounted either way.
+    pod.service_account_name
+        .get_or_insert_with(|| names::child(consumer.name()));
     pod.automount_service_account_token = Some(false);
     let volumes: Vec<Volume> = serde_json::from_value(json!([
         {"name": "keylane-config", "configMap": {"name": names::child(consumer.name())}},
