@@ -41,7 +41,11 @@ fn children_are_made_owned_and_removed_with_their_consumer() -> Result<()> {
     for (kind, name) in CHILDREN {
         let child = space.until_object(kind, name, |_| true)?;
         let by = &child["metadata"]["ownerReferences"][0];
-        assert_eq!((&by["uid"], &by["controller"]), (&owner, &json!(true)), "{kind}");
+        assert_eq!(
+            (&by["uid"], &by["controller"]),
+            (&owner, &json!(true)),
+            "{kind}"
+        );
     }
     let deployment = space.get("deployment", "orders-keylane")?;
     let pod = &deployment["spec"]["template"]["spec"];

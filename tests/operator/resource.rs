@@ -21,7 +21,9 @@ fn what_cannot_be_is_refused_with_a_reason() -> Result<()> {
         ("spec.template: Required", |object| {
             object["spec"].as_object_mut().unwrap().remove("template");
         }),
-        ("spec.topic", |object| object["spec"]["topic"] = json!("a topic")),
+        ("spec.topic", |object| {
+            object["spec"]["topic"] = json!("a topic")
+        }),
         ("spec.rocketmq.nameServers", |object| {
             object["spec"]["rocketmq"]["nameServers"] = json!([])
         }),
@@ -84,7 +86,10 @@ fn topic_and_group_cannot_change() -> Result<()> {
 fn defaults_are_filled_in() -> Result<()> {
     let space = Space::new("defaults")?;
     let mut object = consumer("orders");
-    object["spec"].as_object_mut().unwrap().remove("autoscaling");
+    object["spec"]
+        .as_object_mut()
+        .unwrap()
+        .remove("autoscaling");
     space.apply(&object)?;
     let spec = space.get("orderedconsumer", "orders")?["spec"].clone();
     assert_eq!(spec["replicas"], 1);

@@ -36,7 +36,8 @@ impl Space {
             cluster,
             operator: None,
         };
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name}});
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name}});
         space.apply(&namespace)?;
         let definition = serde_json::to_value(keylane_operator::crd::OrderedConsumer::crd())?;
         space.apply(&definition)?;
@@ -201,7 +202,9 @@ impl Drop for Space {
 /// A status condition of an object.
 pub fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o Value> {
     let conditions = object["status"]["conditions"].as_array()?;
-    conditions.iter().find(|condition| condition["type"] == kind)
+    conditions
+        .iter()
+        .find(|condition| condition["type"] == kind)
 }
 
 /// An OrderedConsumer without brokers to be reached and with images that are not there: its children
