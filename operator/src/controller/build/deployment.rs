@@ -14,6 +14,8 @@ use std::hash::Hasher;
 /// Time the handler has to stop after the executor has drained, and time for everything else.
 const HANDLER_STOP_SECONDS: i64 = 10;
 const SPARE_SECONDS: i64 = 10;
+/// Environment variable with the lanes a pod starts with.
+const START_LANES_VARIABLE: &str = "KEYLANE_START_LANES";
 
 pub fn deployment(
     consumer: &Consumer,
@@ -80,11 +82,17 @@ fn executor(consumer: &Consumer, default_image: &str) -> Result<Container, serde
         "args": [
             "run",
             format!("--file={}/{}", names::CONFIG_DIR, names::CONFIG_FILE),
-            format!("--lanes={}", consumer.spec().lanes.min),
+            // From the ConfigMap, so that other bounds of lanes do not replace pods.
+            format!("--lanes=$({START_LANES_VARIABLE})"),
             "--listen=0.0.0.0",
             format!("--admin-token-file={}/{}", names::TOKEN_DIR, names::TOKEN_FILE),
         ],
-        "env": [{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}],
+        "env": [
+            {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+            {"name": START_LANES_VARIABLE, "valueFrom": {"configMapKeyRef": {
+                "name": names::child(consumer.name()), "key": names::START_LANES
+            }}},
+        ],
         "ports": [
             {"name": "kl-probes", "containerPort": PROBE_PORT},
             {"name": "kl-metrics", "containerPort": METRICS_PORT},
