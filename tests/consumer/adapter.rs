@@ -13,6 +13,8 @@ async fn a_commit_is_read_back_and_a_group_that_never_committed_reads_as_none() 
     let world = World::new("a_commit", 1).await;
     let (source, queue) = (world.source("one").await, world.queue(0));
     assert_eq!(source.committed(&queue).await.unwrap(), None);
+    // A group is known to the broker from its first heartbeat.
+    source.heartbeat(world.broker().name()).await.unwrap();
     assert_eq!(source.commit(&queue, 0).await.unwrap(), Commit::Stored);
     assert_eq!(source.committed(&queue).await.unwrap(), Some(0));
     assert_eq!(source.commit(&queue, 5).await.unwrap(), Commit::Stored);

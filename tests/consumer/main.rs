@@ -108,13 +108,6 @@ async fn a_foreign_commit_does_not_last() {
     running.until_handled(100).await;
     world.until_committed(100).await;
     world.commit_as_somebody_else(0, 7).await;
-    assert_eq!(
-        world.progress().await,
-        [Progress {
-            end: 100,
-            committed: 7
-        }]
-    );
     keylane_tests::wait::until(
         Duration::from_secs(40),
         "the offset put right",

@@ -11,8 +11,8 @@ use keylane_consumer::contract::spec::ConsumerSpec;
 use keylane_consumer::exec::{Control, Executor, Options, incarnation};
 use keylane_consumer::handler::http::HttpHandler;
 use keylane_consumer::message::QueueId;
-use keylane_consumer::source::Source;
 use keylane_consumer::source::rocketmq::RocketmqSource;
+use keylane_consumer::source::{Commit, Source};
 use keylane_tests::judge::{Ended, Judge, Micros, Report, Reported, Verdict};
 use keylane_tests::rocketmq::{Broker, Message, Producer};
 use keylane_tests::wait;
@@ -171,11 +171,9 @@ impl World {
     }
 
     pub async fn commit_as_somebody_else(&self, queue: u32, offset: u64) {
-        self.source("somebody-else")
-            .await
-            .commit(&self.queue(queue), offset)
-            .await
-            .unwrap();
+        let source = self.source("somebody-else").await;
+        let stored = source.commit(&self.queue(queue), offset).await.unwrap();
+        assert_eq!(stored, Commit::Stored);
     }
 }
 
