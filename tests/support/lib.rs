@@ -4,5 +4,6 @@
 
 pub mod cluster;
 pub mod images;
+pub mod judge;
 pub mod rocketmq;
 pub mod wait;
