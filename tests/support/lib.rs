@@ -6,4 +6,5 @@ pub mod cluster;
 pub mod images;
 pub mod judge;
 pub mod rocketmq;
+pub mod sample_handler;
 pub mod wait;
