@@ -1,1 +1,18 @@
 #![recursion_limit = "512"]
+//! The Kubernetes operator of Keylane: deploys OrderedConsumers and tunes their lanes and replicas.
+
+pub mod broker;
+pub mod controller;
+pub mod crd;
+pub mod metrics;
+pub mod names;
+pub mod pods;
+pub mod scale;
+pub mod server;
+
+/// Chooses the TLS implementation of this process. More than one is linked, so nobody else can; to be
+/// called before the first connection, and harmless if called again.
+pub fn install_crypto() {
+    // An error says that one was chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

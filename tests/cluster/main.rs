@@ -8,7 +8,7 @@ use keylane_tests::cluster::{self, Paths, Target};
 
 /// A real Kubernetes on this machine, for tests and the demo.
 #[derive(Debug, Parser)]
-#[command(name = "cargo cluster")]
+#[command(name = "cluster", bin_name = "cargo cluster")]
 struct Cli {
     /// Use this context of your kubeconfig instead of a cluster on this machine. It must have the
     /// images or be able to pull them.
@@ -30,7 +30,14 @@ enum Action {
     Kubeconfig,
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let cli = Cli::parse();
     let paths = Paths::from_env();
     let target = Target::from_option(cli.context);

@@ -1,10 +1,10 @@
 //! What the tests, the demo and the `cluster` command share: a real Kubernetes on this machine, the
-//! images it runs, a real RocketMQ, and one way to wait.
+//! images it runs, a real RocketMQ, a judge of the order of handler calls, and one way to wait.
 #![recursion_limit = "512"]
 
+pub mod baseline;
 pub mod cluster;
 pub mod images;
 pub mod judge;
 pub mod rocketmq;
-pub mod sample_handler;
 pub mod wait;

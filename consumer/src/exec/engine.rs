@@ -225,6 +225,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                     self.source.clone(),
                     self.clock.clone(),
                     self.starts.clone(),
+                    self.options.incarnation.clone(),
                     self.events.clone(),
                     self.leave.subscribe(),
                 );
@@ -318,7 +319,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
         well &= !self.queues.is_empty();
         for (broker, members) in members {
             let members = self.known("the members of the group", members);
-            self.membership.listed(now, &broker, members);
+            self.membership
+                .listed(now, &broker, &self.options.incarnation, members);
         }
         if well && self.broker_error.take().is_some() {
             info!("all brokers answer");

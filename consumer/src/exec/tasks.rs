@@ -100,6 +100,7 @@ pub async fn follow_group<S: Source>(
     source: Arc<S>,
     clock: Arc<Clock>,
     starts: Arc<Starts<S>>,
+    me: String,
     events: Events,
     mut leave: watch::Receiver<bool>,
 ) {
@@ -139,8 +140,11 @@ pub async fn follow_group<S: Source>(
             }
         });
         let members: BTreeMap<_, _> = futures::future::join_all(polls).await.into_iter().collect();
-        // After trouble the heartbeat must not wait for its turn.
-        round = if members.values().all(Result::is_ok) {
+        // Where we are not on the list, the heartbeat must not wait for its turn.
+        let listed = |members: &Result<BTreeSet<String>, _>| {
+            members.as_ref().is_ok_and(|list| list.contains(&me))
+        };
+        round = if members.values().all(listed) {
             round.wrapping_add(1)
         } else {
             0

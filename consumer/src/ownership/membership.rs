@@ -31,13 +31,23 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// A broker's consumer list, or none if it did not answer.
-    pub fn listed(&mut self, now: Time, broker: &Arc<str>, members: Option<BTreeSet<String>>) {
+    /// A broker's consumer list, or none if it did not answer. A list that once had `me` and has it no
+    /// more says that the broker restarted or our connection broke: that is trouble too.
+    pub fn listed(
+        &mut self,
+        now: Time,
+        broker: &Arc<str>,
+        me: &str,
+        members: Option<BTreeSet<String>>,
+    ) {
         let state = self.brokers.entry(broker.clone()).or_default();
-        let Some(members) = members else {
+        let complete = members
+            .as_ref()
+            .is_some_and(|members| members.contains(me) || !state.last_seen.contains_key(me));
+        if !complete {
             state.trouble = Some(now);
-            return;
-        };
+        }
+        let Some(members) = members else { return };
         let (ours, foreign) = members
             .into_iter()
             .partition(|member| member.starts_with(CLIENT_ID_PREFIX));
@@ -105,13 +115,14 @@ mod tests {
         membership.listed(
             SECOND,
             &broker,
+            "keylane:x",
             members(&["keylane:x", "keylane:y", "10.0.0.1@7"]),
         );
         assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 2);
         assert_eq!(membership.foreign(), BTreeSet::from(["10.0.0.1@7"]));
-        membership.listed(SECOND * 2, &broker, members(&["keylane:x"]));
+        membership.listed(SECOND * 2, &broker, "keylane:x", members(&["keylane:x"]));
         assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 2);
-        membership.listed(SECOND * 3, &broker, members(&["keylane:x"]));
+        membership.listed(SECOND * 3, &broker, "keylane:x", members(&["keylane:x"]));
         assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 4);
         assert!(membership.foreign().is_empty());
     }
@@ -119,25 +130,54 @@ mod tests {
     #[test]
     fn after_trouble_with_a_broker_members_stay_for_fifteen_seconds() {
         let (mut membership, broker) = (Membership::default(), Arc::from("a"));
-        membership.listed(SECOND, &broker, members(&["keylane:x", "keylane:y"]));
-        membership.listed(SECOND * 2, &broker, None);
+        membership.listed(
+            SECOND,
+            &broker,
+            "keylane:x",
+            members(&["keylane:x", "keylane:y"]),
+        );
+        membership.listed(SECOND * 2, &broker, "keylane:x", None);
         for second in 3..15 {
-            membership.listed(SECOND * second, &broker, members(&["keylane:x"]));
+            membership.listed(
+                SECOND * second,
+                &broker,
+                "keylane:x",
+                members(&["keylane:x"]),
+            );
             assert_eq!(
                 membership.allocation(&queues(), "keylane:x").len(),
                 2,
                 "second {second}"
             );
         }
-        membership.listed(SECOND * 18, &broker, members(&["keylane:x"]));
+        membership.listed(SECOND * 18, &broker, "keylane:x", members(&["keylane:x"]));
         assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 4);
+    }
+
+    #[test]
+    fn a_list_that_lost_us_is_not_believed_for_a_while() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        membership.listed(
+            SECOND,
+            &broker,
+            "keylane:x",
+            members(&["keylane:x", "keylane:y"]),
+        );
+        for second in 2..12 {
+            membership.listed(SECOND * second, &broker, "keylane:x", members(&[]));
+            assert_eq!(
+                membership.allocation(&queues(), "keylane:x").len(),
+                2,
+                "second {second}"
+            );
+        }
     }
 
     #[test]
     fn nothing_is_ours_until_the_broker_lists_us() {
         let (mut membership, broker) = (Membership::default(), Arc::from("a"));
         assert!(membership.allocation(&queues(), "keylane:x").is_empty());
-        membership.listed(SECOND, &broker, members(&["keylane:y"]));
+        membership.listed(SECOND, &broker, "keylane:x", members(&["keylane:y"]));
         assert!(membership.allocation(&queues(), "keylane:x").is_empty());
     }
 }

@@ -403,7 +403,7 @@ impl Ownership {
 
     /// When to poll again at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        let phases = self.queues.iter().filter_map(|(_, phase)| match phase {
+        let phases = self.queues.values().filter_map(|phase| match phase {
             Phase::Waiting { lease, until } => Some((*until).min(*lease)),
             Phase::Probing {
                 next: Some(next),

@@ -45,7 +45,12 @@ const HELM: Module = Module {
     go_mod: include_str!("../../cluster/helm/go.mod"),
     go_sum: include_str!("../../cluster/helm/go.sum"),
     tools_go: include_str!("../../cluster/helm/tools.go"),
-    ldflags: "-s -w",
+    // The versions charts see in their templates.
+    ldflags: "-s -w -X helm.sh/helm/v3/internal/version.version=v3.22.0 \
+              -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 \
+              -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=34 \
+              -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 \
+              -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=34",
 };
 
 /// The programs of Kubernetes itself, in the order they are started.

@@ -48,6 +48,15 @@ pub enum ClusterError {
         /// The interface that has it.
         interface: String,
     },
+    /// Another Kubernetes runs on this machine.
+    #[error(
+        "another Kubernetes node runs on this machine (process {pid}), and two cannot share one set \
+         of iptables chains; use it with `--context NAME` (or KEYLANE_TEST_CONTEXT=NAME), or stop it"
+    )]
+    AnotherKubernetes {
+        /// A process of it.
+        pid: i32,
+    },
     /// A program ended with an error.
     #[error("{what} failed ({status}): {tail}{}", log_hint(.log.as_deref()))]
     Failed {

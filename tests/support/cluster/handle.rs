@@ -99,6 +99,9 @@ impl Cluster {
             path: self.kubeconfig.clone(),
             reason,
         };
+        // Two cryptography providers are linked in and neither is the default; the first choice in a
+        // process stays.
+        let _chosen_before = rustls::crypto::ring::default_provider().install_default();
         let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)
             .map_err(|error| unusable(error.to_string()))?;
         let options = kube::config::KubeConfigOptions::default();

@@ -1,15 +1,17 @@
 //! The cluster on this machine: started in order, found again, described, stopped.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use super::error::{ClusterError, Result};
 use super::handle::{Cluster, Target};
+use super::lock::take_turn;
 use super::paths::Paths;
 use super::progress::{note, step};
 use super::wait::{self, Pending};
-use super::{binaries, cgroup, components, config, net, packages, pki, process, run, teardown};
+use super::{
+    binaries, cgroup, components, config, net, packages, pki, process, room, run, teardown,
+};
 use crate::images::build::file_stem;
 use crate::images::{self, Image, Recipe};
 
@@ -30,13 +32,14 @@ const PARTS: [&str; 7] = [
 /// Starts the local cluster, or finds it running. What an unclean end left is removed first.
 pub fn up_local(paths: &Paths) -> Result<Cluster> {
     refuse_unfit_machine(paths)?;
-    let _turn = take_turn(paths)?;
+    let _turn = take_turn(&paths.lock(), "another command that changes the cluster")?;
     if is_complete(paths) {
         let cluster = Cluster::new(paths, Target::Local, paths.kubeconfig())?;
         if answers(&cluster, Duration::from_secs(2)).is_ok() {
             return Ok(cluster);
         }
     }
+    room::refuse_another_kubernetes(paths)?;
     let start = Instant::now();
     packages::ensure(paths, &packages::CLUSTER)?;
     binaries::ensure_cluster(paths)?;
@@ -47,7 +50,11 @@ pub fn up_local(paths: &Paths) -> Result<Cluster> {
         })?;
     }
     let cluster = start_parts(paths, &images).inspect_err(|_| {
-        note("the parts that started still run, for their logs; `cargo cluster down` removes them");
+        if !process::all_running(paths).is_empty() {
+            note(
+                "some parts run, so that their logs can be read; `cargo cluster down` removes them",
+            );
+        }
     })?;
     let took = start.elapsed().as_secs_f32();
     note(&format!(
@@ -64,7 +71,7 @@ pub fn down(paths: &Paths) -> Result<bool> {
         return Ok(false);
     }
     refuse_unfit_machine(paths)?;
-    let _turn = take_turn(paths)?;
+    let _turn = take_turn(&paths.lock(), "another command that changes the cluster")?;
     step("Stopping the cluster and removing its traces", || {
         teardown::tear_down(paths)
     })?;
@@ -115,6 +122,7 @@ pub fn status(paths: &Paths) -> Result<(Vec<String>, bool)> {
 
 /// Gives the container runtime an image, unless it has this very one.
 pub(super) fn import(paths: &Paths, image: &Image) -> Result<()> {
+    let _turn = take_turn(&paths.images_lock(), "another command that works on images")?;
     let stamp = paths.state().join("imported").join(file_stem(&image.name));
     if fs::read_to_string(&stamp).is_ok_and(|text| text == image.inputs) {
         return Ok(());
@@ -154,25 +162,6 @@ fn refuse_unfit_machine(paths: &Paths) -> Result<()> {
         });
     }
     Ok(())
-}
-
-/// Waits for other commands that change the cluster. The lock goes with the returned file.
-fn take_turn(paths: &Paths) -> Result<File> {
-    let path = paths.lock();
-    fs::create_dir_all(paths.cache()).map_err(ClusterError::io("create", paths.cache()))?;
-    let file = File::create(&path).map_err(ClusterError::io("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            step(
-                "Waiting for another command that changes the cluster",
-                || file.lock(),
-            )
-            .map_err(ClusterError::io("lock", &path))?;
-        }
-        Err(fs::TryLockError::Error(error)) => return Err(ClusterError::io("lock", &path)(error)),
-    }
-    Ok(file)
 }
 
 fn complete_mark(paths: &Paths) -> std::path::PathBuf {
@@ -227,7 +216,7 @@ fn start_parts(paths: &Paths, images: &[Image]) -> Result<Cluster> {
         || {
             pki::create(paths)?;
             net::set_up(paths)?;
-            net::refuse_taken_ports()?;
+            room::refuse_taken_ports()?;
             config::write_all(paths, snapshotter(paths))?;
             cgroup::create()
         },
@@ -371,9 +360,10 @@ fn snapshotter(paths: &Paths) -> &'static str {
     "native"
 }
 
-fn try_overlay(dir: &Path) -> std::io::Result<()> {
+fn try_overlay(dir: &std::path::Path) -> Result<()> {
     for name in ["lower", "upper", "work", "merged"] {
-        fs::create_dir_all(dir.join(name))?;
+        let dir = dir.join(name);
+        fs::create_dir_all(&dir).map_err(ClusterError::io("create", &dir))?;
     }
     let show = |name: &str| dir.join(name).display().to_string();
     let options = format!(
@@ -382,15 +372,11 @@ fn try_overlay(dir: &Path) -> std::io::Result<()> {
         show("upper"),
         show("work")
     );
-    let options = std::ffi::CString::new(options)?;
-    let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount(
-        "overlay",
-        dir.join("merged"),
-        "overlay",
-        flags,
-        options.as_c_str(),
-    )?;
-    rustix::mount::unmount(dir.join("merged"), rustix::mount::UnmountFlags::empty())?;
+    let mut mount = run::command("mount");
+    mount
+        .args(["-t", "overlay", "overlay", "-o", &options])
+        .arg(dir.join("merged"));
+    run::output("mount", &mut mount)?;
+    run::output("umount", run::command("umount").arg(dir.join("merged")))?;
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! directory and listens on loopback and on its own bridge only. `up` and `down` may be repeated,
 //! and `up` also works after the processes were killed or the machine was restarted. Commands that
 //! change it take turns.
+//!
+//! Not wired: host ports of pods, LoadBalancer Services, network policies, storage classes.
 
 pub mod binaries;
 mod cgroup;
@@ -13,12 +15,14 @@ pub mod error;
 mod external;
 mod handle;
 mod local;
+pub mod lock;
 mod net;
 pub mod packages;
 pub mod paths;
 mod pki;
 mod process;
 pub mod progress;
+mod room;
 pub mod run;
 mod teardown;
 pub mod wait;

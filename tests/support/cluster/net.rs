@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use super::binaries::write;
@@ -29,22 +28,6 @@ pub const BRIDGE: &str = "keylane0";
 pub const API_PORT: u16 = 16443;
 /// etcd's ports on loopback: clients, peers.
 pub const ETCD_PORTS: (u16, u16) = (12379, 12380);
-
-const NODE: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
-const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
-
-/// Who listens where.
-const PORTS: [(&str, Ipv4Addr, u16); 9] = [
-    ("the API server", NODE, API_PORT),
-    ("etcd", LOOPBACK, ETCD_PORTS.0),
-    ("etcd", LOOPBACK, ETCD_PORTS.1),
-    ("the kubelet", NODE, 10250),
-    ("the kubelet", LOOPBACK, 12348),
-    ("the controller manager", LOOPBACK, 12357),
-    ("the scheduler", LOOPBACK, 12359),
-    ("kube-proxy", LOOPBACK, 12356),
-    ("kube-proxy", LOOPBACK, 12349),
-];
 
 /// Settings that the cluster's parts change, so that `down` can put them back.
 const SYSCTLS: [&str; 8] = [
@@ -117,9 +100,9 @@ pub fn set_up(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Removes what `set_up`, kube-proxy, the kubelet and the network plugins left. Fine when nothing
-/// is there.
-pub fn tear_down(paths: &Paths) -> Result<()> {
+/// Removes what `set_up`, kube-proxy and the kubelet left. Fine when nothing is
+/// there. Chains that may belong to another Kubernetes stay.
+pub fn tear_down(paths: &Paths, kubernetes_is_ours: bool) -> Result<()> {
     if PathBuf::from("/sys/class/net").join(BRIDGE).exists() {
         run::output(
             "removing the bridge",
@@ -137,7 +120,7 @@ pub fn tear_down(paths: &Paths) -> Result<()> {
         let Ok(rules) = run::output(save, &mut run::command(save)) else {
             continue;
         };
-        if let Some(removal) = removal_of_our_chains(&rules) {
+        if let Some(removal) = removal_of_our_chains(&rules, kubernetes_is_ours) {
             run::feed(
                 "removing iptables chains",
                 run::command(restore).args(["--noflush", "--wait"]),
@@ -146,24 +129,6 @@ pub fn tear_down(paths: &Paths) -> Result<()> {
         }
     }
     restore_sysctls(paths)
-}
-
-/// Fails when a port of the cluster is taken.
-pub fn refuse_taken_ports() -> Result<()> {
-    for (part, ip, port) in PORTS {
-        let address = SocketAddr::from((ip, port));
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                return Err(ClusterError::PortTaken {
-                    part,
-                    address,
-                    holder: holder(port).unwrap_or_else(|| "another process".to_owned()),
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Whether iptables sees traffic between two pods of the bridge.
@@ -196,15 +161,12 @@ fn other_interface_in_network(list: &str) -> Option<String> {
     })
 }
 
-fn is_ours(chain: &str) -> bool {
-    ["KUBE-", "CNI-", "KEYLANE-"]
-        .iter()
-        .any(|prefix| chain.starts_with(prefix))
-}
-
 /// Input for `iptables-restore --noflush` that removes our chains and the rules that lead to them;
 /// `None` when there are none.
-fn removal_of_our_chains(saved: &str) -> Option<String> {
+fn removal_of_our_chains(saved: &str, kubernetes_is_ours: bool) -> Option<String> {
+    let is_ours = |chain: &str| {
+        chain.starts_with("KEYLANE-") || (kubernetes_is_ours && chain.starts_with("KUBE-"))
+    };
     let mut script = String::new();
     let mut table = "";
     let mut chains: Vec<&str> = Vec::new();
@@ -273,49 +235,6 @@ fn sysctl_record(paths: &Paths) -> PathBuf {
     paths.state().join("sysctls.json")
 }
 
-/// The process that listens on a TCP port, by name and id.
-fn holder(port: u16) -> Option<String> {
-    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .flat_map(|table| listening_inodes(&table, port))
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Ok(fds) = fs::read_dir(entry.path().join("fd")) else {
-            continue;
-        };
-        let holds = fds
-            .flatten()
-            .filter_map(|fd| fs::read_link(fd.path()).ok())
-            .any(|link| {
-                inodes
-                    .iter()
-                    .any(|inode| link.as_os_str() == inode.as_str())
-            });
-        if holds {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            let pid = entry.file_name();
-            return Some(format!("process {} ({})", pid.display(), name.trim()));
-        }
-    }
-    None
-}
-
-fn listening_inodes(table: &str, port: u16) -> Vec<String> {
-    const LISTEN: &str = "0A";
-    let suffix = format!(":{port:04X}");
-    table
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let listens = fields.get(1)?.ends_with(&suffix) && *fields.get(3)? == LISTEN;
-            listens.then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,13 +248,17 @@ mod tests {
         let expected = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-SVC-A - [0:0]\n\
                         -D PREROUTING -m comment --comment \"a b\" -j KUBE-SERVICES\n\
                         -X KUBE-SERVICES\n-X KUBE-SVC-A\nCOMMIT\n";
-        assert_eq!(removal_of_our_chains(saved).as_deref(), Some(expected));
+        assert_eq!(
+            removal_of_our_chains(saved, true).as_deref(),
+            Some(expected)
+        );
+        assert_eq!(removal_of_our_chains(saved, false), None);
     }
 
     #[test]
     fn nothing_of_ours_means_nothing_to_do() {
         let saved = "*filter\n:INPUT ACCEPT [0:0]\n:DOCKER - [0:0]\n-A INPUT -j DOCKER\nCOMMIT\n";
-        assert_eq!(removal_of_our_chains(saved), None);
+        assert_eq!(removal_of_our_chains(saved, true), None);
     }
 
     #[test]
@@ -347,25 +270,5 @@ mod tests {
             other_interface_in_network(&format!("{ours}\n{other}")).as_deref(),
             Some("cni0")
         );
-    }
-
-    #[test]
-    fn the_holder_of_a_port_is_named() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let holder = holder(port).unwrap();
-        assert!(
-            holder.starts_with(&format!("process {} (", std::process::id())),
-            "{holder}"
-        );
-    }
-
-    #[test]
-    fn only_listening_sockets_of_the_port_count() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-             0: 0100007F:303B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 11 1\n\
-             1: 0100007F:303B 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 12 1\n\
-             2: 0100007F:303C 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 13 1\n";
-        assert_eq!(listening_inodes(table, 0x303B), ["11"]);
     }
 }

@@ -22,14 +22,13 @@ const fn need(program: &'static str, package: &'static str) -> Need {
 }
 
 /// What runs a cluster.
-pub const CLUSTER: [Need; 10] = [
+pub const CLUSTER: [Need; 9] = [
     need("containerd", "containerd"),
     need("ctr", "containerd"),
     need("runc", "runc"),
     need("/usr/lib/cni/bridge", "containernetworking-plugins"),
     need("etcd", "etcd-server"),
     need("iptables", "iptables"),
-    need("conntrack", "conntrack"),
     need("ip", "iproute2"),
     need("setsid", "util-linux"),
     need("cc", "gcc"),

@@ -77,6 +77,12 @@ impl Paths {
         self.cache.join("cluster.lock")
     }
 
+    /// The lock that keeps two commands from building or loading images at once.
+    #[must_use]
+    pub fn images_lock(&self) -> PathBuf {
+        self.cache.join("images.lock")
+    }
+
     /// The kubeconfig of the local cluster.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {

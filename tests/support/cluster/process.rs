@@ -147,32 +147,20 @@ pub fn all_running(paths: &Paths) -> Vec<Identity> {
         .collect()
 }
 
-/// Ends processes: asks first, and after `patience` insists.
-pub fn stop(processes: &[Identity], patience: Duration) -> Result<()> {
-    for process in processes {
-        process.signal(Signal::TERM);
-    }
-    if gone(processes, patience).is_ok() {
-        return Ok(());
-    }
-    kill(processes)
-}
-
 /// Ends processes at once.
 pub fn kill(processes: &[Identity]) -> Result<()> {
     for process in processes {
         process.signal(Signal::KILL);
     }
-    gone(processes, Duration::from_secs(20))
-}
-
-fn gone(processes: &[Identity], limit: Duration) -> Result<()> {
-    wait::until("processes gone", limit, None, || {
-        match processes.iter().find(|process| process.is_alive()) {
+    wait::until(
+        "processes gone",
+        Duration::from_secs(20),
+        None,
+        || match processes.iter().find(|process| process.is_alive()) {
             Some(process) => Err(format!("process {} still runs", process.pid).into()),
             None => Ok(()),
-        }
-    })
+        },
+    )
 }
 
 /// Every process whose command line satisfies `wanted`.
@@ -232,19 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn stop_ends_a_process_that_ignores_the_polite_signal() {
+    fn kill_returns_when_the_process_is_gone() {
         let mut child = run::command("sh")
-            .args([
-                "-c",
-                "trap '' TERM; echo ready; while :; do read -r x || exec tail -f /dev/null; done",
-            ])
+            .args(["-c", "trap '' TERM; echo ready; exec tail -f /dev/null"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut ready = [0; 5];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
         let process = Identity::of(i32::try_from(child.id()).unwrap()).unwrap();
-        stop(std::slice::from_ref(&process), Duration::from_millis(300)).unwrap();
+        kill(std::slice::from_ref(&process)).unwrap();
         assert!(!process.is_alive());
         child.wait().unwrap();
     }

@@ -3,20 +3,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use rustix::mount::{UnmountFlags, unmount};
 
 use super::cgroup;
 use super::error::{ClusterError, Result};
 use super::net;
 use super::paths::Paths;
 use super::process::{self, Identity};
+use super::{room, run};
 
 /// Directories outside the cache that the kubelet and containerd fill with names of our own.
 const CONTAINER_LOGS: &str = "/var/log/containers";
 const CNI_RESULTS: &str = "/var/lib/cni/results";
 const SHIM_SOCKETS: &str = "/run/containerd/s";
+const DEVICE_PLUGINS: &str = "/var/lib/kubelet/device-plugins";
 
 /// Whether anything of a cluster is left on this machine.
 #[must_use]
@@ -31,12 +30,13 @@ pub fn tear_down(paths: &Paths) -> Result<()> {
     process::kill(&kubelet)?;
     process::kill(&shims(paths))?;
     cgroup::remove()?;
-    process::stop(&process::all_running(paths), Duration::from_secs(5))?;
+    // Nothing of their data is kept, so nobody is given time to save it.
+    process::kill(&process::all_running(paths))?;
     // A shim may have been started while the first ones ended.
     process::kill(&shims(paths))?;
     cgroup::remove()?;
     unmount_below(&paths.state())?;
-    net::tear_down(paths)?;
+    net::tear_down(paths, room::another_kubernetes(paths).is_none())?;
     remove_traces(paths);
     let state = paths.state();
     match fs::remove_dir_all(&state) {
@@ -62,8 +62,10 @@ fn unmount_below(dir: &Path) -> Result<()> {
     let table = fs::read_to_string(file).map_err(ClusterError::io("read", file))?;
     // Later mounts lie on top of earlier ones.
     for point in mounts_below(&table, dir).iter().rev() {
-        unmount(point, UnmountFlags::DETACH)
-            .map_err(|error| ClusterError::io("unmount", point)(error.into()))?;
+        run::output(
+            &format!("unmounting {}", point.display()),
+            run::command("umount").arg("--lazy").arg(point),
+        )?;
     }
     Ok(())
 }
@@ -77,21 +79,59 @@ fn mounts_below(table: &str, dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Small files in directories that belong to the system. They do no harm, so failing to remove one
-/// is no error.
+/// Small files in directories that belong to the system, and those directories when they are empty
+/// then. They do no harm, so failing to remove one is no error.
 fn remove_traces(paths: &Paths) {
     let state = paths.state();
     remove_entries(CONTAINER_LOGS, |path| {
         fs::read_link(path).is_ok_and(|target| target.starts_with(&state))
     });
+    let sandboxes = sandboxes(&entry_names(CNI_RESULTS));
     remove_entries(CNI_RESULTS, |path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("keylane-"))
+        let path = path.to_string_lossy();
+        sandboxes.iter().any(|id| path.contains(id))
     });
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    remove_entries(SHIM_SOCKETS, |path| {
-        !sockets.contains(&path.display().to_string())
-    });
+    for dir in [SHIM_SOCKETS, DEVICE_PLUGINS] {
+        remove_entries(dir, |path| {
+            is_socket(path) && !sockets.contains(&path.display().to_string())
+        });
+    }
+    for dir in [
+        CONTAINER_LOGS,
+        CNI_RESULTS,
+        "/var/lib/cni",
+        SHIM_SOCKETS,
+        "/run/containerd",
+        DEVICE_PLUGINS,
+        "/var/lib/kubelet",
+    ] {
+        let _in_use = fs::remove_dir(dir);
+    }
+}
+
+/// The pod sandboxes that were plugged into our network, out of the names of cached results.
+fn sandboxes(names: &[String]) -> Vec<String> {
+    names
+        .iter()
+        .filter_map(|name| name.strip_prefix("keylane-")?.split('-').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn entry_names(dir: &str) -> Vec<String> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.symlink_metadata()
+        .is_ok_and(|meta| meta.file_type().is_socket())
 }
 
 fn remove_entries(dir: &str, ours: impl Fn(&Path) -> bool) {
@@ -122,5 +162,15 @@ mod tests {
                 PathBuf::from("/c/cluster/a/b c")
             ]
         );
+    }
+
+    #[test]
+    fn a_sandbox_is_ours_when_it_was_plugged_into_our_network() {
+        let names = [
+            "keylane-0ab1-eth0",
+            "cni-loopback-0ab1-lo",
+            "cni-loopback-9f-lo",
+        ];
+        assert_eq!(sandboxes(&names.map(str::to_owned)), ["0ab1"]);
     }
 }

@@ -2,6 +2,7 @@
 //! are, for machines that reach a package mirror but no registry.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
@@ -15,27 +16,36 @@ use crate::cluster::run;
 /// A base image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Base {
-    /// The C library, certificates and time zones: enough for a Rust program. No shell.
+    /// The C library, zlib, certificates and time zones: enough for a Rust program. No shell.
     Runtime,
     /// A Java 17 runtime and busybox.
     Java,
+    /// Busybox: a shell and small network programs.
+    Toolbox,
 }
 
-/// Raised when the way a base is made changes.
-const REVISION: &str = "1";
+/// The way bases are made: another text, another base.
+fn revision() -> String {
+    let mut hasher = DefaultHasher::new();
+    (include_str!("base.rs"), include_str!("base.Containerfile")).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
 
 impl Base {
     fn name(self) -> &'static str {
         match self {
             Self::Runtime => "runtime",
             Self::Java => "java",
+            Self::Toolbox => "toolbox",
         }
     }
 
     fn packages(self) -> &'static str {
         match self {
-            Self::Runtime => "libc6,libgcc-s1,ca-certificates,tzdata",
-            Self::Java => "openjdk-17-jre-headless,busybox-static,ca-certificates,tzdata",
+            // Where a build machine has zlib's headers, the RocketMQ client links to zlib.
+            Self::Runtime => "libc6,libgcc-s1,zlib1g,ca-certificates,tzdata",
+            Self::Java => "openjdk-17-jre-headless,busybox,ca-certificates,tzdata",
+            Self::Toolbox => "busybox,ca-certificates",
         }
     }
 
@@ -43,23 +53,27 @@ impl Base {
         match self {
             // A program built here needs the C library of here.
             Self::Runtime => host_suite(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
-            Self::Java => "bookworm".to_owned(),
+            Self::Java | Self::Toolbox => "bookworm".to_owned(),
         }
+    }
+
+    fn tag(self) -> String {
+        format!(
+            "keylane-base-{}:{}-{}",
+            self.name(),
+            self.suite(),
+            revision()
+        )
     }
 
     /// Everything the base depends on, as text.
     pub(super) fn inputs(self) -> String {
-        format!(
-            "base {} {} {} {REVISION}\n",
-            self.name(),
-            self.suite(),
-            self.packages()
-        )
+        format!("base {} {}\n", self.tag(), self.packages())
     }
 
     /// Makes the base image if it is not there, and gives its local name.
     pub(super) fn ensure(self, paths: &Paths) -> Result<String> {
-        let tag = format!("keylane-base-{}:{}-{REVISION}", self.name(), self.suite());
+        let tag = self.tag();
         let store = Store::open(paths)?;
         let local = format!("localhost/{tag}");
         if store.has(&local) {
@@ -97,6 +111,7 @@ impl Base {
                     base: None,
                     files: &[("root.tar", &tar)],
                 };
+                store.forget_all(&format!("localhost/keylane-base-{}:", self.name()));
                 store.bud(&recipe, None, &log)
             },
         )
@@ -124,6 +139,10 @@ impl Base {
             "var/cache",
         ] {
             remove(&root.join(dir))?;
+        }
+        // Copies of this machine's own; a container gets its own at start.
+        for file in ["etc/resolv.conf", "etc/hostname"] {
+            remove_file(&root.join(file))?;
         }
         bundle_certificates(root)?;
         write(
@@ -154,17 +173,20 @@ impl Base {
                     "/usr/lib/jvm/java-17-openjdk-amd64/bin/java",
                     "usr/bin/java",
                 )?;
-                let busybox = if root.join("bin/busybox").exists() {
-                    "/bin/busybox"
-                } else {
-                    "/usr/bin/busybox"
-                };
-                ["sh", "cat", "ls", "sleep", "nslookup", "wget", "nc"]
-                    .iter()
-                    .try_for_each(|name| link(root, busybox, &format!("bin/{name}")))
+                busybox(root)
             }
+            Self::Toolbox => busybox(root),
         }
     }
+}
+
+/// Names for what busybox is used for here.
+fn busybox(root: &Path) -> Result<()> {
+    [
+        "sh", "cat", "ls", "id", "sleep", "nslookup", "wget", "nc", "httpd", "timeout",
+    ]
+    .iter()
+    .try_for_each(|name| link(root, "busybox", &format!("bin/{name}")))
 }
 
 /// The suite of this machine's own packages, else Debian 12.
@@ -195,12 +217,18 @@ fn bundle_certificates(root: &Path) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let gone = if path.is_symlink() {
-        fs::remove_file(path)
-    } else {
-        fs::remove_dir_all(path)
-    };
-    match gone {
+    if path.is_symlink() {
+        return remove_file(path);
+    }
+    gone(fs::remove_dir_all(path), path)
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    gone(fs::remove_file(path), path)
+}
+
+fn gone(removed: std::io::Result<()>, path: &Path) -> Result<()> {
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(ClusterError::io("remove", path)(error))
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::base::Base;
 use crate::cluster::binaries::write;
 use crate::cluster::error::{ClusterError, Result};
+use crate::cluster::lock::take_turn;
 use crate::cluster::packages;
 use crate::cluster::paths::Paths;
 use crate::cluster::progress::step;
@@ -38,6 +39,7 @@ pub struct Image {
 
 /// Builds an image unless the archive of the same inputs is there.
 pub fn build(paths: &Paths, recipe: &Recipe<'_>) -> Result<Image> {
+    let _turn = take_turn(&paths.images_lock(), "another command that works on images")?;
     let image = Image {
         name: recipe.name.to_owned(),
         archive: archive(paths, recipe.name),
@@ -157,6 +159,16 @@ impl Store {
             self.buildah().args(["inspect", "--type=image", local]),
         )
         .is_ok()
+    }
+
+    /// Frees the space of every image whose local name starts so.
+    pub(super) fn forget_all(&self, prefix: &str) {
+        let mut list = self.buildah();
+        list.args(["images", "--format", "{{.Name}}:{{.Tag}}"]);
+        let names = run::output("buildah images", &mut list).unwrap_or_default();
+        for name in names.lines().filter(|name| name.starts_with(prefix)) {
+            self.forget(name);
+        }
     }
 
     /// Frees an image's space; its archive is what counts.

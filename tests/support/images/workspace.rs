@@ -16,6 +16,9 @@ pub const CONSUMER: &str = "keylane-consumer:dev";
 /// The broker's image.
 pub const ROCKETMQ: &str = "keylane-rocketmq:5.3.3";
 
+/// An image of a shell and small network programs, for tests.
+pub const TOOLBOX: &str = "keylane-toolbox:dev";
+
 /// The workspace this was built from.
 #[must_use]
 pub fn workspace() -> &'static Path {
@@ -87,6 +90,19 @@ pub fn rocketmq(paths: &Paths, jars: &Path) -> Result<Image> {
             containerfile: include_str!("rocketmq.Containerfile"),
             base: Some(Base::Java),
             files: &[("lib", jars)],
+        },
+    )
+}
+
+/// Makes the image of a shell and small network programs.
+pub fn toolbox(paths: &Paths) -> Result<Image> {
+    build(
+        paths,
+        &Recipe {
+            name: TOOLBOX,
+            containerfile: "ARG BASE\nFROM ${BASE}\nCMD [\"/bin/sh\"]\n",
+            base: Some(Base::Toolbox),
+            files: &[],
         },
     )
 }

@@ -1,216 +1,227 @@
-//! The verdict on order and completeness, from the handlers' side: pure, given what the handlers saw.
+//! Judges from a record of handler calls whether the order promise was kept (P1). Pure: no clock, no
+//! I/O; times are microseconds of one clock, such as Unix time on one machine.
 //!
-//! Order is judged per key of one queue, over the calls of all handler processes together; they must
-//! share a clock (one machine). A call whose end is not known may have been over as soon as it
-//! began: it is counted, and never accuses another call.
+//! A *lane* is one key of one queue. Over the whole record of a lane:
+//! - an *overlap* is a call that starts while another call of the lane runs;
+//! - an *inversion* is a call that starts at a time when some message of the lane with a smaller offset
+//!   has no call that has ended in success. What is known only later counts too: a message whose first
+//!   call comes last makes every call of its successors before that an inversion.
+//!
+//! A message that was handled and is delivered again, followed by its successors again, is neither.
+//!
+//! A call whose end is unknown (its process was killed) has not succeeded. It counts as running until
+//! the last sign of life of its process and not longer, so that an overlap is only what certainly was
+//! one.
 
-mod recorder;
+mod lane;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-
+use lane::{Call, Lane};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
-pub use recorder::{Recorder, now_micros};
+/// Microseconds of the clock that all handlers share.
+pub type Micros = u64;
 
-/// Violations that are told in words; the others are only counted.
-const EXAMPLES: usize = 5;
+/// How many inversions and overlaps a verdict tells in full.
+const EXAMPLES: usize = 10;
 
-/// One call of a handler.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Call {
-    /// The message queue, such as `broker-a/ORDERS/3`.
-    pub queue: Arc<str>,
-    /// The message's key.
-    pub key: Arc<str>,
-    /// Its queue offset.
-    pub offset: i64,
-    /// When the handler was called, in microseconds of Unix time.
-    pub start: i64,
-    /// When the handler was done, if that is known.
-    pub end: Option<i64>,
-    /// Whether it succeeded; `false` while `end` is not known.
+/// What one handler process reports: calls that began or ended since its last report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The process.
+    pub handler: String,
+    /// Counts the reports of that process from 1: a report sent again is ignored.
+    pub sequence: u64,
+    /// When the report was made.
+    pub at: Micros,
+    /// The calls. A call that was reported as running is reported again when it has ended.
+    pub calls: Vec<Reported>,
+}
+
+/// A call, as its handler reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    /// Number of the call in its process.
+    pub id: u64,
+    /// The queue, whatever names it everywhere alike.
+    pub queue: String,
+    /// The key; messages without one share a lane of their queue.
+    pub key: Option<String>,
+    /// Queue offset of the message.
+    pub offset: u64,
+    /// When the call began.
+    pub start: Micros,
+    /// When and how it ended, none while it runs.
+    pub end: Option<Ended>,
+}
+
+/// The end of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When.
+    pub at: Micros,
+    /// Whether the message was handled.
     pub ok: bool,
 }
 
-/// What the calls say about order and completeness.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// What the record says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
-    /// Calls, of any outcome.
+    /// Calls.
     pub received: u64,
-    /// Messages that were handled successfully, each counted once.
+    /// Messages handled at least once.
     pub distinct: u64,
-    /// Successful calls beyond the first of their message.
+    /// Calls that handled a message which had been handled before.
     pub duplicates: u64,
-    /// Calls that failed.
-    pub failures: u64,
-    /// Calls whose end is not known: running, or cut off with their process.
-    pub unknown_ends: u64,
-    /// Calls that started while an earlier message of their key had never been handled.
+    /// Calls that ended without handling their message.
+    pub failed: u64,
+    /// Calls whose end is not known (yet).
+    pub unfinished: u64,
+    /// Calls that started before an earlier message of their lane was handled.
     pub inversions: u64,
-    /// Calls that started while another call of their key ran.
+    /// Calls that started while another call of their lane ran.
     pub overlaps: u64,
-    /// Expected messages without a call that succeeded or may have; only when a number was expected.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lost: Option<u64>,
-    /// Keys, each counted in each of its queues.
+    /// Lanes: keys, counted once a queue.
     pub keys: u64,
-    /// The first start, in microseconds of Unix time.
-    pub first_at: Option<i64>,
-    /// The last known end, in microseconds of Unix time.
-    pub last_at: Option<i64>,
-    /// Messages handled per second between these two.
-    pub per_second: f64,
-    /// The first violations, in words.
-    pub examples: Vec<String>,
+    /// Start of the first call, milliseconds.
+    pub first_at: Option<u64>,
+    /// Latest start or end of a call, milliseconds.
+    pub last_at: Option<u64>,
+    /// The first few inversions and overlaps.
+    pub examples: Vec<Example>,
 }
 
-impl Verdict {
-    /// The same with what is missing of `expected` messages.
-    #[must_use]
-    pub fn expecting(mut self, expected: u64, calls: &[Call]) -> Self {
-        let handled = calls
-            .iter()
-            .filter(|call| call.ok || call.end.is_none())
-            .map(|call| (&call.queue, call.offset))
-            .collect::<std::collections::HashSet<_>>()
-            .len() as u64;
-        self.lost = Some(expected.saturating_sub(handled));
-        self
-    }
-
-    /// Whether order was kept.
-    #[must_use]
-    pub fn in_order(&self) -> bool {
-        self.inversions == 0 && self.overlaps == 0
-    }
+/// One call that broke the promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Example {
+    /// What it is.
+    pub kind: Kind,
+    /// The queue.
+    pub queue: String,
+    /// The key.
+    pub key: Option<String>,
+    /// Offset of the message whose call started.
+    pub offset: u64,
+    /// When it started, microseconds.
+    pub start: Micros,
+    /// Offset of the message that was not handled yet, or that was running.
+    pub other: u64,
 }
 
-/// Judges all calls of all handler processes, in any order.
-#[must_use]
-pub fn judge(calls: &[Call]) -> Verdict {
-    let mut lanes: HashMap<(&str, &str), Vec<&Call>> = HashMap::new();
-    for call in calls {
-        let lane = (call.queue.as_ref(), call.key.as_ref());
-        lanes.entry(lane).or_default().push(call);
-    }
-    let mut verdict = Verdict {
-        received: calls.len() as u64,
-        keys: lanes.len() as u64,
-        first_at: calls.iter().map(|call| call.start).min(),
-        last_at: calls.iter().filter_map(|call| call.end).max(),
-        ..Verdict::default()
-    };
-    for lane in lanes.values_mut() {
-        judge_lane(lane, &mut verdict);
-    }
-    if let (Some(first), Some(last)) = (verdict.first_at, verdict.last_at)
-        && last > first
-    {
-        verdict.per_second = verdict.distinct as f64 * 1e6 / (last - first) as f64;
-    }
-    verdict
+/// The ways to break the order promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A message started before an earlier one was handled.
+    Inversion,
+    /// Two calls of one lane ran at once.
+    Overlap,
 }
 
-fn judge_lane(lane: &mut [&Call], verdict: &mut Verdict) {
-    lane.sort_by_key(|call| (call.start, call.offset));
-    let mut messages: BTreeMap<i64, Message> = BTreeMap::new();
-    for call in lane.iter() {
-        let message = messages.entry(call.offset).or_default();
-        match call.end {
+/// The record of every call.
+#[derive(Debug, Default)]
+pub struct Judge {
+    lanes: Vec<Lane>,
+    /// Queue, then key, to the index of the lane.
+    index: HashMap<String, HashMap<Option<String>, usize>>,
+    handlers: HashMap<String, usize>,
+    seen: Vec<Seen>,
+    /// Calls that run: their handler and number, to their lane and place in it.
+    running: HashMap<(usize, u64), (usize, usize)>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    at: Micros,
+    sequence: u64,
+}
+
+impl Judge {
+    /// Adds a report to the record, unless it is known already.
+    pub fn take(&mut self, report: Report) {
+        let handler = self.handler(&report.handler);
+        let seen = &mut self.seen[handler];
+        if report.sequence <= seen.sequence {
+            return;
+        }
+        seen.sequence = report.sequence;
+        seen.at = seen.at.max(report.at);
+        for call in report.calls {
+            self.call(handler, call);
+        }
+    }
+
+    fn handler(&mut self, name: &str) -> usize {
+        if let Some(&known) = self.handlers.get(name) {
+            return known;
+        }
+        let new = self.seen.len();
+        self.handlers.insert(name.to_owned(), new);
+        self.seen.push(Seen::default());
+        new
+    }
+
+    fn call(&mut self, handler: usize, reported: Reported) {
+        let id = (handler, reported.id);
+        let (lane, place) = match self.running.get(&id) {
+            Some(&known) => known,
             None => {
-                verdict.unknown_ends += 1;
-                message.done_by(call.start);
+                let lane = self.lane(reported.queue, reported.key);
+                self.lanes[lane].calls.push(Call {
+                    offset: reported.offset,
+                    start: reported.start,
+                    handler,
+                    end: None,
+                });
+                (lane, self.lanes[lane].calls.len() - 1)
             }
-            Some(end) if call.ok => {
-                message.successes += 1;
-                message.done_by(end);
-            }
-            Some(_) => verdict.failures += 1,
-        }
-    }
-    for message in messages.values() {
-        verdict.distinct += u64::from(message.successes > 0);
-        verdict.duplicates += message.successes.saturating_sub(1);
-    }
-    count_inversions(lane, &messages, verdict);
-    count_overlaps(lane, verdict);
-}
-
-fn count_inversions(lane: &[&Call], messages: &BTreeMap<i64, Message>, verdict: &mut Verdict) {
-    // For each offset the earlier one that was done last, or never.
-    let mut latest: Option<(i64, i64)> = None;
-    let mut before: HashMap<i64, (i64, i64)> = HashMap::new();
-    for (&offset, message) in messages {
-        if let Some(latest) = latest {
-            before.insert(offset, latest);
-        }
-        let done = message.done.unwrap_or(i64::MAX);
-        if latest.is_none_or(|(_, at)| done > at) {
-            latest = Some((offset, done));
-        }
-    }
-    for call in lane {
-        let Some(&(earlier, done)) = before.get(&call.offset) else {
-            continue;
         };
-        if done > call.start {
-            verdict.inversions += 1;
-            let state = if done == i64::MAX {
-                "was never handled".to_owned()
-            } else {
-                format!("was not handled until {} µs later", done - call.start)
-            };
-            verdict.tell(call, &format!("started while offset {earlier} {state}"));
+        match reported.end {
+            Some(end) => {
+                self.lanes[lane].calls[place].end = Some(end);
+                self.running.remove(&id);
+            }
+            None => {
+                self.running.insert(id, (lane, place));
+            }
         }
     }
-}
 
-fn count_overlaps(lane: &[&Call], verdict: &mut Verdict) {
-    let mut running: Option<(i64, i64)> = None;
-    for call in lane {
-        if let Some((other, end)) = running
-            && call.start < end
-        {
-            verdict.overlaps += 1;
-            let left = end - call.start;
-            verdict.tell(
-                call,
-                &format!("started {left} µs before offset {other} ended"),
-            );
+    fn lane(&mut self, queue: String, key: Option<String>) -> usize {
+        let known = self.index.get(&queue).and_then(|keys| keys.get(&key));
+        if let Some(&known) = known {
+            return known;
         }
-        let end = call.end.unwrap_or(call.start);
-        if running.is_none_or(|(_, latest)| end > latest) {
-            running = Some((call.offset, end));
+        let new = self.lanes.len();
+        self.lanes.push(Lane::new(queue.clone(), key.clone()));
+        self.index.entry(queue).or_default().insert(key, new);
+        new
+    }
+
+    /// Forgets every call. Reports taken before stay known, so none of them comes back; a call that runs
+    /// now is recorded when it ends.
+    pub fn forget(&mut self) {
+        self.lanes.clear();
+        self.index.clear();
+        self.running.clear();
+    }
+
+    /// Judges everything recorded so far.
+    pub fn verdict(&self) -> Verdict {
+        let alive: Vec<Micros> = self.seen.iter().map(|seen| seen.at).collect();
+        let mut verdict = Verdict {
+            keys: self.lanes.len() as u64,
+            ..Verdict::default()
+        };
+        for lane in &self.lanes {
+            lane.judge(&alive, &mut verdict);
         }
+        verdict.examples.sort_by_key(|example| example.start);
+        verdict.examples.truncate(EXAMPLES);
+        verdict
     }
 }
-
-impl Verdict {
-    fn tell(&mut self, call: &Call, what: &str) {
-        if self.examples.len() < EXAMPLES {
-            self.examples.push(format!(
-                "{} key {}: offset {} {what}",
-                call.queue, call.key, call.offset
-            ));
-        }
-    }
-}
-
-/// What is known of one message.
-#[derive(Default)]
-struct Message {
-    successes: u64,
-    /// The first moment at which it may have been done; `None` is never.
-    done: Option<i64>,
-}
-
-impl Message {
-    fn done_by(&mut self, at: i64) {
-        self.done = Some(self.done.map_or(at, |done| done.min(at)));
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,140 +1,212 @@
 use super::*;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
-/// Calls of key `k` of one queue, as (offset, start, end); a negative end is a failure at that time.
-fn calls(list: &[(i64, i64, Option<i64>)]) -> Vec<Call> {
-    list.iter()
-        .map(|&(offset, start, end)| Call {
-            queue: "q".into(),
-            key: "k".into(),
-            offset,
-            start,
-            end: end.map(i64::abs),
-            ok: end.is_some_and(|end| end > 0),
-        })
-        .collect()
+/// Offset, start, end, and how it ended.
+type Row = (u64, Micros, Micros, bool);
+
+fn call(id: u64, key: &str, (offset, start, end, ok): Row) -> Reported {
+    Reported {
+        id,
+        queue: "broker/orders/0".into(),
+        key: Some(key.into()),
+        offset,
+        start,
+        end: Some(Ended { at: end, ok }),
+    }
 }
 
-fn verdict(list: &[(i64, i64, Option<i64>)]) -> Verdict {
-    judge(&calls(list))
+fn report(handler: &str, sequence: u64, at: Micros, calls: Vec<Reported>) -> Report {
+    Report {
+        handler: handler.into(),
+        sequence,
+        at,
+        calls,
+    }
+}
+
+fn judged(rows: &[Row]) -> Verdict {
+    let calls = (1..)
+        .zip(rows)
+        .map(|(id, &row)| call(id, "k", row))
+        .collect();
+    let mut judge = Judge::default();
+    judge.take(report("a", 1, 1_000_000, calls));
+    judge.verdict()
+}
+
+/// Inversions and overlaps.
+fn broken(rows: &[Row]) -> (u64, u64) {
+    let verdict = judged(rows);
+    (verdict.inversions, verdict.overlaps)
 }
 
 #[test]
 fn one_after_the_other_is_in_order() {
-    let verdict = verdict(&[(0, 10, Some(20)), (4, 20, Some(30)), (9, 40, Some(50))]);
-    assert!(verdict.in_order(), "{:?}", verdict.examples);
-    assert_eq!(
-        (verdict.received, verdict.distinct, verdict.keys),
-        (3, 3, 1)
-    );
-    assert_eq!((verdict.duplicates, verdict.failures), (0, 0));
-    assert_eq!((verdict.first_at, verdict.last_at), (Some(10), Some(50)));
-}
-
-#[test]
-fn a_successor_that_starts_before_its_predecessor_was_ever_handled_is_an_inversion() {
-    // The record is not in order of time: offset 0 is known only from later.
-    let verdict = verdict(&[(1, 10, Some(20)), (0, 30, Some(40))]);
-    assert_eq!((verdict.inversions, verdict.overlaps), (1, 0));
-    assert!(verdict.examples[0].contains("offset 1 started while offset 0"));
-}
-
-#[test]
-fn a_successor_after_a_failure_is_an_inversion_until_the_retry_succeeded() {
-    let skipped = verdict(&[(0, 10, Some(-20)), (1, 20, Some(30)), (0, 30, Some(40))]);
-    assert_eq!((skipped.inversions, skipped.failures), (1, 1));
-    let retried = verdict(&[(0, 10, Some(-20)), (0, 30, Some(40)), (1, 40, Some(50))]);
-    assert!(retried.in_order());
-}
-
-#[test]
-fn a_predecessor_that_is_never_handled_accuses_every_successor() {
-    let verdict = verdict(&[(0, 10, Some(-20)), (1, 20, Some(30)), (2, 30, Some(40))]);
-    assert_eq!(verdict.inversions, 2);
-    assert!(verdict.examples[0].ends_with("was never handled"));
-}
-
-#[test]
-fn a_message_handled_again_with_its_successors_is_a_duplicate_and_in_order() {
-    let verdict = verdict(&[
-        (0, 10, Some(20)),
-        (1, 20, Some(30)),
-        (0, 50, Some(60)),
-        (1, 60, Some(70)),
-        (2, 70, Some(80)),
+    let verdict = judged(&[
+        (1, 1_000, 2_000, true),
+        (3, 2_000, 3_000, true),
+        (9, 5_000, 7_500, true),
     ]);
-    assert!(verdict.in_order());
-    assert_eq!((verdict.received, verdict.distinct), (5, 3));
-    assert_eq!(verdict.duplicates, 2);
+    let expected = Verdict {
+        received: 3,
+        distinct: 3,
+        keys: 1,
+        first_at: Some(1),
+        last_at: Some(7),
+        ..Verdict::default()
+    };
+    assert_eq!(verdict, expected);
 }
 
 #[test]
-fn running_at_once_is_an_overlap_also_for_one_message() {
-    assert_eq!(verdict(&[(0, 10, Some(30)), (0, 20, Some(25))]).overlaps, 1);
-    // The long call reaches over the short one to the third.
-    let verdict = verdict(&[(0, 10, Some(90)), (0, 20, Some(25)), (0, 50, Some(60))]);
-    assert_eq!(verdict.overlaps, 2);
+fn a_successor_that_starts_while_its_predecessor_runs_is_an_inversion_and_an_overlap() {
+    let verdict = judged(&[(1, 10, 20, true), (2, 19, 30, true)]);
+    assert_eq!((verdict.inversions, verdict.overlaps), (1, 1));
+    let told: Vec<_> = verdict
+        .examples
+        .iter()
+        .map(|example| (example.kind, example.offset, example.other))
+        .collect();
+    assert_eq!(told, [(Kind::Inversion, 2, 1), (Kind::Overlap, 2, 1)]);
 }
 
 #[test]
-fn a_successor_inside_its_predecessor_is_an_inversion_and_an_overlap() {
-    let verdict = verdict(&[(0, 10, Some(30)), (1, 20, Some(40))]);
+fn a_successor_after_a_failed_predecessor_is_an_inversion() {
+    assert_eq!(broken(&[(1, 10, 20, false), (2, 20, 30, true)]), (1, 0));
+    let retried = [(1, 10, 20, false), (1, 25, 30, true), (2, 30, 40, true)];
+    assert_eq!(broken(&retried), (0, 0));
+    assert_eq!(judged(&retried).failed, 1);
+}
+
+#[test]
+fn a_message_that_first_comes_last_makes_every_earlier_successor_an_inversion() {
+    let rows = [(2, 10, 20, true), (3, 20, 30, true), (1, 30, 40, true)];
+    assert_eq!(broken(&rows), (2, 0));
+}
+
+#[test]
+fn a_handled_message_may_come_again_followed_by_its_successors() {
+    let rows = [
+        (1, 10, 20, true),
+        (2, 20, 30, true),
+        (3, 30, 40, true),
+        (2, 50, 60, true),
+        (3, 60, 70, true),
+        (4, 70, 80, true),
+    ];
+    let verdict = judged(&rows);
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+    assert_eq!((verdict.distinct, verdict.duplicates), (4, 2));
+}
+
+#[test]
+fn two_calls_of_one_message_at_once_overlap() {
+    assert_eq!(broken(&[(1, 10, 30, true), (1, 20, 25, true)]), (0, 1));
+}
+
+#[test]
+fn keys_and_queues_do_not_disturb_each_other() {
+    let mut judge = Judge::default();
+    let mut other_queue = call(3, "a", (0, 12, 28, true));
+    other_queue.queue = "broker/orders/1".into();
+    let mut unkeyed = call(4, "", (3, 13, 29, true));
+    unkeyed.key = None;
+    let calls = vec![
+        call(1, "a", (1, 10, 30, true)),
+        call(2, "b", (2, 11, 29, true)),
+        other_queue,
+        unkeyed,
+    ];
+    judge.take(report("a", 1, 30, calls));
+    let verdict = judge.verdict();
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+    assert_eq!(verdict.keys, 4);
+}
+
+#[test]
+fn a_call_of_another_process_counts_as_one_of_ours() {
+    let mut judge = Judge::default();
+    judge.take(report("b", 1, 50, vec![call(1, "k", (2, 15, 40, true))]));
+    judge.take(report("a", 1, 50, vec![call(1, "k", (1, 10, 20, true))]));
+    let verdict = judge.verdict();
     assert_eq!((verdict.inversions, verdict.overlaps), (1, 1));
 }
 
 #[test]
-fn a_call_of_unknown_end_is_counted_and_accuses_nobody() {
-    let verdict = verdict(&[(0, 10, None), (1, 20, Some(30))]);
-    assert!(verdict.in_order(), "{:?}", verdict.examples);
-    assert_eq!((verdict.unknown_ends, verdict.distinct), (1, 1));
-    // But it cannot have been over before it began.
-    let early = self::verdict(&[(1, 5, Some(8)), (0, 10, None)]);
-    assert_eq!(early.inversions, 1);
+fn a_running_call_is_completed_by_a_later_report_and_a_repeated_report_is_ignored() {
+    let mut judge = Judge::default();
+    let mut running = call(7, "k", (1, 10, 0, true));
+    running.end = None;
+    judge.take(report("a", 1, 15, vec![running.clone()]));
+    assert_eq!(judge.verdict().unfinished, 1);
+    let ended = report("a", 2, 30, vec![call(7, "k", (1, 10, 20, true))]);
+    for _ in 0..3 {
+        judge.take(ended.clone());
+    }
+    let verdict = judge.verdict();
+    assert_eq!((verdict.received, verdict.distinct), (1, 1));
+    assert_eq!(verdict.unfinished, 0);
 }
 
 #[test]
-fn other_keys_and_other_queues_do_not_matter() {
-    let mut list = calls(&[(0, 30, Some(40)), (1, 10, Some(20)), (2, 12, Some(35))]);
-    list[1].key = "other".into();
-    list[2].queue = "elsewhere".into();
-    let verdict = judge(&list);
-    assert!(verdict.in_order(), "{:?}", verdict.examples);
-    assert_eq!(verdict.keys, 3);
+fn a_call_of_a_killed_process_runs_until_its_last_sign_of_life_and_never_succeeds() {
+    let lost = |next: Micros| {
+        let mut judge = Judge::default();
+        let mut running = call(1, "k", (1, 10, 0, true));
+        running.end = None;
+        judge.take(report("killed", 1, 100, vec![running]));
+        let again = [(1, next, next + 10, true), (2, next + 10, next + 20, true)];
+        let calls = (1..).zip(again).map(|(id, row)| call(id, "k", row));
+        judge.take(report("heir", 1, 500, calls.collect()));
+        let verdict = judge.verdict();
+        (verdict.inversions, verdict.overlaps, verdict.unfinished)
+    };
+    assert_eq!(lost(100), (0, 0, 1));
+    assert_eq!(lost(90), (0, 1, 1));
+}
+
+/// The definitions, word for word: quadratic.
+fn reference(rows: &[Row]) -> (u64, u64) {
+    let handled_by = |offset: u64, at: Micros| {
+        rows.iter()
+            .any(|&(o, _, end, ok)| o == offset && ok && end <= at)
+    };
+    let inversions = rows
+        .iter()
+        .filter(|(offset, start, ..)| {
+            rows.iter()
+                .any(|(earlier, ..)| earlier < offset && !handled_by(*earlier, *start))
+        })
+        .count();
+    let overlaps = rows
+        .iter()
+        .enumerate()
+        .filter(|(i, (offset, start, ..))| {
+            rows.iter().enumerate().any(|(j, (o, s, e, _))| {
+                // Of two calls that start at one moment the second in the order of offsets counts.
+                let first = (s, o, j) < (start, offset, *i);
+                first && start < e
+            })
+        })
+        .count();
+    (inversions as u64, overlaps as u64)
 }
 
 #[test]
-fn lost_is_what_was_expected_and_has_no_call_that_may_have_succeeded() {
-    let list = calls(&[
-        (0, 1, Some(2)),
-        (1, 3, None),
-        (2, 4, Some(-5)),
-        (0, 6, Some(7)),
-    ]);
-    let verdict = judge(&list).expecting(4, &list);
-    assert_eq!(verdict.lost, Some(2));
-    assert_eq!(judge(&[]).lost, None);
-}
-
-#[test]
-fn the_rate_counts_messages_between_the_first_start_and_the_last_end() {
-    let verdict = verdict(&[(0, 0, Some(500_000)), (1, 500_000, Some(1_000_000))]);
-    assert!((verdict.per_second - 2.0).abs() < 1e-9);
-    assert_eq!(judge(&[]).per_second, 0.0);
-}
-
-#[test]
-fn the_recorder_tells_each_change_once_and_again_if_it_did_not_arrive() {
-    let recorder = Recorder::default();
-    let first = recorder.start("q", "k", 0);
-    recorder.end(first, true);
-    recorder.end(first, false);
-    let second = recorder.start("q", "k", 1);
-    let taken = recorder.take_changed(10);
-    assert_eq!(taken.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1]);
-    assert!(taken[0].1.ok, "only the first end counts");
-    assert_eq!(recorder.take_changed(10), []);
-    recorder.put_back([first]);
-    recorder.end(second, true);
-    assert_eq!(recorder.take_changed(1).len(), 1);
-    assert_eq!(recorder.take_changed(10).len(), 1);
-    assert!(recorder.verdict(Some(2)).in_order());
+fn random_records_are_judged_as_the_definitions_say() {
+    for seed in 0..2_000 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut rows = Vec::new();
+        for _ in 0..random.random_range(0..12) {
+            let start = random.random_range(0..40);
+            rows.push((
+                random.random_range(0..6),
+                start,
+                start + random.random_range(1..8),
+                random.random_bool(0.8),
+            ));
+        }
+        assert_eq!(broken(&rows), reference(&rows), "seed {seed}: {rows:?}");
+    }
 }

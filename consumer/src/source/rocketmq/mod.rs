@@ -1,1 +1,496 @@
 //! The adapter to RocketMQ 5 by its remoting protocol.
+//!
+//! Every request of the data path is built here and its answer read here: the client library's own
+//! helpers hide what matters (a commit that is answered with success and stored nothing, a batch whose
+//! decoding stops half way). Request codes and fields are those of RocketMQ 5.3.3's remoting protocol
+//! (`RequestCode.java`, `header/*RequestHeader.java`).
+
+mod connection;
+mod decode;
+
+use super::{Commit, Pulled, Route, Source, SourceError};
+use crate::contract::spec::ConsumerSpec;
+use crate::message::QueueId;
+use connection::{Connection, Purpose};
+use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
+use rocketmq_protocol::protocol::route::topic_route_data::TopicRouteData;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+mod request {
+    pub const PULL_MESSAGE: i32 = 11;
+    pub const QUERY_CONSUMER_OFFSET: i32 = 14;
+    pub const UPDATE_CONSUMER_OFFSET: i32 = 15;
+    pub const SEARCH_OFFSET_BY_TIMESTAMP: i32 = 29;
+    pub const GET_MAX_OFFSET: i32 = 30;
+    pub const GET_MIN_OFFSET: i32 = 31;
+    pub const HEART_BEAT: i32 = 34;
+    pub const UNREGISTER_CLIENT: i32 = 35;
+    pub const GET_CONSUMER_LIST_BY_GROUP: i32 = 38;
+    pub const LOCK_BATCH_MQ: i32 = 41;
+    pub const UNLOCK_BATCH_MQ: i32 = 42;
+}
+
+mod response {
+    pub const SUCCESS: i32 = 0;
+    pub const SYSTEM_ERROR: i32 = 1;
+    pub const PULL_NOT_FOUND: i32 = 19;
+    pub const PULL_RETRY_IMMEDIATELY: i32 = 20;
+    pub const PULL_OFFSET_MOVED: i32 = 21;
+    pub const QUERY_NOT_FOUND: i32 = 22;
+}
+
+/// A pull may wait at the broker, and carries its subscription with it.
+const PULL_SYS_FLAG: u32 = 0b0110;
+const PULL_BYTES: u32 = 4 << 20;
+const PERMISSION_READ: u32 = 0b0100;
+const MASTER: u64 = 0;
+
+/// RocketMQ, for one topic and one consumer group.
+pub struct RocketmqSource {
+    connection: Connection,
+    topic: String,
+    group: String,
+    client_id: String,
+    route: RwLock<Route>,
+}
+
+impl RocketmqSource {
+    /// Prepares connections; nothing is sent yet, so unreachable brokers show at the first call.
+    pub async fn connect(spec: &ConsumerSpec, client_id: &str) -> Result<Self, SourceError> {
+        let connection =
+            Connection::new(spec.rocketmq.name_servers.join(";"), client_id.to_owned())?;
+        Ok(Self {
+            connection,
+            topic: spec.topic.clone(),
+            group: spec.consumer_group.clone(),
+            client_id: client_id.to_owned(),
+            route: RwLock::default(),
+        })
+    }
+
+    fn address(&self, broker: &str) -> Result<String, SourceError> {
+        let route = self
+            .route
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        route
+            .masters
+            .get(broker)
+            .cloned()
+            .ok_or_else(|| SourceError::Unreachable {
+                peer: broker.to_owned(),
+                what: "anything",
+                reason: "the name server names no master of this broker".into(),
+            })
+    }
+
+    async fn ask(
+        &self,
+        broker: &str,
+        purpose: Purpose,
+        what: &'static str,
+        request: RemotingCommand,
+        wait: Duration,
+    ) -> Result<Answer, SourceError> {
+        let address = self.address(broker)?;
+        let command = self
+            .connection
+            .invoke(&address, purpose, what, request, wait)
+            .await?;
+        Ok(Answer {
+            command,
+            peer: address,
+            what,
+        })
+    }
+
+    /// A request about one queue; RocketMQ names its fields the same everywhere.
+    fn about(&self, code: i32, queue: &QueueId) -> RemotingCommand {
+        let mut request = RemotingCommand::create_remoting_command(code);
+        request.add_ext_field("topic", self.topic.as_str());
+        request.add_ext_field("queueId", queue.id.to_string());
+        request.add_ext_field("consumerGroup", self.group.as_str());
+        request.add_ext_field("bname", &*queue.broker);
+        request
+    }
+
+    async fn offset(
+        &self,
+        queue: &QueueId,
+        what: &'static str,
+        request: RemotingCommand,
+    ) -> Result<u64, SourceError> {
+        let answer = self
+            .ask(
+                &queue.broker,
+                Purpose::Offsets,
+                what,
+                request,
+                Duration::ZERO,
+            )
+            .await?;
+        answer.success()?.number("offset")
+    }
+
+    fn lock_body(&self, queues: &BTreeSet<QueueId>) -> Vec<u8> {
+        let set: Vec<Value> = queues
+            .iter()
+            .map(|queue| json!({"topic": self.topic, "brokerName": &*queue.broker, "queueId": queue.id}))
+            .collect();
+        json!({"consumerGroup": self.group, "clientId": self.client_id, "onlyThisBroker": false, "mqSet": set})
+            .to_string()
+            .into_bytes()
+    }
+}
+
+/// A broker's answer and whom it came from.
+struct Answer {
+    command: RemotingCommand,
+    peer: String,
+    what: &'static str,
+}
+
+impl Answer {
+    fn code(&self) -> i32 {
+        self.command.code()
+    }
+
+    fn remark(&self) -> &str {
+        self.command.remark().map_or("", |remark| remark.as_str())
+    }
+
+    fn success(self) -> Result<Self, SourceError> {
+        if self.code() == response::SUCCESS {
+            Ok(self)
+        } else {
+            Err(self.refused())
+        }
+    }
+
+    fn refused(self) -> SourceError {
+        let (code, remark) = (self.code(), self.remark().to_owned());
+        SourceError::Refused {
+            peer: self.peer,
+            what: self.what,
+            code,
+            remark,
+        }
+    }
+
+    fn malformed(&self, reason: String) -> SourceError {
+        SourceError::Malformed {
+            peer: self.peer.clone(),
+            what: self.what,
+            reason,
+        }
+    }
+
+    fn number(&self, field: &'static str) -> Result<u64, SourceError> {
+        let fields = self.command.ext_fields();
+        let text = fields
+            .and_then(|fields| fields.get(field))
+            .map_or("", |text| text.as_str());
+        text.parse()
+            .map_err(|_| self.malformed(format!("field {field} is {text:?}, not an offset")))
+    }
+
+    fn json(&mut self) -> Result<Value, SourceError> {
+        let body = self.command.take_body().unwrap_or_default();
+        serde_json::from_slice(&body)
+            .map_err(|error| self.malformed(format!("the body is not JSON: {error}")))
+    }
+}
+
+fn read_route(data: &TopicRouteData) -> Route {
+    let mut route = Route::default();
+    for broker in &data.broker_datas {
+        if let Some(address) = broker.broker_addrs().get(&MASTER) {
+            route.masters.insert(
+                Arc::from(broker.broker_name().as_str()),
+                address.to_string(),
+            );
+        }
+    }
+    for queues in &data.queue_datas {
+        let broker: Arc<str> = Arc::from(queues.broker_name().as_str());
+        if queues.perm() & PERMISSION_READ != 0 && route.masters.contains_key(&broker) {
+            route
+                .queues
+                .extend((0..queues.read_queue_nums()).map(|id| QueueId::new(broker.clone(), id)));
+        }
+    }
+    // Masters of other topics' queues are of no use.
+    route
+        .masters
+        .retain(|broker, _| route.queues.iter().any(|queue| queue.broker == *broker));
+    route
+}
+
+impl Source for RocketmqSource {
+    async fn route(&self) -> Result<Route, SourceError> {
+        let data =
+            self.connection
+                .route(&self.topic)
+                .await?
+                .ok_or_else(|| SourceError::UnknownTopic {
+                    topic: self.topic.clone(),
+                    name_servers: self.connection.name_servers().to_owned(),
+                })?;
+        let route = read_route(&data);
+        *self
+            .route
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = route.clone();
+        Ok(route)
+    }
+
+    async fn heartbeat(&self, broker: &str) -> Result<(), SourceError> {
+        let subscription = json!({
+            "topic": self.topic, "subString": "*", "tagsSet": [], "codeSet": [], "subVersion": 0,
+            "classFilterMode": false, "expressionType": "TAG",
+        });
+        let consumer = json!({
+            "groupName": self.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
+            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": [subscription],
+            "unitMode": false,
+        });
+        let body = json!({"clientID": self.client_id, "producerDataSet": [], "consumerDataSet": [consumer]});
+        let request = RemotingCommand::create_remoting_command(request::HEART_BEAT);
+        let request = request.set_body(body.to_string().into_bytes());
+        self.ask(
+            broker,
+            Purpose::Group,
+            "a heartbeat",
+            request,
+            Duration::ZERO,
+        )
+        .await?
+        .success()?;
+        Ok(())
+    }
+
+    async fn members(&self, broker: &str) -> Result<BTreeSet<String>, SourceError> {
+        let mut request =
+            RemotingCommand::create_remoting_command(request::GET_CONSUMER_LIST_BY_GROUP);
+        request.add_ext_field("consumerGroup", self.group.as_str());
+        let mut answer = self
+            .ask(
+                broker,
+                Purpose::Group,
+                "for the members of the group",
+                request,
+                Duration::ZERO,
+            )
+            .await?;
+        // A group without members is an error to the broker.
+        if answer.code() == response::SYSTEM_ERROR
+            && answer.remark().contains("no consumer for this group")
+        {
+            return Ok(BTreeSet::new());
+        }
+        answer = answer.success()?;
+        let body = answer.json()?;
+        let list = body["consumerIdList"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        Ok(list
+            .iter()
+            .filter_map(|member| member.as_str().map(str::to_owned))
+            .collect())
+    }
+
+    async fn leave(&self, broker: &str) -> Result<(), SourceError> {
+        let mut request = RemotingCommand::create_remoting_command(request::UNREGISTER_CLIENT);
+        request.add_ext_field("clientID", self.client_id.as_str());
+        request.add_ext_field("consumerGroup", self.group.as_str());
+        self.ask(
+            broker,
+            Purpose::Group,
+            "to leave the group",
+            request,
+            Duration::ZERO,
+        )
+        .await?
+        .success()?;
+        Ok(())
+    }
+
+    async fn lock(
+        &self,
+        broker: &str,
+        queues: &BTreeSet<QueueId>,
+    ) -> Result<BTreeSet<QueueId>, SourceError> {
+        let request = RemotingCommand::create_remoting_command(request::LOCK_BATCH_MQ)
+            .set_body(self.lock_body(queues));
+        let mut answer = self
+            .ask(
+                broker,
+                Purpose::Lock,
+                "queue locks",
+                request,
+                Duration::ZERO,
+            )
+            .await?
+            .success()?;
+        let body = answer.json()?;
+        let locked = body["lockOKMQSet"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        let locked = locked
+            .iter()
+            .filter(|queue| queue["topic"] == self.topic.as_str());
+        let locked = locked.filter_map(|queue| {
+            Some(QueueId::new(
+                queue["brokerName"].as_str()?,
+                u32::try_from(queue["queueId"].as_u64()?).ok()?,
+            ))
+        });
+        Ok(locked.filter(|queue| queues.contains(queue)).collect())
+    }
+
+    async fn unlock(&self, broker: &str, queues: &BTreeSet<QueueId>) -> Result<(), SourceError> {
+        let request = RemotingCommand::create_remoting_command(request::UNLOCK_BATCH_MQ)
+            .set_body(self.lock_body(queues));
+        self.ask(
+            broker,
+            Purpose::Lock,
+            "to unlock queues",
+            request,
+            Duration::ZERO,
+        )
+        .await?
+        .success()?;
+        Ok(())
+    }
+
+    async fn committed(&self, queue: &QueueId) -> Result<Option<u64>, SourceError> {
+        let mut request = self.about(request::QUERY_CONSUMER_OFFSET, queue);
+        // Otherwise a group that never committed reads as 0.
+        request.add_ext_field("setZeroIfNotFound", "false");
+        let what = "for the committed offset";
+        let answer = self
+            .ask(
+                &queue.broker,
+                Purpose::Offsets,
+                what,
+                request,
+                Duration::ZERO,
+            )
+            .await?;
+        if answer.code() == response::QUERY_NOT_FOUND {
+            return Ok(None);
+        }
+        answer.success()?.number("offset").map(Some)
+    }
+
+    async fn commit(&self, queue: &QueueId, offset: u64) -> Result<Commit, SourceError> {
+        let mut request = self.about(request::UPDATE_CONSUMER_OFFSET, queue);
+        request.add_ext_field("commitOffset", offset.to_string());
+        let answer = self
+            .ask(
+                &queue.broker,
+                Purpose::Offsets,
+                "a commit",
+                request,
+                Duration::ZERO,
+            )
+            .await?
+            .success()?;
+        // While a reset is pending the broker answers success with a remark, and stores nothing.
+        Ok(if answer.remark().is_empty() {
+            Commit::Stored
+        } else {
+            Commit::ResetPending
+        })
+    }
+
+    async fn bounds(&self, queue: &QueueId) -> Result<(u64, u64), SourceError> {
+        let min = self
+            .offset(
+                queue,
+                "for the smallest offset",
+                self.about(request::GET_MIN_OFFSET, queue),
+            )
+            .await?;
+        let max = self
+            .offset(
+                queue,
+                "for the largest offset",
+                self.about(request::GET_MAX_OFFSET, queue),
+            )
+            .await?;
+        Ok((min, max))
+    }
+
+    async fn offset_at(&self, queue: &QueueId, timestamp_ms: i64) -> Result<u64, SourceError> {
+        let mut request = self.about(request::SEARCH_OFFSET_BY_TIMESTAMP, queue);
+        request.add_ext_field("timestamp", timestamp_ms.to_string());
+        self.offset(queue, "for the offset of a time", request)
+            .await
+    }
+
+    async fn pull(
+        &self,
+        queue: &QueueId,
+        offset: u64,
+        max_messages: u32,
+        wait: Duration,
+    ) -> Result<Pulled, SourceError> {
+        let mut request = self.about(request::PULL_MESSAGE, queue);
+        for (field, value) in [
+            ("queueOffset", offset),
+            ("maxMsgNums", max_messages.into()),
+            ("sysFlag", PULL_SYS_FLAG.into()),
+            ("commitOffset", 0),
+            ("suspendTimeoutMillis", wait.as_millis() as u64),
+            ("subVersion", 0),
+            ("maxMsgBytes", PULL_BYTES.into()),
+        ] {
+            request.add_ext_field(field, value.to_string());
+        }
+        request.add_ext_field("subscription", "*");
+        request.add_ext_field("expressionType", "TAG");
+        let mut answer = self
+            .ask(
+                &queue.broker,
+                Purpose::Pull(queue.id),
+                "a pull",
+                request,
+                wait,
+            )
+            .await?;
+        match answer.code() {
+            response::SUCCESS => {
+                let body = answer.command.take_body().unwrap_or_default();
+                let next = answer.number("nextBeginOffset")?;
+                let messages = decode::messages(body).map_err(|reason| answer.malformed(reason))?;
+                if let Some(stray) = messages
+                    .iter()
+                    .find(|message| !(offset..next).contains(&message.offset))
+                {
+                    let reason =
+                        format!("offset {} is outside of {offset} to {next}", stray.offset);
+                    return Err(answer.malformed(reason));
+                }
+                Ok(Pulled::Found { messages, next })
+            }
+            response::PULL_NOT_FOUND => Ok(Pulled::NoNew),
+            response::PULL_RETRY_IMMEDIATELY => {
+                let next = answer.number("nextBeginOffset")?;
+                Ok(if next > offset {
+                    Pulled::NoMatch { next }
+                } else {
+                    Pulled::NoNew
+                })
+            }
+            response::PULL_OFFSET_MOVED => Ok(Pulled::OutOfRange {
+                min: answer.number("minOffset")?,
+                max: answer.number("maxOffset")?,
+            }),
+            _ => Err(answer.refused()),
+        }
+    }
+}

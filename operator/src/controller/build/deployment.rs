@@ -1,0 +1,131 @@
+//! The Deployment: the user's template with the handler as a native sidecar and the executor beside it.
+//!
+//! A native sidecar starts before the executor and stops after it, so the handler outlives the drain.
+
+use super::{metadata, selector};
+use crate::controller::validate::Consumer;
+use crate::names;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, Volume};
+use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
+use serde_json::json;
+use std::hash::Hasher;
+
+/// Time the handler has to stop after the executor has drained, and time for everything else.
+const HANDLER_STOP_SECONDS: i64 = 10;
+const SPARE_SECONDS: i64 = 10;
+
+pub fn deployment(
+    consumer: &Consumer,
+    image: &str,
+    config: &str,
+) -> Result<Deployment, serde_json::Error> {
+    let template = template(consumer, image, config)?;
+    serde_json::from_value(json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(consumer, names::child(consumer.name())),
+        "spec": {
+            "replicas": consumer.replicas(),
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector(consumer)},
+            // Each pod that comes or goes moves queues, and each moved queue waits until nothing of its
+            // former owner can run. A surge would move queues twice for every pod replaced.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "template": template,
+        }
+    }))
+}
+
+fn template(
+    consumer: &Consumer,
+    image: &str,
+    config: &str,
+) -> Result<PodTemplateSpec, serde_json::Error> {
+    let mut template = consumer.template().clone();
+    let metadata = template.metadata.get_or_insert_default();
+    metadata
+        .labels
+        .get_or_insert_default()
+        .extend(selector(consumer));
+    metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(names::CONFIG_HASH.to_owned(), hash(config));
+
+    let pod = template.spec.get_or_insert_default();
+    let mut handler = consumer.handler().clone();
+    handler.restart_policy = Some("Always".to_owned());
+    pod.init_containers.get_or_insert_default().push(handler);
+    pod.containers.push(executor(consumer, image)?);
+    let drain = consumer.spec().drain.timeout.get().as_secs_f64().ceil() as i64;
+    pod.termination_grace_period_seconds = Some(drain + HANDLER_STOP_SECONDS + SPARE_SECONDS);
+    pod.service_account_name = Some(names::child(consumer.name()));
+    pod.automount_service_account_token = Some(false);
+    let volumes: Vec<Volume> = serde_json::from_value(json!([
+        {"name": "keylane-config", "configMap": {"name": names::child(consumer.name())}},
+        {"name": "keylane-admin", "secret": {"secretName": names::admin_secret(consumer.name())}},
+    ]))?;
+    pod.volumes.get_or_insert_default().extend(volumes);
+    Ok(template)
+}
+
+fn executor(consumer: &Consumer, default_image: &str) -> Result<Container, serde_json::Error> {
+    let own = consumer.executor();
+    let mut container: Container = serde_json::from_value(json!({
+        "name": names::EXECUTOR_CONTAINER,
+        "image": own.image.as_deref().unwrap_or(default_image),
+        "args": [
+            "run",
+            format!("--file={}/{}", names::CONFIG_DIR, names::CONFIG_FILE),
+            format!("--lanes={}", consumer.spec().lanes.min),
+            "--listen=0.0.0.0",
+            format!("--admin-token-file={}/{}", names::TOKEN_DIR, names::TOKEN_FILE),
+        ],
+        "env": [{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}],
+        "ports": [
+            {"name": "kl-probes", "containerPort": PROBE_PORT},
+            {"name": "kl-metrics", "containerPort": METRICS_PORT},
+            {"name": "kl-admin", "containerPort": ADMIN_PORT},
+        ],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": PROBE_PORT}, "periodSeconds": 2},
+        // Past 30 s the broker would keep the queue locks of a process that does nothing with them.
+        "livenessProbe": {
+            "httpGet": {"path": "/livez", "port": PROBE_PORT},
+            "periodSeconds": 10, "timeoutSeconds": 6, "failureThreshold": 3, "initialDelaySeconds": 10
+        },
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532,
+            "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}
+        },
+        "volumeMounts": [
+            {"name": "keylane-config", "mountPath": names::CONFIG_DIR, "readOnly": true},
+            {"name": "keylane-admin", "mountPath": names::TOKEN_DIR, "readOnly": true},
+        ],
+    }))?;
+    container.resources = own.resources.clone();
+    container
+        .env
+        .get_or_insert_default()
+        .extend(own.env.iter().cloned());
+    Ok(container)
+}
+
+/// FNV-1a: the same in every version of the operator, or an upgrade would replace all pods.
+fn hash(text: &str) -> String {
+    struct Fnv(u64);
+    impl Hasher for Fnv {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+    }
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    hasher.write(text.as_bytes());
+    format!("{:016x}", hasher.finish())
+}

@@ -1,0 +1,167 @@
+//! From a valid consumer to the children it should have. Pure.
+
+mod companions;
+mod deployment;
+
+use super::validate::Consumer;
+use crate::names;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeMap;
+
+/// The children of a consumer, in the order in which they must exist: what a pod mounts before the pod.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// Identity of the pods; its token is not mounted.
+    pub service_account: ServiceAccount,
+    /// The executor's configuration.
+    pub config_map: ConfigMap,
+    /// The admin token. Made once: an existing one is never rewritten.
+    pub secret: Secret,
+    /// Names the pods.
+    pub service: Service,
+    /// At most one pod at a time is evicted.
+    pub disruption_budget: PodDisruptionBudget,
+    /// The pods.
+    pub deployment: Deployment,
+}
+
+/// Why children cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The configuration cannot be rendered.
+    #[error("the executor's configuration cannot be rendered: {0}")]
+    Render(#[from] serde_norway::Error),
+    /// A child does not fit its Kubernetes type.
+    #[error("a child does not fit its type: {0}")]
+    Type(#[from] serde_json::Error),
+}
+
+/// Labels that select the pods of a consumer.
+pub fn selector(consumer: &Consumer) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (names::NAME_LABEL.to_owned(), consumer.name().to_owned()),
+        (
+            "app.kubernetes.io/managed-by".to_owned(),
+            "keylane".to_owned(),
+        ),
+    ])
+}
+
+/// Builds all children. `token` is the admin token for a Secret that does not exist yet.
+pub fn build(
+    consumer: &Consumer,
+    executor_image: &str,
+    token: &str,
+) -> Result<Resources, BuildError> {
+    let config_map = companions::config_map(consumer)?;
+    let config = config_map
+        .data
+        .as_ref()
+        .and_then(|data| data.get(names::CONFIG_FILE))
+        .cloned()
+        .unwrap_or_default();
+    Ok(Resources {
+        service_account: companions::service_account(consumer),
+        secret: companions::secret(consumer, token),
+        service: companions::service(consumer),
+        disruption_budget: companions::disruption_budget(consumer),
+        deployment: deployment::deployment(consumer, executor_image, &config)?,
+        config_map,
+    })
+}
+
+fn metadata(consumer: &Consumer, name: String) -> ObjectMeta {
+    let mut labels = selector(consumer);
+    labels.insert(
+        "app.kubernetes.io/name".to_owned(),
+        "keylane-consumer".to_owned(),
+    );
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(consumer.namespace().to_owned()),
+        labels: Some(labels),
+        owner_references: Some(vec![consumer.owner().clone()]),
+        ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::validate::{tests, validate};
+    use keylane_consumer::config::Config;
+    use serde_json::json;
+    use std::path::Path;
+
+    fn resources(template: serde_json::Value) -> Resources {
+        build(
+            &validate(&tests::object(template)).unwrap(),
+            "keylane-consumer:1",
+            "secret",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_executor_can_read_the_configuration_that_is_rendered() {
+        let built = resources(tests::template());
+        let text = &built.config_map.data.unwrap()[names::CONFIG_FILE];
+        let config = Config::parse(text, Path::new("consumer.yaml")).unwrap();
+        assert_eq!(config.name(), "order-status");
+        assert_eq!(config.spec().topic, "T");
+    }
+
+    #[test]
+    fn the_handler_is_a_native_sidecar_and_the_executor_the_last_container() {
+        let built = resources(json!({
+            "metadata": {"labels": {"team": "shop"}},
+            "spec": {"containers": [{"name": "handler", "image": "h"}, {"name": "log", "image": "l"}],
+                     "initContainers": [{"name": "first", "image": "f"}]}
+        }));
+        let template = built.deployment.spec.unwrap().template;
+        assert_eq!(template.metadata.unwrap().labels.unwrap()["team"], "shop");
+        let pod = template.spec.unwrap();
+        let init = pod.init_containers.unwrap();
+        let handler = init.last().unwrap();
+        assert_eq!(
+            (handler.name.as_str(), handler.restart_policy.as_deref()),
+            ("handler", Some("Always"))
+        );
+        assert_eq!(pod.containers.last().unwrap().name, "executor");
+        assert_eq!(pod.containers.len(), 2);
+        assert_eq!(pod.termination_grace_period_seconds, Some(80));
+        assert_eq!(pod.automount_service_account_token, Some(false));
+    }
+
+    #[test]
+    fn replicas_and_lanes_do_not_replace_pods_but_the_configuration_does() {
+        let hash = |change: &dyn Fn(&mut crate::crd::OrderedConsumer)| {
+            let mut object = tests::object(tests::template());
+            change(&mut object);
+            let built = build(&validate(&object).unwrap(), "i", "t").unwrap();
+            built
+                .deployment
+                .spec
+                .unwrap()
+                .template
+                .metadata
+                .unwrap()
+                .annotations
+                .unwrap()[names::CONFIG_HASH]
+                .clone()
+        };
+        let plain = hash(&|_| {});
+        assert_eq!(plain, hash(&|object| object.spec.replicas = 7));
+        assert_eq!(
+            plain,
+            hash(&|object| object.spec.autoscaling.max_replicas = 70)
+        );
+        assert_ne!(
+            plain,
+            hash(&|object| object.spec.consumer.handler.http.port = 9)
+        );
+    }
+}

@@ -1,0 +1,27 @@
+//! Why a round of the reconcile loop ended early. All of it is worth repeating.
+
+/// Errors of the reconcile loop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The status could not be written.
+    #[error("the status of {name:?} cannot be written: {source}")]
+    Status {
+        /// Name of the OrderedConsumer.
+        name: String,
+        /// Why.
+        source: kube::Error,
+    },
+    /// The status cannot be written as JSON.
+    #[error("a status cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    /// For metrics: a closed set.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Status { .. } => "status",
+            Self::Json(_) => "json",
+        }
+    }
+}

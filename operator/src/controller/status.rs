@@ -1,0 +1,264 @@
+//! What users see: conditions, figures, events. Pure.
+
+use crate::broker::Lag;
+use crate::crd::{self, LastDecision, OrderedConsumerStatus, Rates};
+use crate::scale::Decision;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// All pods are ready and everything they need is there.
+pub const READY: &str = "Ready";
+/// The name servers or brokers do not answer, or do not know the topic.
+pub const BROKER_UNAVAILABLE: &str = "BrokerUnavailable";
+/// A child's name is taken by a foreign object.
+pub const NAME_CONFLICT: &str = "NameConflict";
+/// The template cannot be deployed.
+pub const TEMPLATE_INVALID: &str = "TemplateInvalid";
+/// Pods find their handler not available.
+pub const HANDLER_UNAVAILABLE: &str = "HandlerUnavailable";
+
+const LISTED_KEYS: usize = 10;
+
+/// What a round of the reconcile loop found out.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Generation of the spec.
+    pub generation: Option<i64>,
+    /// Wanted pods.
+    pub replicas: i32,
+    /// Pods there are; none if the Deployment is not there.
+    pub current: Option<i32>,
+    /// Pods that are ready.
+    pub ready: Option<i32>,
+    /// Label selector of the pods.
+    pub selector: String,
+    /// Queues of the topic, if known.
+    pub queues: Option<u32>,
+    /// The lag, if known.
+    pub lag: Option<Lag>,
+    /// The decision, if one was made.
+    pub decision: Option<Decision>,
+    /// Keys that wait for a person.
+    pub blocked_keys: Vec<String>,
+    /// Why the template cannot be deployed.
+    pub template_invalid: Option<String>,
+    /// Whose name is taken.
+    pub name_conflict: Option<String>,
+    /// What is wrong with the brokers.
+    pub broker_unavailable: Option<String>,
+    /// What is wrong with handlers.
+    pub handler_unavailable: Option<String>,
+    /// Why children could not be applied.
+    pub apply_failed: Option<String>,
+}
+
+/// Something worth an Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// Whether a person should look.
+    pub warning: bool,
+    /// In one word.
+    pub reason: String,
+    /// In a sentence.
+    pub note: String,
+}
+
+/// The new status, and what changed since the last one.
+pub fn status(
+    now: Timestamp,
+    last: &OrderedConsumerStatus,
+    found: &Findings,
+) -> (OrderedConsumerStatus, Vec<Happened>) {
+    let mut status = OrderedConsumerStatus {
+        observed_generation: found.generation,
+        replicas: found.current,
+        ready_replicas: found.ready,
+        selector: Some(found.selector.clone()).filter(|selector| !selector.is_empty()),
+        queues: found.queues,
+        lag: found.lag.map(|lag| crd::Lag {
+            messages: lag.messages,
+            unfinished: lag.unfinished,
+        }),
+        blocked_keys: found
+            .blocked_keys
+            .iter()
+            .take(LISTED_KEYS)
+            .cloned()
+            .collect(),
+        ..OrderedConsumerStatus::default()
+    };
+    if let Some(decision) = &found.decision {
+        let rate = |rate: Option<f64>| rate.map(|rate| format!("{rate:.1}"));
+        status.lanes = Some(decision.lanes);
+        status.rates = Some(Rates {
+            arriving: rate(decision.inputs.arrival_rate),
+            completed: rate(decision.inputs.completion_rate),
+        });
+        status.decision = Some(LastDecision {
+            lanes: decision.lanes,
+            replicas: decision.replicas,
+            reason: decision.reason.as_str().to_owned(),
+            message: decision.message.clone(),
+        });
+    }
+    let mut happened = Vec::new();
+    for (kind, state, reason, message) in conditions(found) {
+        let before = last
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind);
+        let changed = before.is_none_or(|before| before.status != state);
+        // A condition that says all is well is worth an event only if it was otherwise before.
+        let quiet = before.is_none() && kind != READY && state == "False";
+        if (changed && !quiet) || before.is_some_and(|before| before.reason != reason) {
+            let warning = if kind == READY {
+                state != "True"
+            } else {
+                state == "True"
+            };
+            let reason = if warning || kind == READY {
+                reason.to_owned()
+            } else {
+                format!("{kind}Over")
+            };
+            happened.push(Happened {
+                warning,
+                reason,
+                note: message.clone(),
+            });
+        }
+        let since = before
+            .filter(|_| !changed)
+            .map_or(Time(now), |before| before.last_transition_time.clone());
+        status.conditions.push(Condition {
+            type_: kind.to_owned(),
+            status: state.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            last_transition_time: since,
+            observed_generation: found.generation,
+        });
+    }
+    (status, happened)
+}
+
+type ConditionOf = (&'static str, &'static str, &'static str, String);
+
+fn conditions(found: &Findings) -> Vec<ConditionOf> {
+    let problems = [
+        (
+            TEMPLATE_INVALID,
+            &found.template_invalid,
+            "the template can be deployed",
+        ),
+        (NAME_CONFLICT, &found.name_conflict, "no name is taken"),
+        (
+            BROKER_UNAVAILABLE,
+            &found.broker_unavailable,
+            "the brokers answer",
+        ),
+        (
+            HANDLER_UNAVAILABLE,
+            &found.handler_unavailable,
+            "handlers take calls",
+        ),
+    ];
+    let mut conditions = vec![ready(found)];
+    for (kind, problem, well) in problems {
+        conditions.push(match problem {
+            Some(message) => (kind, "True", kind, message.clone()),
+            None => (kind, "False", "AsExpected", well.to_owned()),
+        });
+    }
+    conditions
+}
+
+fn ready(found: &Findings) -> ConditionOf {
+    let not = |reason, message: String| (READY, "False", reason, message);
+    if let Some(message) = &found.template_invalid {
+        return not(TEMPLATE_INVALID, message.clone());
+    }
+    if let Some(message) = &found.name_conflict {
+        return not(NAME_CONFLICT, message.clone());
+    }
+    if let Some(message) = &found.apply_failed {
+        return not("ApplyFailed", message.clone());
+    }
+    let ready = found.ready.unwrap_or(0);
+    if found.replicas == 0 {
+        return not(
+            "ScaledToZero",
+            "spec.replicas is 0: nothing is consumed".to_owned(),
+        );
+    }
+    if ready < found.replicas {
+        let message = format!("{ready} of {} pods are ready", found.replicas);
+        return not("PodsNotReady", message);
+    }
+    (
+        READY,
+        "True",
+        "AllPodsReady",
+        format!("{ready} of {} pods are ready", found.replicas),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition<'s>(status: &'s OrderedConsumerStatus, kind: &str) -> &'s Condition {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind)
+            .unwrap()
+    }
+
+    #[test]
+    fn what_is_not_known_is_absent() {
+        let found = Findings {
+            replicas: 1,
+            ..Findings::default()
+        };
+        let (status, _) = status(
+            Timestamp::UNIX_EPOCH,
+            &OrderedConsumerStatus::default(),
+            &found,
+        );
+        let json = serde_json::to_value(&status).unwrap();
+        for field in ["lag", "lanes", "rates", "queues", "decision", "replicas"] {
+            assert!(json.get(field).is_none(), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_and_makes_one_event_until_it_changes() {
+        let first = Timestamp::UNIX_EPOCH;
+        let later = first + std::time::Duration::from_secs(60);
+        let mut found = Findings {
+            replicas: 1,
+            ready: Some(1),
+            ..Findings::default()
+        };
+        let (before, events) = status(first, &OrderedConsumerStatus::default(), &found);
+        assert_eq!(events.len(), 1);
+        assert_eq!(condition(&before, READY).status, "True");
+        let (same, events) = status(later, &before, &found);
+        assert!(events.is_empty());
+        assert_eq!(condition(&same, READY).last_transition_time, Time(first));
+        found.broker_unavailable = Some("no answer".into());
+        let (bad, events) = status(later, &same, &found);
+        assert_eq!(
+            (events.len(), events[0].warning, events[0].reason.as_str()),
+            (1, true, BROKER_UNAVAILABLE)
+        );
+        assert_eq!(
+            condition(&bad, BROKER_UNAVAILABLE).last_transition_time,
+            Time(later)
+        );
+        found.broker_unavailable = None;
+        let (_, events) = status(later, &bad, &found);
+        assert_eq!((events.len(), events[0].warning), (1, false));
+    }
+}

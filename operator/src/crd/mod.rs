@@ -1,0 +1,330 @@
+//! The resource `OrderedConsumer` of `keylane.dev/v1alpha1`. What the executor obeys comes from the
+//! contract; here is what concerns pods. Rules between fields are CEL with a message for people.
+
+use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keylane_consumer::contract::spec::ConsumerSpec;
+use kube::{CustomResource, CustomResourceExt};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longest name of an OrderedConsumer: names of pods and labels are made from it.
+pub const LONGEST_NAME: usize = 40;
+
+/// Consumes a RocketMQ topic with order per key: every key is a FIFO lane of its own, many keys of one
+/// queue run at once, and the number of lanes and pods follows the load.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "keylane.dev",
+    version = "v1alpha1",
+    kind = "OrderedConsumer",
+    plural = "orderedconsumers",
+    shortname = "oc",
+    namespaced,
+    derive = "PartialEq",
+    status = "OrderedConsumerStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    validation = Rule::new("size(self.metadata.name) <= 40")
+        .message("metadata.name must not be longer than 40 characters"),
+    validation = Rule::new("self.spec.topic == oldSelf.spec.topic && self.spec.consumerGroup == oldSelf.spec.consumerGroup")
+        .message("spec.topic and spec.consumerGroup cannot be changed: that would be another consumer; create a new OrderedConsumer and delete this one"),
+    printcolumn(name = "Topic", type_ = "string", json_path = ".spec.topic"),
+    printcolumn(name = "Group", type_ = "string", json_path = ".spec.consumerGroup"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Lanes", type_ = "integer", json_path = ".status.lanes"),
+    printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag.unfinished"),
+    printcolumn(name = "Rate", type_ = "string", json_path = ".status.rates.completed"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.decision.reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderedConsumerSpec {
+    /// What to consume, how to order it and whom to hand it to.
+    #[serde(flatten)]
+    pub consumer: ConsumerSpec,
+    /// Number of pods. In autoscaling mode Auto the operator writes it; leave it out of Git then. Default: 1.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: i32,
+    /// Who decides how many lanes and pods there are.
+    #[serde(default)]
+    pub autoscaling: Autoscaling,
+    /// The container Keylane adds to each pod.
+    #[serde(default)]
+    pub executor: Executor,
+    /// Template of the pods: metadata.labels, metadata.annotations and a pod spec with the handler's
+    /// container. The handler is run as a sidecar of the executor, started before and stopped after it.
+    #[schemars(schema_with = "opaque")]
+    pub template: Value,
+}
+
+fn default_replicas() -> i32 {
+    1
+}
+
+fn opaque(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// Who decides how many lanes and pods there are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.minReplicas <= self.maxReplicas",
+    "message": "autoscaling.minReplicas must not be larger than autoscaling.maxReplicas"
+}]))]
+pub struct Autoscaling {
+    /// Auto: the operator tunes lanes and writes spec.replicas. LanesOnly: it tunes lanes; replicas are
+    /// yours, or an HPA's. Default: Auto.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Fewest pods in mode Auto. Default: 1.
+    #[serde(default = "default_min_replicas")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub min_replicas: i32,
+    /// Most pods in mode Auto; never more than the topic has queues. Default: 10.
+    #[serde(default = "default_max_replicas")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_replicas: i32,
+}
+
+fn default_min_replicas() -> i32 {
+    1
+}
+
+fn default_max_replicas() -> i32 {
+    10
+}
+
+impl Default for Autoscaling {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            min_replicas: default_min_replicas(),
+            max_replicas: default_max_replicas(),
+        }
+    }
+}
+
+/// Modes of autoscaling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Mode {
+    /// Lanes and replicas follow the load.
+    #[default]
+    Auto,
+    /// Lanes follow the load, replicas are left alone.
+    LanesOnly,
+}
+
+/// The container Keylane adds to each pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Executor {
+    /// Image of the executor. Default: the one the operator was installed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    pub image: Option<String>,
+    /// Resource requests and limits of the executor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "opaque")]
+    pub resources: Option<ResourceRequirements>,
+    /// More environment variables of the executor, such as RUST_LOG.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "env")]
+    pub env: Vec<EnvVar>,
+}
+
+fn env(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 100,
+        "items": {
+            "type": "object", "required": ["name"], "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 255}}
+        }
+    })
+}
+
+fn conditions(_: &mut SchemaGenerator) -> Schema {
+    let text = json_schema!({"type": "string"});
+    json_schema!({
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": text, "reason": text, "message": text,
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+                "lastTransitionTime": {"type": "string", "format": "date-time"},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0}
+            }
+        }
+    })
+}
+
+/// What the operator last saw and decided. A figure that is not known is absent, never 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderedConsumerStatus {
+    /// Generation of the spec this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Number of pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Number of pods that are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Label selector of the pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Lanes a pod may run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<u32>,
+    /// Queues of the topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
+    /// How far behind the group is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Lag>,
+    /// Messages a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Rates>,
+    /// The last decision about lanes and replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<LastDecision>,
+    /// Keys that wait for a person, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked_keys: Vec<String>,
+    /// What is well and what is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// How far behind a group is, in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lag {
+    /// Messages after the committed offsets, finished ones among them included.
+    pub messages: u64,
+    /// Messages that are not finished.
+    pub unfinished: u64,
+}
+
+/// Messages a second, as text with one decimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rates {
+    /// Messages that arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arriving: Option<String>,
+    /// Messages that are finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<String>,
+}
+
+/// A decision about lanes and replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDecision {
+    /// Lanes a pod.
+    pub lanes: u32,
+    /// Pods.
+    pub replicas: u32,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, with numbers.
+    pub message: String,
+}
+
+/// The CustomResourceDefinition as YAML, as it lies in `crds/` and in the chart.
+pub fn yaml() -> Result<String, serde_norway::Error> {
+    let text = serde_norway::to_string(&OrderedConsumer::crd())?;
+    Ok(format!(
+        "# Generated from operator/src/crd; do not edit.\n{text}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Rewrites the files when KEYLANE_REGENERATE is set.
+    #[test]
+    fn the_generated_files_are_those_of_the_source() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let expected = yaml().unwrap();
+        for file in [
+            "crds/orderedconsumers.yaml",
+            "charts/keylane/crds/orderedconsumers.yaml",
+        ] {
+            let path = root.join(file);
+            if std::env::var_os("KEYLANE_REGENERATE").is_some() {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(&path, &expected).unwrap();
+            }
+            let found = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                found == expected,
+                "{file} is stale: run KEYLANE_REGENERATE=1 cargo test -p keylane-operator crd"
+            );
+        }
+    }
+
+    #[test]
+    fn the_schema_has_every_field_of_the_contract_and_its_rules() {
+        let crd = serde_json::to_value(OrderedConsumer::crd()).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let spec = &schema["properties"]["spec"];
+        for field in [
+            "rocketmq",
+            "topic",
+            "consumerGroup",
+            "startFrom",
+            "ordering",
+            "handler",
+            "lanes",
+            "retry",
+            "drain",
+            "replicas",
+            "autoscaling",
+            "executor",
+            "template",
+        ] {
+            assert!(
+                spec["properties"].get(field).is_some(),
+                "{field} is missing"
+            );
+        }
+        for path in ["startFrom", "handler", "lanes", "drain", "autoscaling"] {
+            assert!(
+                spec["properties"][path]
+                    .get("x-kubernetes-validations")
+                    .is_some(),
+                "{path} has no rules"
+            );
+        }
+        assert_eq!(
+            schema["x-kubernetes-validations"].as_array().map(Vec::len),
+            Some(2)
+        );
+        let required: Vec<_> = spec["required"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        for field in ["rocketmq", "topic", "consumerGroup", "handler", "template"] {
+            assert!(required.contains(&field), "{field} is not required");
+        }
+        assert_eq!(required.len(), 5);
+    }
+}

@@ -1,0 +1,31 @@
+//! Names of everything the operator makes.
+
+/// Field manager of server-side apply.
+pub const FIELD_MANAGER: &str = "keylane.dev/operator";
+/// Reporter of Events.
+pub const REPORTER: &str = "keylane-operator";
+/// Container of the executor in a consumer pod.
+pub const EXECUTOR_CONTAINER: &str = "executor";
+/// Annotation of the pod template that changes exactly when pods must be replaced because of the
+/// configuration.
+pub const CONFIG_HASH: &str = "keylane.dev/config-hash";
+/// Label that carries the name of the OrderedConsumer.
+pub const NAME_LABEL: &str = "keylane.dev/ordered-consumer";
+/// Key of the configuration in the ConfigMap.
+pub const CONFIG_FILE: &str = "consumer.yaml";
+/// Key of the admin token in the Secret.
+pub const TOKEN_FILE: &str = "token";
+/// Where the configuration is mounted in the executor.
+pub const CONFIG_DIR: &str = "/etc/keylane";
+/// Where the admin token is mounted in the executor.
+pub const TOKEN_DIR: &str = "/etc/keylane-admin";
+
+/// Name of the Deployment, ConfigMap, ServiceAccount, Service and PodDisruptionBudget of a consumer.
+pub fn child(consumer: &str) -> String {
+    format!("{consumer}-keylane")
+}
+
+/// Name of the Secret with the admin token.
+pub fn admin_secret(consumer: &str) -> String {
+    format!("{consumer}-keylane-admin")
+}

@@ -1,0 +1,93 @@
+//! `sample-handler`: a handler of orders for the demo and the tests, which works as long as it is told
+//! to and judges whether order was kept.
+//!
+//! `serve` handles messages. One pod sees only its own calls, so with `--judge` it reports them to a
+//! `sample-handler judge`, which judges the calls of all pods together.
+
+mod api;
+mod calls;
+mod event;
+mod forward;
+mod judge;
+mod serve;
+
+use clap::{Parser, Subcommand};
+use std::net::{IpAddr, SocketAddr};
+
+/// A handler that judges the order of what it is given.
+#[derive(Parser)]
+#[command(name = "sample-handler")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Handle messages: CloudEvents in binary mode.
+    Serve(serve::Options),
+    /// Keep the record of all handlers and judge it.
+    Judge(Listen),
+}
+
+/// Where to listen.
+#[derive(clap::Args)]
+struct Listen {
+    /// Address to listen on; 0.0.0.0 in a pod.
+    #[arg(long, default_value = "127.0.0.1", env = "LISTEN")]
+    listen: IpAddr,
+    /// Port to listen on, 0 for a free one; standard output tells it.
+    #[arg(long, default_value_t = 8080, env = "PORT")]
+    port: u16,
+}
+
+impl Listen {
+    /// Serves until SIGTERM or Ctrl-C, then finishes the requests that run.
+    async fn serve(&self, app: axum::Router) -> anyhow::Result<()> {
+        use anyhow::Context;
+        use std::io::Write;
+        let address = SocketAddr::new(self.listen, self.port);
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} (--listen, --port)"))?;
+        let mut out = std::io::stdout();
+        writeln!(out, "listening on {}", listener.local_addr()?)?;
+        out.flush()?;
+        axum::serve(
+            axum::serve::ListenerExt::tap_io(listener, |stream| {
+                // Answers are small: without this they wait for acknowledgements.
+                if let Err(error) = stream.set_nodelay(true) {
+                    eprintln!("cannot turn off delays of a connection: {error}");
+                }
+            }),
+            app,
+        )
+        .with_graceful_shutdown(stopped())
+        .await?;
+        Ok(())
+    }
+}
+
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(error) => {
+            eprintln!("cannot listen for SIGTERM: {error}");
+            std::future::pending().await
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Serve(options) => serve::run(options).await,
+        Command::Judge(listen) => judge::run(listen).await,
+    }
+}
