@@ -7,4 +7,5 @@ pub mod cluster;
 pub mod images;
 pub mod judge;
 pub mod rocketmq;
+pub mod stack;
 pub mod wait;

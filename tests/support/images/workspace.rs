@@ -13,6 +13,8 @@ use crate::cluster::run;
 pub const OPERATOR: &str = "keylane-operator:dev";
 /// The executor's image.
 pub const CONSUMER: &str = "keylane-consumer:dev";
+/// The image of the handler that tests and the demo use.
+pub const SAMPLE_HANDLER: &str = "keylane-sample-handler:dev";
 /// The broker's image.
 pub const ROCKETMQ: &str = "keylane-rocketmq:5.3.3";
 
@@ -26,21 +28,25 @@ pub fn workspace() -> &'static Path {
     tests.parent().unwrap_or(tests)
 }
 
-/// Builds the operator and the executor in release mode and makes their images.
+/// Builds the operator, the executor and the sample handler in release mode and makes their images.
+///
+/// All in one build: cargo would compile what they share again for another selection of packages.
 pub fn build_workspace_images(paths: &Paths) -> Result<Vec<Image>> {
-    let names = ["keylane-operator", "keylane-consumer"];
-    let binaries = release_binaries(paths, &names.map(|name| (name, name)))?;
-    [(OPERATOR, "operator"), (CONSUMER, "consumer")]
+    let programs = [
+        ("keylane-operator", "keylane-operator"),
+        ("keylane-consumer", "keylane-consumer"),
+        ("keylane-tests", "sample-handler"),
+    ];
+    let files = [
+        (OPERATOR, "operator/Containerfile"),
+        (CONSUMER, "consumer/Containerfile"),
+        (SAMPLE_HANDLER, "tests/demo/Containerfile"),
+    ];
+    let binaries = release_binaries(paths, &programs)?;
+    files
         .iter()
         .zip(&binaries)
-        .map(|((name, dir), binary)| {
-            build_image(
-                paths,
-                name,
-                &workspace().join(dir).join("Containerfile"),
-                binary,
-            )
-        })
+        .map(|((name, file), binary)| build_image(paths, name, &workspace().join(file), binary))
         .collect()
 }
 

@@ -1,0 +1,73 @@
+//! An OrderedConsumer with the sample handler.
+
+use super::Stack;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// What differs between the OrderedConsumers of tests and the demo.
+#[derive(Clone, Debug)]
+pub struct OrderedConsumer {
+    /// metadata.name, and the consumer group.
+    pub name: String,
+    /// Topic.
+    pub topic: String,
+    /// Work of each call.
+    pub work: Duration,
+    /// handler.timeout; hand-overs of queues wait for it.
+    pub timeout: Duration,
+    /// Bounds of lanes.
+    pub lanes: (u32, u32),
+    /// autoscaling.mode.
+    pub mode: &'static str,
+    /// Most pods in mode Auto.
+    pub max_replicas: u32,
+}
+
+impl OrderedConsumer {
+    /// Its manifest. The name server is named as users name it: by its Service.
+    pub fn manifest(&self, namespace: &str) -> Value {
+        json!({
+            "apiVersion": "keylane.dev/v1alpha1",
+            "kind": "OrderedConsumer",
+            "metadata": {"name": self.name, "namespace": namespace},
+            "spec": {
+                "rocketmq": {"nameServers": [format!("rocketmq.{namespace}:9876")]},
+                "topic": self.topic,
+                "consumerGroup": self.name,
+                "handler": {
+                    "http": {"port": 8080, "path": "/"},
+                    "timeout": format!("{}s", self.timeout.as_secs()),
+                },
+                "lanes": {"min": self.lanes.0, "max": self.lanes.1},
+                "autoscaling": {"mode": self.mode, "minReplicas": 1, "maxReplicas": self.max_replicas},
+                "drain": {"timeout": "20s"},
+                "template": {"spec": {
+                    "securityContext": {"runAsNonRoot": true, "runAsUser": 65532,
+                                        "seccompProfile": {"type": "RuntimeDefault"}},
+                    "containers": [{
+                        "name": "handler",
+                        "image": super::HANDLER_IMAGE,
+                        "imagePullPolicy": "IfNotPresent",
+                        "args": ["serve", format!("--work-ms={}", self.work.as_millis()),
+                                 format!("--judge=http://judge.{namespace}:8080")],
+                        "env": [{"name": "HANDLER_NAME",
+                                 "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+                        "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                                            "capabilities": {"drop": ["ALL"]}},
+                    }],
+                }},
+            }
+        })
+    }
+
+    /// Creates or changes it.
+    pub fn apply(&self, stack: &Stack) -> Result<()> {
+        let manifest = self.manifest(stack.namespace());
+        // kubectl reads JSON as YAML only if it does not begin with a brace.
+        let text = serde_norway::to_string(&manifest).context("the manifest cannot be written")?;
+        Ok(stack
+            .cluster()
+            .apply(&format!("OrderedConsumer {}", self.name), &text)?)
+    }
+}

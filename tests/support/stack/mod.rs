@@ -1,0 +1,271 @@
+//! Everything an OrderedConsumer needs round it, in one namespace of a real cluster: RocketMQ, the judge
+//! of all handlers, and the operator installed from the chart. For end-to-end tests and the demo.
+
+mod consumer;
+
+pub use consumer::OrderedConsumer;
+
+use crate::cluster::run;
+use crate::cluster::{Cluster, Target};
+use crate::images;
+use crate::judge::Verdict;
+use crate::rocketmq;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+
+const SYSTEM: &str = "keylane-system";
+const HANDLER_IMAGE: &str = images::workspace::SAMPLE_HANDLER;
+const START: Duration = Duration::from_secs(240);
+
+/// RocketMQ, a judge and the operator.
+pub struct Stack {
+    cluster: Cluster,
+    namespace: String,
+}
+
+impl Stack {
+    /// Brings everything up in `namespace`; what is there already is kept. Takes minutes when nothing is
+    /// built yet. Blocks; says what it does.
+    pub fn install(target: &Target, namespace: &str) -> Result<Self> {
+        let paths = crate::cluster::Paths::from_env();
+        let cluster = target.up(&paths)?;
+        let stack = Self {
+            cluster,
+            namespace: namespace.to_owned(),
+        };
+        stack.load_images()?;
+        stack.create_namespace(namespace)?;
+        stack.apply("RocketMQ", include_str!("rocketmq.yaml"))?;
+        stack.apply("the judge", include_str!("judge.yaml"))?;
+        stack.install_operator()?;
+        stack.rollout(namespace, "statefulset/rocketmq")?;
+        stack.rollout(namespace, "deployment/judge")?;
+        Ok(stack)
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Runs kubectl in the namespace and gives its output.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut command = self.cluster.kubectl();
+        command.args(["--namespace", &self.namespace]).args(args);
+        Ok(run::output(
+            &format!("kubectl {}", args.join(" ")),
+            &mut command,
+        )?)
+    }
+
+    /// An object as JSON.
+    pub fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        let text = self.kubectl(&["get", kind, name, "--output=json"])?;
+        serde_json::from_str(&text).with_context(|| format!("{kind} {name} is not JSON"))
+    }
+
+    /// Address of the name server, as reachable from this machine and from pods.
+    pub fn name_server(&self) -> Result<String> {
+        let address = self.kubectl(&[
+            "get",
+            "pod",
+            "rocketmq-0",
+            "--output=jsonpath={.status.podIP}",
+        ])?;
+        ensure!(
+            !address.trim().is_empty(),
+            "pod rocketmq-0 has no address yet"
+        );
+        Ok(format!("{}:9876", address.trim()))
+    }
+
+    /// What the judge says of all handlers together.
+    pub async fn verdict(&self) -> Result<Verdict> {
+        let url = format!("{}/verdict", self.judge()?);
+        Ok(client()?
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
+    }
+
+    /// Makes the judge forget everything.
+    pub async fn forget(&self) -> Result<()> {
+        let url = format!("{}/verdict", self.judge()?);
+        client()?.delete(url).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Creates a topic, and produces `messages` orders of `keys` keys into it.
+    pub async fn produce(&self, topic: &str, queues: u32, keys: u64, messages: u64) -> Result<()> {
+        let name_server = self.name_server()?;
+        rocketmq::create_topic(&name_server, topic, queues).await?;
+        let producer = rocketmq::Producer::connect(&name_server, topic).await?;
+        let orders = (0..messages).map(|number| {
+            let key = format!("order-{}", number % keys);
+            rocketmq::Message::keyed(
+                &key,
+                format!(r#"{{"order":"{key}","event":{}}}"#, number / keys),
+            )
+        });
+        producer.send_all(orders).await?;
+        Ok(())
+    }
+
+    /// What mqadmin says of a group: per queue, the broker's end and the committed offset.
+    pub async fn progress(&self, group: &str, topic: &str) -> Result<Vec<rocketmq::QueueProgress>> {
+        Ok(rocketmq::progress(&self.name_server()?, group, topic).await?)
+    }
+
+    /// Removes the namespace and the operator.
+    pub fn remove(&self) -> Result<()> {
+        remove(&self.cluster, &self.namespace)
+    }
+
+    fn judge(&self) -> Result<String> {
+        let address = self.kubectl(&[
+            "get",
+            "service",
+            "judge",
+            "--output=jsonpath={.spec.clusterIP}",
+        ])?;
+        Ok(format!("http://{}:8080", address.trim()))
+    }
+
+    fn load_images(&self) -> Result<()> {
+        let paths = self.cluster.paths();
+        let mut images = images::build_workspace_images(paths)?;
+        let jars = rocketmq::jars()?;
+        images.push(images::rocketmq(paths, &jars)?);
+        self.cluster.load_all(&images)?;
+        Ok(())
+    }
+
+    fn create_namespace(&self, namespace: &str) -> Result<()> {
+        let labels = "{pod-security.kubernetes.io/enforce: restricted}";
+        let manifest = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {labels}}}\n"
+        );
+        self.cluster
+            .apply(&format!("namespace {namespace}"), &manifest)?;
+        // Pods cannot be created before their namespace has its service account.
+        let mut wait = self.cluster.kubectl();
+        wait.args([
+            "--namespace",
+            namespace,
+            "wait",
+            "--for=create",
+            "serviceaccount/default",
+            "--timeout=60s",
+        ]);
+        run::output("waiting for the default service account", &mut wait)?;
+        Ok(())
+    }
+
+    fn apply(&self, what: &str, manifest: &str) -> Result<()> {
+        Ok(self
+            .cluster
+            .apply(what, &manifest.replace("@NAMESPACE@", &self.namespace))?)
+    }
+
+    fn install_operator(&self) -> Result<()> {
+        self.create_namespace(SYSTEM)?;
+        // Helm installs the definition once and never changes it again.
+        let definition = images::workspace::workspace().join("crds/orderedconsumers.yaml");
+        self.cluster.apply(
+            "the definition of OrderedConsumer",
+            &std::fs::read_to_string(definition)?,
+        )?;
+        let chart = images::workspace::workspace().join("charts/keylane");
+        let mut helm = self.cluster.helm()?;
+        helm.args(["upgrade", "--install", "keylane"])
+            .arg(&chart)
+            .args(["--namespace", SYSTEM, "--skip-crds"])
+            .args(["--set", "image.repository=keylane-operator,image.tag=dev"])
+            .args([
+                "--set",
+                "executorImage.repository=keylane-consumer,executorImage.tag=dev",
+            ]);
+        run::output("installing the chart", &mut helm)?;
+        // The tag is the same for every build: new pods take the new image.
+        let mut restart = self.cluster.kubectl();
+        restart.args([
+            "--namespace",
+            SYSTEM,
+            "rollout",
+            "restart",
+            "deployment/keylane-operator",
+        ]);
+        run::output("restarting the operator", &mut restart)?;
+        self.rollout(SYSTEM, "deployment/keylane-operator")
+    }
+
+    fn rollout(&self, namespace: &str, what: &str) -> Result<()> {
+        crate::cluster::progress::step(&format!("Waiting for {what}"), || {
+            let mut command = self.cluster.kubectl();
+            let timeout = format!("--timeout={}s", START.as_secs());
+            command.args([
+                "--namespace",
+                namespace,
+                "rollout",
+                "status",
+                what,
+                &timeout,
+            ]);
+            run::output(&format!("waiting for {what}"), &mut command)
+        })?;
+        Ok(())
+    }
+}
+
+/// Removes a namespace and the operator from a cluster.
+pub fn remove(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let mut consumers = cluster.kubectl();
+    consumers.args([
+        "--namespace",
+        namespace,
+        "delete",
+        "orderedconsumers",
+        "--all",
+        "--ignore-not-found",
+    ]);
+    // Without the definition there are none.
+    let _ = consumers.output();
+    for namespace in [namespace, SYSTEM] {
+        let mut command = cluster.kubectl();
+        command.args([
+            "delete",
+            "namespace",
+            namespace,
+            "--ignore-not-found",
+            "--timeout=120s",
+        ]);
+        run::output(&format!("deleting namespace {namespace}"), &mut command)?;
+    }
+    for kind in ["clusterrole", "clusterrolebinding"] {
+        let mut command = cluster.kubectl();
+        command.args([
+            "delete",
+            kind,
+            "--selector=app.kubernetes.io/name=keylane",
+            "--ignore-not-found",
+        ]);
+        run::output(&format!("deleting the operator's {kind}"), &mut command)?;
+    }
+    Ok(())
+}
+
+fn client() -> Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .build()?)
+}
