@@ -13,6 +13,8 @@ pub const CONFIG_HASH: &str = "keylane.dev/config-hash";
 pub const NAME_LABEL: &str = "keylane.dev/ordered-consumer";
 /// Key of the configuration in the ConfigMap.
 pub const CONFIG_FILE: &str = "consumer.yaml";
+/// Key of the number of lanes a pod starts with in the ConfigMap.
+pub const START_LANES: &str = "lanes";
 /// Key of the admin token in the Secret.
 pub const TOKEN_FILE: &str = "token";
 /// Where the configuration is mounted in the executor.

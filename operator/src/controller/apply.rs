@@ -47,7 +47,7 @@ pub enum ApplyError {
 impl ApplyError {
     /// True if the API server found the object itself wrong, so that a person must change it.
     pub fn is_invalid(&self) -> bool {
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 422 || status.code == 400 || status.code == 403)
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 422))
     }
 }
 
@@ -98,18 +98,26 @@ where
         source,
     };
     let api: Api<K> = Api::namespaced(client.clone(), consumer.namespace());
-    let Some(found) = api.get_opt(&name).await.map_err(failed)? else {
-        let parameters = PostParams {
-            field_manager: Some(names::FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        return match api.create(&parameters, &desired).await {
-            // Somebody was faster; the next round sees who.
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-                Err(ApplyError::NameConflict { kind, name })
-            }
-            result => result.map_err(failed),
-        };
+    let found = match api.get_opt(&name).await.map_err(failed)? {
+        Some(found) => found,
+        None => {
+            let parameters = PostParams {
+                field_manager: Some(names::FIELD_MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            match api.create(&parameters, &desired).await {
+                // Somebody was faster; the next round sees who.
+                Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                    return Err(ApplyError::NameConflict { kind, name });
+                }
+                result => result.map_err(failed)?,
+            };
+            // What a create owns, an apply cannot take out again: only the apply below is to own fields.
+            let disowned = Patch::Merge(serde_json::json!({"metadata": {"managedFields": [{}]}}));
+            api.patch(&name, &PatchParams::default(), &disowned)
+                .await
+                .map_err(failed)?
+        }
     };
     let ours = found
         .owner_references()

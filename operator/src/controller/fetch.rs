@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 /// The pods of a consumer, and the token they know.
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
-    /// Pods that have an address and are not about to go.
+    /// Addresses of all pods that have one, those that are stopping too: they still finish messages.
     pub addresses: Vec<String>,
-    /// Pods, whatever their state.
-    pub count: u32,
+    /// Which of them should answer: they are ready and not about to go.
+    pub ready: BTreeSet<String>,
     /// The admin token.
     pub token: String,
 }
@@ -59,15 +59,27 @@ pub async fn pods(
         .get_opt(&names::admin_secret(consumer.name()))
         .await?;
     let token = secret.and_then(|secret| secret.data?.remove(names::TOKEN_FILE));
-    let addresses = pods
-        .iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .filter_map(|pod| pod.status.as_ref()?.pod_ip.clone());
+    let address = |pod: &Pod| pod.status.as_ref()?.pod_ip.clone();
     Ok(Pods {
-        addresses: addresses.collect(),
-        count: pods.len() as u32,
+        addresses: pods.iter().filter_map(address).collect(),
+        ready: pods
+            .iter()
+            .filter(|pod| is_ready(pod))
+            .filter_map(address)
+            .collect(),
         token: token
             .map(|token| String::from_utf8_lossy(&token.0).into_owned())
             .unwrap_or_default(),
     })
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
 }

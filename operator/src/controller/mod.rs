@@ -28,6 +28,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
@@ -65,7 +66,8 @@ pub struct Context {
     started: Instant,
     /// Leadership term that lane targets carry: milliseconds since the Unix epoch at the start.
     term: u64,
-    states: Mutex<HashMap<String, Arc<Mutex<State>>>>,
+    /// Memory of each consumer, with the uid it belongs to.
+    states: Mutex<HashMap<ObjectRef<OrderedConsumer>, (String, Arc<Mutex<State>>)>>,
 }
 
 impl Context {
@@ -87,13 +89,17 @@ impl Context {
         }
     }
 
-    async fn state(&self, uid: &str) -> Arc<Mutex<State>> {
-        self.states
-            .lock()
-            .await
-            .entry(uid.to_owned())
-            .or_default()
-            .clone()
+    async fn state(&self, object: &OrderedConsumer) -> Arc<Mutex<State>> {
+        let (uid, mut states) = (object.uid().unwrap_or_default(), self.states.lock().await);
+        let (known, state) = states.entry(ObjectRef::from(object)).or_default();
+        if *known != uid {
+            (*known, *state) = (uid, Arc::default());
+        }
+        state.clone()
+    }
+
+    async fn forget(&self, object: &ObjectRef<OrderedConsumer>) {
+        self.states.lock().await.remove(object);
     }
 }
 
@@ -118,13 +124,16 @@ pub async fn run(context: Context, shutdown: CancellationToken) {
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
         .run(reconcile, on_error, context.clone())
         .for_each(|result| {
-            if let Err(error) = result {
-                // Objects that are gone are no errors.
-                if !matches!(error, kube::runtime::controller::Error::ObjectNotFound(_)) {
-                    warn!("{error}");
+            let context = context.clone();
+            async move {
+                match result {
+                    Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
+                        context.forget(&gone.into_kind_unchecked(())).await;
+                    }
+                    Err(error) => warn!("{error}"),
+                    Ok(_) => {}
                 }
             }
-            std::future::ready(())
         })
         .await;
 }
@@ -140,13 +149,11 @@ fn on_error(object: Arc<OrderedConsumer>, error: &Error, context: Arc<Context>) 
 }
 
 async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Result<Action, Error> {
-    let uid = object.uid().unwrap_or_default();
     if object.metadata.deletion_timestamp.is_some() {
         // Children go by garbage collection.
-        context.states.lock().await.remove(&uid);
         return Ok(Action::await_change());
     }
-    let state = context.state(&uid).await;
+    let state = context.state(&object).await;
     let mut state = state.lock().await;
     context.metrics.reconciled();
     let mut found = Findings {
@@ -221,12 +228,18 @@ async fn look(
         state.offsets(consumer),
         context.pods.stats(&pods.addresses, &pods.token)
     );
-    let silent = stats.iter().filter(|stats| stats.is_err()).count();
+    // A pod that should answer and does not may have finished much of what its queues show as lag: what
+    // is unfinished is unknown then.
+    let silent = pods
+        .addresses
+        .iter()
+        .zip(&stats)
+        .any(|(address, stats)| stats.is_err() && pods.ready.contains(address));
     let stats: Vec<Stats> = stats.into_iter().filter_map(Result::ok).collect();
     match offsets {
         Ok(offsets) => {
             found.queues = Some(offsets.len() as u32);
-            found.lag = Some(broker::lag(&offsets, &stats));
+            found.lag = Some(broker::lag(&offsets, &stats)).filter(|_| !silent);
         }
         Err(error) => found.broker_unavailable = Some(error.to_string()),
     }
@@ -250,7 +263,7 @@ async fn look(
             )
         })
         .collect();
-    let snapshot = snapshot(context, consumer, found, &stats, silent);
+    let snapshot = snapshot(context, consumer, found, &stats);
     let (decision, history) = scale::decide(&snapshot, &policy(consumer), &state.history);
     state.history = history;
     found.decision = Some(decision);
@@ -302,24 +315,20 @@ fn policy(consumer: &Consumer) -> Policy {
     }
 }
 
-fn snapshot(
-    context: &Context,
-    consumer: &Consumer,
-    found: &Findings,
-    stats: &[Stats],
-    silent: usize,
-) -> Snapshot {
-    // A pod that does not answer may have finished much of what its queues still show as lag.
-    let lag = found.lag.filter(|_| silent == 0 || stats.is_empty());
+fn snapshot(context: &Context, consumer: &Consumer, found: &Findings, stats: &[Stats]) -> Snapshot {
     Snapshot {
         now: context.started.elapsed(),
         replicas: consumer.replicas().unsigned_abs(),
         ready: found.ready.unwrap_or(0).unsigned_abs(),
         queues: found.queues,
-        max_offsets: lag.map(|lag| lag.max_offsets),
-        unfinished: lag.map(|lag| lag.unfinished),
-        blocked_keys: stats.iter().map(|pod| pod.blocked_keys).sum(),
-        pods: stats.iter().map(sample).collect(),
+        max_offsets: found.lag.map(|lag| lag.max_offsets),
+        unfinished: found.lag.map(|lag| lag.unfinished),
+        // A pod that drains runs nothing new; its lanes would look idle.
+        pods: stats
+            .iter()
+            .filter(|pod| !pod.draining)
+            .map(sample)
+            .collect(),
     }
 }
 
@@ -342,7 +351,12 @@ async fn write_status(
     object: &OrderedConsumer,
     found: &Findings,
 ) -> Result<(), Error> {
-    let last = object.status.clone().unwrap_or_default();
+    // The watch may lag behind what was written.
+    let last = state
+        .last_written()
+        .cloned()
+        .or_else(|| object.status.clone())
+        .unwrap_or_default();
     let (status, happened) = status::status(Timestamp::now(), &last, found);
     if state.must_write(&status) {
         patch_status(context, object, &status).await?;

@@ -58,6 +58,11 @@ impl State {
             || (written != status && at.elapsed() >= FIGURES_EVERY)
     }
 
+    /// The status that was last written.
+    pub fn last_written(&self) -> Option<&OrderedConsumerStatus> {
+        self.written.as_ref().map(|(status, _)| status)
+    }
+
     /// This status was written.
     pub fn wrote(&mut self, status: OrderedConsumerStatus) {
         self.written = Some((status, Instant::now()));

@@ -3,10 +3,12 @@
 
 use crate::crd::OrderedConsumer;
 use crate::names;
-use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use keylane_consumer::contract::spec::ConsumerSpec;
+use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
 use kube::{Resource, ResourceExt};
+use serde_json::Value;
 
 pub use crate::crd::{Autoscaling, Executor};
 
@@ -16,6 +18,22 @@ pub enum Invalid {
     /// The template is not a pod template.
     #[error("spec.template is not a pod template: {0}")]
     Template(String),
+    /// The template says something that a pod template cannot say; most likely a typing error.
+    #[error("spec.template{0} is not a field of a pod template: correct its name or take it out")]
+    UnknownField(String),
+    /// The template sets what Keylane sets itself.
+    #[error("spec.template.spec.{field} cannot be set: {reason}")]
+    Fixed {
+        /// The field.
+        field: &'static str,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// The handler listens where the executor does.
+    #[error(
+        "spec.handler.http.port is {0}, which the executor listens on itself (9401 to 9403): let the handler listen on another port"
+    )]
+    PortTaken(u16),
     /// No container of the template is the handler.
     #[error(
         "spec.template has no container named {name:?} (found: {found}); name the handler's container in spec.handler.container"
@@ -39,6 +57,11 @@ pub enum Invalid {
         "spec.template: container {0:?} has a preStop hook, which Kubernetes runs as soon as the pod is to stop, while calls still run; handle SIGTERM instead, it comes after the executor has drained"
     )]
     PreStop(String),
+    /// The handler listens where the executor does.
+    #[error(
+        "spec.handler.http.port {0} is the executor's own: choose another than {PROBE_PORT}, {METRICS_PORT} and {ADMIN_PORT}"
+    )]
+    Port(u16),
     /// The API server sent an object without an identity.
     #[error("the object has no uid or namespace; it was not read from an API server")]
     NoIdentity,
@@ -116,10 +139,22 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     let spec = &object.spec;
     let mut template: PodTemplateSpec = serde_json::from_value(spec.template.clone())
         .map_err(|error| Invalid::Template(error.to_string()))?;
+    let known =
+        serde_json::to_value(&template).map_err(|error| Invalid::Template(error.to_string()))?;
+    if let Some(path) = unknown_field(&spec.template, &known) {
+        return Err(Invalid::UnknownField(path));
+    }
+    let port = spec.consumer.handler.http.port;
+    if [PROBE_PORT, METRICS_PORT, ADMIN_PORT].contains(&port) {
+        return Err(Invalid::PortTaken(port));
+    }
     let pod = template
         .spec
         .as_mut()
         .ok_or_else(|| Invalid::Template("spec.template.spec is missing".into()))?;
+    if let Some((field, reason)) = fixed(pod) {
+        return Err(Invalid::Fixed { field, reason });
+    }
     let name = &spec.consumer.handler.container;
     let Some(index) = pod
         .containers
@@ -186,10 +221,61 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     })
 }
 
+/// A field of the pod that Keylane sets itself, if the template sets it.
+fn fixed(pod: &PodSpec) -> Option<(&'static str, &'static str)> {
+    let fields = [
+        (
+            pod.termination_grace_period_seconds.is_some(),
+            "terminationGracePeriodSeconds",
+            "it follows from spec.drain.timeout, change that",
+        ),
+        (
+            pod.restart_policy
+                .as_deref()
+                .is_some_and(|policy| policy != "Always"),
+            "restartPolicy",
+            "pods of a consumer always restart, take it out",
+        ),
+        (
+            pod.automount_service_account_token == Some(true),
+            "automountServiceAccountToken",
+            "the executor would get the token too; mount a projected serviceAccountToken volume in the handler's container",
+        ),
+        (
+            pod.host_network == Some(true),
+            "hostNetwork",
+            "the executor's ports would be open on the node, take it out",
+        ),
+    ];
+    let (_, field, reason) = fields.into_iter().find(|(set, ..)| *set)?;
+    Some((field, reason))
+}
+
+/// The path of the first field of `given` that is lost in `known`, its typed form. Kubernetes ignores
+/// such fields, and a typing error would go unnoticed.
+fn unknown_field(given: &Value, known: &Value) -> Option<String> {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => given.iter().find_map(|(name, value)| {
+            match known.get(name) {
+                Some(known) => unknown_field(value, known),
+                None => (!value.is_null()).then(String::new),
+            }
+            .map(|path| format!(".{name}{path}"))
+        }),
+        (Value::Array(given), Value::Array(known)) => {
+            let pairs = given.iter().zip(known).enumerate();
+            pairs.into_iter().find_map(|(index, (given, known))| {
+                unknown_field(given, known).map(|path| format!("[{index}]{path}"))
+            })
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     /// An OrderedConsumer as the API server would return it, with this template.
     pub fn object(template: Value) -> OrderedConsumer {
@@ -241,6 +327,46 @@ pub(crate) mod tests {
             let error = validate(&object(template)).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn what_keylane_sets_itself_is_refused_with_what_to_do() {
+        for (field, value, named) in [
+            (
+                "terminationGracePeriodSeconds",
+                json!(5),
+                "spec.drain.timeout",
+            ),
+            ("restartPolicy", json!("Never"), "always restart"),
+            ("automountServiceAccountToken", json!(true), "projected"),
+            ("hostNetwork", json!(true), "on the node"),
+        ] {
+            let mut template = template();
+            template["spec"][field] = value;
+            let error = validate(&object(template)).unwrap_err().to_string();
+            assert!(error.contains(field) && error.contains(named), "{error}");
+        }
+        let mut object = object(template());
+        object.spec.consumer.handler.http.port = ADMIN_PORT;
+        let error = validate(&object).unwrap_err().to_string();
+        assert!(error.contains("9403"), "{error}");
+    }
+
+    #[test]
+    fn a_typing_error_is_named_by_its_path() {
+        let mut wrong = template();
+        wrong["spec"]["containers"][0]["imagePullPolcy"] = json!("Never");
+        assert_eq!(
+            validate(&object(wrong)).unwrap_err(),
+            Invalid::UnknownField(".spec.containers[0].imagePullPolcy".into())
+        );
+        let mut right = template();
+        right["metadata"] = json!({"annotations": {"any/thing": "1"}, "creationTimestamp": null});
+        right["spec"]["containers"][0]["resources"] =
+            json!({"limits": {"cpu": 2, "memory": "1Gi"}});
+        right["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {}}]);
+        right["spec"]["tolerations"] = json!([]);
+        validate(&object(right)).unwrap();
     }
 
     #[test]

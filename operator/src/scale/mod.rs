@@ -17,6 +17,8 @@ const UTILISATION: f64 = 0.8;
 const UTILISATION_AFTER_DOWN: f64 = 0.65;
 /// Completions after which the service time is believed.
 const LEARNED_AFTER: f64 = 500.0;
+/// Sooner than this a call says only what the last one said: rounds may come at any time.
+const LANES_EVERY: Duration = Duration::from_secs(4);
 const REPLICAS_EVERY: Duration = Duration::from_secs(15);
 const STARTING_AT_MOST: Duration = Duration::from_secs(90);
 const PROBE_EVERY: Duration = Duration::from_secs(30);
@@ -69,8 +71,6 @@ pub struct Snapshot {
     pub max_offsets: Option<u64>,
     /// Messages that are not finished; none if a queue or pod is unknown.
     pub unfinished: Option<u64>,
-    /// Keys that wait for a person.
-    pub blocked_keys: u64,
     /// The pods that answered.
     pub pods: Vec<PodSample>,
 }
@@ -100,7 +100,9 @@ pub struct PodSample {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     at: Option<Duration>,
-    max_offsets: Option<u64>,
+    max_offsets: Option<(Duration, u64)>,
+    /// When lanes were last decided, and on how many.
+    lanes_at: Option<(Duration, u32)>,
     pods: BTreeMap<String, (f64, u64)>,
     arrivals: Option<f64>,
     completions: Option<f64>,
@@ -208,7 +210,24 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         .unwrap_or(policy.min_lanes);
     let service = next.service_seconds();
     let known = snapshot.unfinished.zip(next.arrivals);
-    let (lanes, mut reason) = lanes(snapshot, policy, &mut next, current, service, known);
+    let (lanes, mut reason) = match next.lanes_at {
+        Some((at, lanes)) if snapshot.now < at + LANES_EVERY => {
+            let within = lanes.clamp(policy.min_lanes, policy.max_lanes.max(policy.min_lanes));
+            (
+                within,
+                if service.is_some() {
+                    Reason::Steady
+                } else {
+                    Reason::Learning
+                },
+            )
+        }
+        _ => {
+            let decided = lanes(snapshot, policy, &mut next, current, service, known);
+            next.lanes_at = Some((snapshot.now, decided.0));
+            decided
+        }
+    };
     let mut replicas = snapshot.replicas;
     if policy.mode == Mode::Auto {
         let (wanted, why) = wanted_replicas(snapshot, policy, &mut next, lanes, service, known);
@@ -417,15 +436,21 @@ impl History {
         let smooth =
             |old: Option<f64>, new: f64| Some(old.map_or(new, |old| old + SMOOTHING * (new - old)));
         let lanes = snapshot.pods.iter().map(|pod| pod.lanes).max().unwrap_or(0);
-        if let Some(elapsed) = elapsed {
-            // A step back is a reset: that sample says nothing.
-            let arrived = self
-                .max_offsets
-                .zip(snapshot.max_offsets)
-                .and_then(|(old, new)| new.checked_sub(old));
-            if let Some(arrived) = arrived {
-                self.arrivals = smooth(self.arrivals, arrived as f64 / elapsed);
+        if let Some((now, offsets)) = snapshot.max_offsets.map(|offsets| (snapshot.now, offsets)) {
+            match self.max_offsets {
+                Some((at, old)) if now.saturating_sub(at).as_secs_f64() > 0.5 => {
+                    // A step back is a reset: that sample says nothing.
+                    if let Some(arrived) = offsets.checked_sub(old) {
+                        let rate = arrived as f64 / now.saturating_sub(at).as_secs_f64();
+                        self.arrivals = smooth(self.arrivals, rate);
+                    }
+                    self.max_offsets = Some((now, offsets));
+                }
+                Some(_) => {}
+                None => self.max_offsets = Some((now, offsets)),
             }
+        }
+        if let Some(elapsed) = elapsed {
             let (mut seconds, mut completed, mut seen) = (0.0, 0.0, 0);
             for pod in &snapshot.pods {
                 if let Some((old_seconds, old_completed)) = self.pods.get(&pod.incarnation) {
@@ -450,7 +475,6 @@ impl History {
         }
         if elapsed.is_some() || self.at.is_none() {
             self.at = Some(snapshot.now);
-            self.max_offsets = snapshot.max_offsets.or(self.max_offsets);
             self.pods = snapshot
                 .pods
                 .iter()

@@ -1,6 +1,6 @@
 //! The children beside the Deployment.
 
-use super::{metadata, selector};
+use super::{BuildError, metadata, selector};
 use crate::controller::validate::Consumer;
 use crate::names;
 use k8s_openapi::api::core::v1::{
@@ -10,7 +10,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use keylane_consumer::contract::{ADMIN_PORT, API_VERSION, KIND, METRICS_PORT};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 pub fn service_account(consumer: &Consumer) -> ServiceAccount {
@@ -22,20 +22,39 @@ pub fn service_account(consumer: &Consumer) -> ServiceAccount {
 }
 
 /// The configuration is an OrderedConsumer itself, so that the executor reads the same document with and
-/// without Kubernetes.
-pub fn config_map(consumer: &Consumer) -> Result<ConfigMap, serde_norway::Error> {
-    let document = json!({
+/// without Kubernetes. The lanes a pod starts with lie beside it: changing them replaces no pod.
+pub fn config_map(consumer: &Consumer) -> Result<ConfigMap, BuildError> {
+    let text = serde_norway::to_string(&document(consumer)?)?;
+    Ok(ConfigMap {
+        metadata: metadata(consumer, names::child(consumer.name())),
+        data: Some(BTreeMap::from([
+            (names::CONFIG_FILE.to_owned(), text),
+            (
+                names::START_LANES.to_owned(),
+                consumer.spec().lanes.min.to_string(),
+            ),
+        ])),
+        ..ConfigMap::default()
+    })
+}
+
+/// The part of the configuration that a running pod does not take over: all but the bounds of lanes,
+/// which the operator keeps to when it sets lanes.
+pub fn fixed_configuration(consumer: &Consumer) -> Result<String, BuildError> {
+    let mut document = document(consumer)?;
+    if let Some(spec) = document["spec"].as_object_mut() {
+        spec.remove("lanes");
+    }
+    Ok(serde_norway::to_string(&document)?)
+}
+
+fn document(consumer: &Consumer) -> Result<Value, serde_json::Error> {
+    Ok(json!({
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": consumer.name(), "namespace": consumer.namespace()},
-        "spec": consumer.spec(),
-    });
-    let text = serde_norway::to_string(&document)?;
-    Ok(ConfigMap {
-        metadata: metadata(consumer, names::child(consumer.name())),
-        data: Some(BTreeMap::from([(names::CONFIG_FILE.to_owned(), text)])),
-        ..ConfigMap::default()
-    })
+        "spec": serde_json::to_value(consumer.spec())?,
+    }))
 }
 
 pub fn secret(consumer: &Consumer, token: &str) -> Secret {

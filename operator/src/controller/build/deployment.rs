@@ -14,6 +14,8 @@ use std::hash::Hasher;
 /// Time the handler has to stop after the executor has drained, and time for everything else.
 const HANDLER_STOP_SECONDS: i64 = 10;
 const SPARE_SECONDS: i64 = 10;
+/// Environment variable with the lanes a pod starts with.
+const START_LANES_VARIABLE: &str = "KEYLANE_START_LANES";
 
 pub fn deployment(
     consumer: &Consumer,
@@ -60,7 +62,9 @@ fn template(
     pod.containers.push(executor(consumer, image)?);
     let drain = consumer.spec().drain.timeout.get().as_secs_f64().ceil() as i64;
     pod.termination_grace_period_seconds = Some(drain + HANDLER_STOP_SECONDS + SPARE_SECONDS);
-    pod.service_account_name = Some(names::child(consumer.name()));
+    // A user's own account stays: clouds bind rights to it. Its token is not mounted either way.
+    pod.service_account_name
+        .get_or_insert_with(|| names::child(consumer.name()));
     pod.automount_service_account_token = Some(false);
     let volumes: Vec<Volume> = serde_json::from_value(json!([
         {"name": "keylane-config", "configMap": {"name": names::child(consumer.name())}},
@@ -78,11 +82,17 @@ fn executor(consumer: &Consumer, default_image: &str) -> Result<Container, serde
         "args": [
             "run",
             format!("--file={}/{}", names::CONFIG_DIR, names::CONFIG_FILE),
-            format!("--lanes={}", consumer.spec().lanes.min),
+            // From the ConfigMap, so that other bounds of lanes do not replace pods.
+            format!("--lanes=$({START_LANES_VARIABLE})"),
             "--listen=0.0.0.0",
             format!("--admin-token-file={}/{}", names::TOKEN_DIR, names::TOKEN_FILE),
         ],
-        "env": [{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}],
+        "env": [
+            {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+            {"name": START_LANES_VARIABLE, "valueFrom": {"configMapKeyRef": {
+                "name": names::child(consumer.name()), "key": names::START_LANES
+            }}},
+        ],
         "ports": [
             {"name": "kl-probes", "containerPort": PROBE_PORT},
             {"name": "kl-metrics", "containerPort": METRICS_PORT},

@@ -56,20 +56,14 @@ pub fn build(
     executor_image: &str,
     token: &str,
 ) -> Result<Resources, BuildError> {
-    let config_map = companions::config_map(consumer)?;
-    let config = config_map
-        .data
-        .as_ref()
-        .and_then(|data| data.get(names::CONFIG_FILE))
-        .cloned()
-        .unwrap_or_default();
+    let config = companions::fixed_configuration(consumer)?;
     Ok(Resources {
         service_account: companions::service_account(consumer),
         secret: companions::secret(consumer, token),
         service: companions::service(consumer),
         disruption_budget: companions::disruption_budget(consumer),
         deployment: deployment::deployment(consumer, executor_image, &config)?,
-        config_map,
+        config_map: companions::config_map(consumer)?,
     })
 }
 
@@ -138,30 +132,23 @@ mod tests {
 
     #[test]
     fn replicas_and_lanes_do_not_replace_pods_but_the_configuration_does() {
-        let hash = |change: &dyn Fn(&mut crate::crd::OrderedConsumer)| {
+        let pods = |change: &dyn Fn(&mut crate::crd::OrderedConsumer)| {
             let mut object = tests::object(tests::template());
             change(&mut object);
             let built = build(&validate(&object).unwrap(), "i", "t").unwrap();
-            built
-                .deployment
-                .spec
-                .unwrap()
-                .template
-                .metadata
-                .unwrap()
-                .annotations
-                .unwrap()[names::CONFIG_HASH]
-                .clone()
+            built.deployment.spec.unwrap().template
         };
-        let plain = hash(&|_| {});
-        assert_eq!(plain, hash(&|object| object.spec.replicas = 7));
+        let plain = pods(&|_| {});
+        assert_eq!(plain, pods(&|object| object.spec.replicas = 7));
         assert_eq!(
             plain,
-            hash(&|object| object.spec.autoscaling.max_replicas = 70)
+            pods(&|object| object.spec.autoscaling.max_replicas = 70)
         );
+        assert_eq!(plain, pods(&|object| object.spec.consumer.lanes.min = 7));
+        assert_eq!(plain, pods(&|object| object.spec.consumer.lanes.max = 7));
         assert_ne!(
             plain,
-            hash(&|object| object.spec.consumer.handler.http.port = 9)
+            pods(&|object| object.spec.consumer.handler.http.port = 9)
         );
     }
 }

@@ -1,0 +1,101 @@
+//! What users get wrong: it is named where they look, and nothing is lost.
+
+use crate::world::{Handler, Running, World};
+use keylane_tests::rocketmq::Message;
+
+/// A handler that is down from the start: no queue is taken, and the executor is not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_queue_is_taken_until_the_handler_answers() {
+    let world = World::new("late", 1).await;
+    let handler = Handler::default();
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    world.produce(10, 3).await;
+    let running = Running::with(&world, handler.clone(), free, &[]).await;
+    let stats = running
+        .until_stats(|stats| stats.uptime_seconds > 1.0, "an executor that runs")
+        .await;
+    assert!(stats.queues.is_empty() && !stats.handler_available);
+    assert!(!running.control().is_ready().await.unwrap());
+    handler.serve(free).await;
+    running.until_handled(10).await;
+    assert!(running.control().is_ready().await.unwrap());
+    running.stop().await;
+}
+
+/// Messages without a key share a lane, an empty body and one of 4 MiB arrive whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_without_a_key_empty_ones_and_large_ones_are_handled() {
+    let world = World::new("odd", 1).await;
+    let producer = world.producer().await;
+    let large = vec![b'x'; (4 << 20) - 1024];
+    let running = Running::start(&world, &[]).await;
+    for body in ["one", "two", "three"] {
+        producer.send_to(0, &Message::unkeyed(body)).await.unwrap();
+    }
+    producer.send_to(0, &Message::keyed("k", "")).await.unwrap();
+    producer
+        .send_to(0, &Message::keyed("k", large.clone()))
+        .await
+        .unwrap();
+    running.until_handled(5).await;
+    world.until_committed(5).await;
+    let verdict = running.verdict();
+    assert_eq!(
+        (verdict.inversions, verdict.overlaps, verdict.keys),
+        (0, 0, 2)
+    );
+    assert_eq!(running.handler().body_sizes(), [0, 3, 3, 5, large.len()]);
+    running.stop().await;
+}
+
+/// A topic that does not exist yet: said so, and consumed once it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_topic_is_reported_and_consumed_once_it_exists() {
+    let world = World::new("unknown", 1).await;
+    let running = Running::start(&world, &[("topic", r#""T_not_yet""#)]).await;
+    let named = |stats: &keylane_consumer::contract::admin::Stats| {
+        stats
+            .broker_error
+            .as_ref()
+            .is_some_and(|error| error.contains("T_not_yet") && error.contains("updateTopic"))
+    };
+    running
+        .until_stats(named, "an error that names the topic")
+        .await;
+    world.broker().create_topic("T_not_yet", 1).await.unwrap();
+    let producer = world.broker().producer("T_not_yet").await.unwrap();
+    producer
+        .send_to(0, &Message::keyed("k", "m"))
+        .await
+        .unwrap();
+    running.until_handled(1).await;
+    running
+        .until_stats(|stats| stats.broker_error.is_none(), "the error gone")
+        .await;
+    running.stop().await;
+}
+
+/// A name server that is not there is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_name_server_is_named() {
+    let world = World::new("wrong", 1).await;
+    let running = Running::start(
+        &world,
+        &[("rocketmq", r#"{"nameServers": ["127.0.0.1:1"]}"#)],
+    )
+    .await;
+    let named = |stats: &keylane_consumer::contract::admin::Stats| {
+        stats
+            .broker_error
+            .as_ref()
+            .is_some_and(|error| error.contains("127.0.0.1:1"))
+    };
+    running
+        .until_stats(named, "an error that names the address")
+        .await;
+    running.stop().await;
+}

@@ -1,0 +1,139 @@
+//! The real program: signals, exit codes, two members of one group.
+
+use crate::world::{Handler, SOON, World};
+use keylane_tests::cluster::Paths;
+use keylane_tests::images::workspace::release_binaries;
+use keylane_tests::wait;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+fn program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        // The same selection as for the images, so that nothing is compiled twice.
+        let programs = [
+            ("keylane-operator", "keylane-operator"),
+            ("keylane-consumer", "keylane-consumer"),
+            ("keylane-tests", "sample-handler"),
+        ];
+        release_binaries(&Paths::from_env(), &programs)
+            .unwrap()
+            .swap_remove(1)
+    })
+}
+
+/// A running `keylane-consumer run`; killed when dropped.
+struct Process {
+    child: Child,
+    _file: tempfile::NamedTempFile,
+}
+
+impl Process {
+    async fn start(world: &World, handler_port: u16) -> Self {
+        let program = tokio::task::spawn_blocking(program).await.unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), world.document(handler_port, &[]).to_string()).unwrap();
+        let child = Command::new(program)
+            .args([
+                "run",
+                "--lanes=16",
+                "--probe-port=0",
+                "--metrics-port=0",
+                "--file",
+            ])
+            .arg(file.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, _file: file }
+    }
+
+    /// Sends SIGTERM and waits for the exit code.
+    async fn terminate(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        wait::until(SOON, "the end of the process", async || {
+            match self.child.try_wait() {
+                Ok(Some(status)) => Ok(status.code()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+        .unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn until_handled(handler: &Handler, count: u64) {
+    wait::until(SOON, format!("{count} messages handled"), async || {
+        let verdict = handler.verdict();
+        if verdict.distinct >= count {
+            Ok(())
+        } else {
+            Err(format!("{verdict:?}"))
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// SIGTERM in the middle of work: running calls finish, the watermark is committed, exit 0; a new
+/// process goes on from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains_and_loses_nothing() {
+    let world = World::new("sigterm", 2).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    world.produce(20_000, 200).await;
+    let first = Process::start(&world, port).await;
+    until_handled(&handler, 2_000).await;
+    assert_eq!(first.terminate().await, Some(0));
+    let stopped = handler.verdict();
+    assert_eq!((stopped.unfinished, stopped.failed), (0, 0));
+    assert!(stopped.distinct < 20_000, "it was over before the signal");
+    let second = Process::start(&world, port).await;
+    until_handled(&handler, 20_000).await;
+    world.until_committed(20_000).await;
+    assert_eq!(second.terminate().await, Some(0));
+    let verdict = handler.verdict();
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+    // Finished beyond the watermark is not kept across processes yet: at most what 16 lanes were ahead.
+    assert!(
+        verdict.duplicates <= 20_000 / 4,
+        "{} ran again",
+        verdict.duplicates
+    );
+}
+
+/// Two processes share a group; one stops and comes back. No key is ever with both.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_share_a_group_while_one_stops_and_comes_back() {
+    let world = World::new("shared", 4).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    let first = Process::start(&world, port).await;
+    let second = Process::start(&world, port).await;
+    world.produce(2_000, 100).await;
+    until_handled(&handler, 2_000).await;
+    assert_eq!(second.terminate().await, Some(0));
+    world.produce(2_000, 100).await;
+    until_handled(&handler, 4_000).await;
+    let third = Process::start(&world, port).await;
+    world.produce(2_000, 100).await;
+    until_handled(&handler, 6_000).await;
+    world.until_committed(6_000).await;
+    assert_eq!(third.terminate().await, Some(0));
+    assert_eq!(first.terminate().await, Some(0));
+    let verdict = handler.verdict();
+    assert_eq!(
+        (verdict.inversions, verdict.overlaps, verdict.distinct),
+        (0, 0, 6_000)
+    );
+}

@@ -1,0 +1,172 @@
+#![recursion_limit = "512"]
+//! `cargo demo`: the main job on a bare machine, or on an existing cluster.
+
+use anyhow::Result;
+use clap::Parser;
+use keylane_tests::cluster::{self, Paths, Target};
+use keylane_tests::stack::{self, OrderedConsumer, Stack};
+use std::time::{Duration, Instant};
+
+const NAMESPACE: &str = "keylane-demo";
+const NAME: &str = "order-status";
+const TOPIC: &str = "ORDER_STATUS";
+const MESSAGES: u64 = 100_000;
+const KEYS: u64 = 1_000;
+const QUEUES: u32 = 8;
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+const AT_MOST: Duration = Duration::from_secs(420);
+
+/// Brings up a cluster, RocketMQ and Keylane, and shows an OrderedConsumer working off a backlog.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo demo")]
+struct Cli {
+    /// Use this context of your kubeconfig instead of a cluster on this machine; it must have the images
+    /// or be able to pull them.
+    #[arg(long, value_name = "NAME", env = "KEYLANE_TEST_CONTEXT")]
+    context: Option<String>,
+    /// Remove everything the demo made.
+    #[arg(long)]
+    down: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let target = Target::from_option(cli.context.clone());
+    if cli.down {
+        return tokio::task::spawn_blocking(move || down(&target)).await?;
+    }
+    let stack = tokio::task::spawn_blocking(move || Stack::install(&target, NAMESPACE)).await??;
+    show(&stack).await?;
+    next_steps(&stack);
+    Ok(())
+}
+
+fn down(target: &Target) -> Result<()> {
+    let paths = Paths::from_env();
+    if *target == Target::Local {
+        cluster::down(&paths)?;
+        return Ok(());
+    }
+    stack::remove(&target.up(&paths)?, NAMESPACE)
+}
+
+async fn show(stack: &Stack) -> Result<()> {
+    // A topic of its own for each run: the backlog is then exactly what was sent.
+    let topic = format!("{TOPIC}_{:06x}", rand::random::<u32>() & 0xff_ffff);
+    stack.kubectl(&[
+        "delete",
+        "orderedconsumer",
+        NAME,
+        "--ignore-not-found",
+        "--timeout=120s",
+    ])?;
+    stack.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pod",
+        "--selector=keylane.dev/ordered-consumer",
+        "--timeout=120s",
+    ])?;
+    stack.forget().await?;
+    println!("\nA backlog: {MESSAGES} orders of {KEYS} keys in {QUEUES} queues of topic {topic}.");
+    stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
+    let consumer = OrderedConsumer {
+        name: NAME.to_owned(),
+        topic: topic.clone(),
+        work: Duration::from_millis(5),
+        timeout: Duration::from_secs(2),
+        lanes: (2, 8),
+        mode: "Auto",
+        max_replicas: 4,
+    };
+    consumer.apply(stack)?;
+    println!(
+        "The handler works 5 ms a message; RocketMQ's ordered mode would take one at a time per queue."
+    );
+    println!(
+        "At the very first start of a group Keylane waits 10 s; a queue that moves to another pod waits 17 s.\n"
+    );
+    watch(stack).await?;
+    stack.kubectl(&["delete", "orderedconsumer", NAME, "--timeout=120s"])?;
+    stack.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pod",
+        "--selector=keylane.dev/ordered-consumer",
+        "--timeout=120s",
+    ])?;
+    let verdict = stack.verdict().await?;
+    println!("\nThe handlers' own verdict, all pods together:");
+    println!(
+        "  {} orders handled, {} keys, {} handled twice",
+        verdict.distinct, verdict.keys, verdict.duplicates
+    );
+    println!(
+        "  {} inversions of a key, {} overlaps of a key",
+        verdict.inversions, verdict.overlaps
+    );
+    anyhow::ensure!(
+        verdict.distinct == MESSAGES,
+        "{} of {MESSAGES} orders were handled",
+        verdict.distinct
+    );
+    anyhow::ensure!(
+        verdict.inversions + verdict.overlaps == 0,
+        "order was broken: {:?}",
+        verdict.examples
+    );
+    consumer.apply(stack)
+}
+
+/// Shows `kubectl get oc` until the backlog is gone and one pod is left.
+async fn watch(stack: &Stack) -> Result<()> {
+    let started = Instant::now();
+    let mut interval = tokio::time::interval(LOOK_EVERY);
+    let mut header = false;
+    let mut last = String::new();
+    let mut most = 0;
+    while started.elapsed() < AT_MOST {
+        interval.tick().await;
+        let table = stack.kubectl(&["get", "orderedconsumer", NAME])?;
+        let mut lines = table.lines();
+        let (titles, row) = (
+            lines.next().unwrap_or_default(),
+            lines.next().unwrap_or_default(),
+        );
+        if !header {
+            println!(" TIME  {titles}");
+            header = true;
+        }
+        if row != last {
+            println!("{:4} s  {row}", started.elapsed().as_secs());
+            last = row.to_owned();
+        }
+        let object = stack.get("orderedconsumer", NAME)?;
+        let status = &object["status"];
+        let pods = status["replicas"].as_u64().unwrap_or(0);
+        most = most.max(pods);
+        let verdict = stack.verdict().await?;
+        let left = MESSAGES.saturating_sub(verdict.distinct);
+        if left == 0
+            && status["lag"]["unfinished"].as_u64() == Some(0)
+            && pods == 1
+            && object["spec"]["replicas"] == 1
+        {
+            println!("The backlog is gone after at most {most} pods, one pod is left.");
+            return Ok(());
+        }
+    }
+    println!("Stopped watching after {} s.", AT_MOST.as_secs());
+    Ok(())
+}
+
+fn next_steps(stack: &Stack) {
+    let kubeconfig = stack.cluster().kubeconfig().display();
+    println!("\nNext:");
+    println!("  export KUBECONFIG={kubeconfig}");
+    println!("  kubectl -n {NAMESPACE} get oc                      # the consumer, at rest");
+    println!("  kubectl -n {NAMESPACE} describe oc {NAME}    # conditions, last decision, events");
+    println!("  kubectl explain oc.spec                           # every field");
+    println!("  cargo demo -- --down                              # remove it all");
+}

@@ -1,0 +1,165 @@
+#![recursion_limit = "512"]
+//! The main job from end to end: an OrderedConsumer on a real Kubernetes consumes a real RocketMQ while
+//! pods come and go. Order and completeness are judged from the handlers' side, offsets by mqadmin.
+
+use anyhow::{Result, ensure};
+use keylane_tests::cluster::Target;
+use keylane_tests::judge::Verdict;
+use keylane_tests::stack::{OrderedConsumer, Stack};
+use keylane_tests::wait;
+use std::time::Duration;
+
+const MESSAGES: u64 = 50_000;
+const KEYS: u64 = 1_000;
+const QUEUES: u32 = 8;
+const LONG: Duration = Duration::from_secs(600);
+const NAMESPACE: &str = "keylane-e2e";
+const NAME: &str = "orders";
+
+async fn until(stack: &Stack, what: &str, condition: impl Fn(&Verdict) -> bool) -> Result<Verdict> {
+    let verdict = wait::until(LONG, what, async || {
+        let verdict = stack.verdict().await.map_err(|error| error.to_string())?;
+        if condition(&verdict) {
+            Ok(verdict)
+        } else {
+            Err(format!("{verdict:?}"))
+        }
+    })
+    .await?;
+    println!(
+        "{what}: {} handled, {} keys",
+        verdict.distinct, verdict.keys
+    );
+    Ok(verdict)
+}
+
+async fn until_ready(stack: &Stack, pods: u64) -> Result<()> {
+    let what = format!("{pods} ready pods");
+    wait::until(LONG, what, async || {
+        let object = stack
+            .get("orderedconsumer", NAME)
+            .map_err(|error| error.to_string())?;
+        let status = &object["status"];
+        let (ready, all) = (
+            status["readyReplicas"].as_u64(),
+            status["replicas"].as_u64(),
+        );
+        if ready == Some(pods) && all == Some(pods) {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await?;
+    println!("{pods} pods are ready");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Result<()> {
+    let stack =
+        tokio::task::spawn_blocking(|| Stack::install(&Target::from_env(), NAMESPACE)).await??;
+    // What an earlier run left would be counted.
+    stack.kubectl(&["delete", "orderedconsumers", "--all", "--timeout=120s"])?;
+    stack.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pod",
+        "--selector=keylane.dev/ordered-consumer",
+        "--timeout=120s",
+    ])?;
+    stack.forget().await?;
+    let topic = format!("ORDERS_{:08x}", rand::random::<u32>());
+    let consumer = OrderedConsumer {
+        name: NAME.to_owned(),
+        topic: topic.clone(),
+        work: Duration::from_millis(20),
+        timeout: Duration::from_secs(5),
+        lanes: (4, 16),
+        mode: "LanesOnly",
+        max_replicas: 3,
+    };
+    stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
+    consumer.apply(&stack)?;
+    until(&stack, "5,000 handled by one pod", |verdict| {
+        verdict.distinct >= 5_000
+    })
+    .await?;
+
+    stack.kubectl(&["scale", "orderedconsumer", NAME, "--replicas=3"])?;
+    until_ready(&stack, 3).await?;
+    until(&stack, "25,000 handled by three pods", |verdict| {
+        verdict.distinct >= 25_000
+    })
+    .await?;
+
+    let pods = stack.kubectl(&[
+        "get",
+        "pods",
+        "--selector=keylane.dev/ordered-consumer",
+        "--output=name",
+    ])?;
+    let victim = pods.lines().next().unwrap_or_default().trim().to_owned();
+    stack.kubectl(&["delete", "--wait=false", &victim])?;
+    until(
+        &stack,
+        "35,000 handled after one pod was deleted",
+        |verdict| verdict.distinct >= 35_000,
+    )
+    .await?;
+
+    stack.kubectl(&["scale", "orderedconsumer", NAME, "--replicas=1"])?;
+    until(&stack, "everything handled", |verdict| {
+        verdict.distinct >= MESSAGES
+    })
+    .await?;
+    until_ready(&stack, 1).await?;
+
+    let progress = wait::until(LONG, "everything committed", async || {
+        let progress = stack
+            .progress(NAME, &topic)
+            .await
+            .map_err(|error| error.to_string())?;
+        let all = progress
+            .iter()
+            .all(|queue| queue.consumer_offset == queue.broker_offset);
+        if all && progress.len() == QUEUES as usize {
+            Ok(progress)
+        } else {
+            Err(format!("{progress:?}"))
+        }
+    })
+    .await?;
+    ensure!(
+        progress
+            .iter()
+            .map(|queue| queue.broker_offset)
+            .sum::<u64>()
+            == MESSAGES,
+        "{progress:?}"
+    );
+
+    // Handlers report their last calls when they end.
+    stack.kubectl(&["delete", "orderedconsumer", NAME])?;
+    stack.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pod",
+        "--selector=keylane.dev/ordered-consumer",
+        "--timeout=120s",
+    ])?;
+    let verdict = stack.verdict().await?;
+    println!("verdict: {verdict:?}");
+    ensure!(
+        verdict.distinct == MESSAGES,
+        "{} of {MESSAGES} messages were handled",
+        verdict.distinct
+    );
+    ensure!(
+        verdict.inversions == 0 && verdict.overlaps == 0,
+        "order was broken: {:?}",
+        verdict.examples
+    );
+    ensure!(verdict.keys == KEYS, "{} keys", verdict.keys);
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! The operator against a real API server: what it makes, keeps, refuses and leaves alone.
+#![recursion_limit = "512"]
+
+mod resource;
+mod space;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use space::{Space, condition, consumer};
+
+/// Every kind of child, with its name.
+const CHILDREN: [(&str, &str); 6] = [
+    ("deployment", "orders-keylane"),
+    ("serviceaccount", "orders-keylane"),
+    ("configmap", "orders-keylane"),
+    ("secret", "orders-keylane-admin"),
+    ("service", "orders-keylane"),
+    ("poddisruptionbudget", "orders-keylane"),
+];
+
+/// The handler's container of a Deployment the operator made.
+fn handler(deployment: &Value) -> &Value {
+    &deployment["spec"]["template"]["spec"]["initContainers"][0]
+}
+
+fn is_true(object: &Value, kind: &str) -> bool {
+    condition(object, kind).is_some_and(|condition| condition["status"] == "True")
+}
+
+fn message<'o>(object: &'o Value, kind: &str) -> &'o str {
+    condition(object, kind)
+        .and_then(|condition| condition["message"].as_str())
+        .unwrap_or_default()
+}
+
+#[test]
+fn children_are_made_owned_and_removed_with_their_consumer() -> Result<()> {
+    let space = Space::with_operator("children")?;
+    space.apply(&consumer("orders"))?;
+    let owner = space.get("orderedconsumer", "orders")?["metadata"]["uid"].clone();
+    for (kind, name) in CHILDREN {
+        let child = space.until_object(kind, name, |_| true)?;
+        let by = &child["metadata"]["ownerReferences"][0];
+        assert_eq!(
+            (&by["uid"], &by["controller"]),
+            (&owner, &json!(true)),
+            "{kind}"
+        );
+    }
+    let deployment = space.get("deployment", "orders-keylane")?;
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(handler(&deployment)["restartPolicy"], "Always");
+    assert_eq!(pod["containers"][0]["name"], "executor");
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["terminationGracePeriodSeconds"], 80);
+    let account = space.get("serviceaccount", "orders-keylane")?;
+    assert_eq!(account["automountServiceAccountToken"], false);
+
+    // What somebody deletes comes back.
+    space.kubectl(&["delete", "service", "orders-keylane"])?;
+    space.until_object("service", "orders-keylane", |_| true)?;
+
+    space.kubectl(&["delete", "orderedconsumer", "orders"])?;
+    for (kind, name) in CHILDREN {
+        space.until_gone(kind, name)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_admin_token_is_made_once() -> Result<()> {
+    let space = Space::with_operator("token")?;
+    space.apply(&consumer("orders"))?;
+    let secret = space.until_object("secret", "orders-keylane-admin", |_| true)?;
+    let token = secret["data"]["token"].as_str().unwrap_or_default();
+    // 32 random bytes, in hexadecimal, in base64.
+    assert_eq!(token.len(), 88);
+    let mut changed = consumer("orders");
+    changed["spec"]["handler"]["timeout"] = json!("5s");
+    space.apply(&changed)?;
+    space.until_object("configmap", "orders-keylane", |config| {
+        config["data"]["consumer.yaml"]
+            .as_str()
+            .is_some_and(|text| text.contains("timeout: 5s"))
+    })?;
+    let after = space.get("secret", "orders-keylane-admin")?;
+    assert_eq!(after["data"], secret["data"]);
+    Ok(())
+}
+
+#[test]
+fn a_change_of_the_template_reaches_the_pods_and_so_does_what_is_taken_out() -> Result<()> {
+    let space = Space::with_operator("change")?;
+    space.apply(&consumer("orders"))?;
+    space.until_object("deployment", "orders-keylane", |deployment| {
+        handler(deployment)["env"].as_array().map(Vec::len) == Some(2)
+    })?;
+    let mut changed = consumer("orders");
+    let container = &mut changed["spec"]["template"]["spec"]["containers"][0];
+    container["image"] = json!("localhost/not-there:2");
+    container["env"] = json!([{"name": "KEPT", "value": "1"}]);
+    space.apply(&changed)?;
+    let deployment = space.until_object("deployment", "orders-keylane", |deployment| {
+        handler(deployment)["image"] == "localhost/not-there:2"
+    })?;
+    assert_eq!(
+        handler(&deployment)["env"],
+        json!([{"name": "KEPT", "value": "1"}])
+    );
+    Ok(())
+}
+
+#[test]
+fn bounds_of_lanes_replace_no_pods() -> Result<()> {
+    let space = Space::with_operator("bounds")?;
+    space.apply(&consumer("orders"))?;
+    let before = space.until_object("deployment", "orders-keylane", |_| true)?;
+    let mut changed = consumer("orders");
+    changed["spec"]["lanes"] = json!({"min": 7, "max": 9});
+    space.apply(&changed)?;
+    // The new bounds are in force for pods to come.
+    space.until_object("configmap", "orders-keylane", |config| {
+        config["data"]["consumer.yaml"]
+            .as_str()
+            .is_some_and(|text| text.contains("min: 7"))
+    })?;
+    let generation = space.get("orderedconsumer", "orders")?["metadata"]["generation"].clone();
+    space.until_object("orderedconsumer", "orders", |object| {
+        object["status"]["observedGeneration"] == generation
+    })?;
+    let after = space.get("deployment", "orders-keylane")?;
+    assert_eq!(after["spec"]["template"], before["spec"]["template"]);
+    Ok(())
+}
+
+#[test]
+fn a_foreign_object_with_a_childs_name_is_left_alone_and_named() -> Result<()> {
+    let space = Space::with_operator("foreign")?;
+    let foreign = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "orders-keylane"}, "data": {"mine": "1"}
+    });
+    space.apply(&foreign)?;
+    let before = space.get("configmap", "orders-keylane")?;
+    space.apply(&consumer("orders"))?;
+    let object = space.until_object("orderedconsumer", "orders", |object| {
+        is_true(object, "NameConflict")
+    })?;
+    assert!(message(&object, "NameConflict").contains("ConfigMap \"orders-keylane\""));
+    assert!(!is_true(&object, "Ready"));
+    assert_eq!(
+        condition(&object, "Ready").map(|ready| ready["reason"].clone()),
+        Some(json!("NameConflict"))
+    );
+    let after = space.get("configmap", "orders-keylane")?;
+    assert_eq!(after, before);
+
+    // Once it is out of the way the consumer gets its own.
+    space.kubectl(&["delete", "configmap", "orders-keylane"])?;
+    space.until_object("orderedconsumer", "orders", |object| {
+        condition(object, "NameConflict").is_some() && !is_true(object, "NameConflict")
+    })?;
+    space.until_object("deployment", "orders-keylane", |_| true)?;
+    Ok(())
+}
+
+#[test]
+fn a_typing_error_in_the_template_is_reported_with_the_field() -> Result<()> {
+    let space = Space::with_operator("typo")?;
+    let mut wrong = consumer("orders");
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = json!("Never");
+    space.apply(&wrong)?;
+    let object = space.until_object("orderedconsumer", "orders", |object| {
+        is_true(object, "TemplateInvalid")
+    })?;
+    let text = message(&object, "TemplateInvalid");
+    assert!(text.contains("imagePullPolcy"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn brokers_that_do_not_answer_are_reported_and_the_lag_is_unknown() -> Result<()> {
+    let space = Space::with_operator("broker")?;
+    space.apply(&consumer("orders"))?;
+    let object = space.until_object("orderedconsumer", "orders", |object| {
+        is_true(object, "BrokerUnavailable")
+    })?;
+    let text = message(&object, "BrokerUnavailable");
+    assert!(text.contains("127.0.0.1:1"), "{text}");
+    assert_eq!(object["status"].get("lag"), None);
+    assert_eq!(object["status"]["observedGeneration"], 1);
+    Ok(())
+}
+
+#[test]
+fn the_scale_subresource_sets_the_number_of_pods() -> Result<()> {
+    let space = Space::with_operator("scale")?;
+    space.apply(&consumer("orders"))?;
+    space.until_object("deployment", "orders-keylane", |deployment| {
+        deployment["spec"]["replicas"] == 1
+    })?;
+    space.kubectl(&["scale", "orderedconsumer/orders", "--replicas=2"])?;
+    space.until_object("deployment", "orders-keylane", |deployment| {
+        deployment["spec"]["replicas"] == 2
+    })?;
+    let object = space.until_object("orderedconsumer", "orders", |object| {
+        object["status"]["replicas"] == 2
+    })?;
+    // An HPA finds the pods by the selector.
+    let selector = object["status"]["selector"].as_str().unwrap_or_default();
+    let pods = space.kubectl(&["get", "pods", "-l", selector, "-o", "name"])?;
+    assert_eq!(pods.lines().count(), 2, "{pods}");
+    Ok(())
+}

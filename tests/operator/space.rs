@@ -1,0 +1,229 @@
+//! A namespace of one test with an operator that watches it, from this process, with the rights the
+//! chart gives it and no others.
+
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use keylane_operator::controller::{self, Context, Options};
+use keylane_operator::metrics::Metrics;
+use keylane_operator::pods::PodClient;
+use keylane_tests::cluster::run;
+use keylane_tests::cluster::wait::{self, Pending};
+use keylane_tests::cluster::{self, Cluster};
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const RELEASE: &str = "kl";
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/keylane");
+
+/// A namespace and the operator that watches it.
+pub struct Space {
+    pub name: String,
+    cluster: Cluster,
+    operator: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Space {
+    /// Makes the namespace and the definition of the resource; no operator yet.
+    pub fn new(test: &str) -> Result<Self> {
+        let cluster = cluster::up()?;
+        let space = Self {
+            name: format!("oper-{test}-{:08x}", rand::random::<u32>()),
+            cluster,
+            operator: None,
+        };
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space.name}});
+        space.apply(&namespace)?;
+        let definition = serde_json::to_value(keylane_operator::crd::OrderedConsumer::crd())?;
+        space.apply(&definition)?;
+        space.until(
+            "the definition served",
+            &["get", "crd", "orderedconsumers.keylane.dev", "-o", "json"],
+            |crd| {
+                let conditions = crd["status"]["conditions"].as_array();
+                conditions.is_some_and(|all| {
+                    all.iter()
+                        .any(|one| one["type"] == "Established" && one["status"] == "True")
+                })
+            },
+        )?;
+        Ok(space)
+    }
+
+    /// The same with an operator running.
+    pub fn with_operator(test: &str) -> Result<Self> {
+        let mut space = Self::new(test)?;
+        space.start_operator()?;
+        Ok(space)
+    }
+
+    /// Starts an operator as the service account of the chart, so that a verb missing there fails here.
+    pub fn start_operator(&mut self) -> Result<()> {
+        let watch = format!("watchNamespace={}", self.name);
+        let mut helm = self.cluster.helm()?;
+        helm.args(["template", RELEASE, CHART, "--namespace", &self.name])
+            .args(["--set", &watch, "--set", "aggregateRoles=false"])
+            .args(["--show-only", "templates/rbac.yaml"])
+            .args(["--show-only", "templates/serviceaccount.yaml"]);
+        let rights = run::output("rendering the chart", &mut helm)?;
+        self.cluster.apply("the operator's rights", &rights)?;
+        let user = format!("system:serviceaccount:{}:{RELEASE}-operator", self.name);
+        let kubeconfig = self.cluster.kubeconfig().to_owned();
+        let namespace = self.name.clone();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let runtime = tokio::runtime::Runtime::new()?;
+        let thread = std::thread::spawn(move || {
+            let outcome = runtime.block_on(async {
+                keylane_operator::install_crypto();
+                let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+                let mut config =
+                    kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+                config.auth_info.impersonate = Some(user);
+                let options = Options {
+                    executor_image: "localhost/not-there:dev".to_owned(),
+                    namespace: Some(namespace),
+                };
+                let metrics = Metrics::new(&prometheus::Registry::new())?;
+                let client = kube::Client::try_from(config)?;
+                let context = Context::new(client, options, PodClient::new()?, metrics);
+                controller::run(context, stop).await;
+                anyhow::Ok(())
+            });
+            if let Err(error) = outcome {
+                eprintln!("the operator did not run: {error:#}");
+            }
+        });
+        self.operator = Some((shutdown, thread));
+        Ok(())
+    }
+
+    /// Runs kubectl in the namespace.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut kubectl = self.kubectl_command();
+        kubectl.args(args);
+        Ok(run::output(
+            &format!("kubectl {}", args.join(" ")),
+            &mut kubectl,
+        )?)
+    }
+
+    fn kubectl_command(&self) -> Command {
+        let mut kubectl = self.cluster.kubectl();
+        kubectl.args(["--namespace", &self.name]);
+        kubectl
+    }
+
+    /// Applies an object as a user does; an error has the API server's words.
+    pub fn apply(&self, object: &Value) -> Result<String> {
+        let mut kubectl = self.kubectl_command();
+        kubectl.args(["apply", "--server-side", "--force-conflicts"]);
+        kubectl.args(["--field-manager=user", "-f", "-"]);
+        Ok(run::feed("applying", &mut kubectl, &object.to_string())?)
+    }
+
+    /// What the API server says to an object that it is not to keep.
+    pub fn refusal(&self, object: &Value) -> Option<String> {
+        let mut kubectl = self.kubectl_command();
+        kubectl.args(["create", "--dry-run=server", "--validate=strict", "-f", "-"]);
+        run::feed("creating", &mut kubectl, &object.to_string())
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    /// An object as the API server has it.
+    pub fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        let text = self.kubectl(&["get", kind, name, "-o", "json"])?;
+        serde_json::from_str(&text).with_context(|| format!("{kind} {name} is no JSON"))
+    }
+
+    /// Waits until an object is as wanted.
+    pub fn until_object(
+        &self,
+        kind: &str,
+        name: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        self.until(
+            &format!("{kind} {name}"),
+            &["get", kind, name, "-o", "json"],
+            wanted,
+        )
+    }
+
+    /// Waits until an object is gone.
+    pub fn until_gone(&self, kind: &str, name: &str) -> Result<()> {
+        let args = ["get", kind, name, "--ignore-not-found", "-o", "name"];
+        let probe = || match self.kubectl(&args) {
+            Ok(out) if out.trim().is_empty() => Ok(()),
+            Ok(out) => Err(Pending::NotYet(out)),
+            Err(error) => Err(Pending::NotYet(error.to_string())),
+        };
+        Ok(wait::until(
+            &format!("{kind} {name} gone"),
+            LIMIT,
+            None,
+            probe,
+        )?)
+    }
+
+    fn until(&self, what: &str, args: &[&str], wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let probe = || match self.kubectl(args) {
+            Ok(out) => match serde_json::from_str(&out) {
+                Ok(object) if wanted(&object) => Ok(object),
+                _ => Err(Pending::NotYet(out)),
+            },
+            Err(error) => Err(Pending::NotYet(error.to_string())),
+        };
+        Ok(wait::until(what, LIMIT, None, probe)?)
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if let Some((shutdown, thread)) = self.operator.take() {
+            shutdown.cancel();
+            if thread.join().is_err() {
+                eprintln!("the operator of {} panicked", self.name);
+            }
+        }
+        let args = ["delete", "namespace", &self.name, "--wait=false"];
+        if let Err(error) = self.kubectl(&args) {
+            eprintln!("namespace {} stays: {error}", self.name);
+        }
+    }
+}
+
+/// A status condition of an object.
+pub fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o Value> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    conditions
+        .iter()
+        .find(|condition| condition["type"] == kind)
+}
+
+/// An OrderedConsumer without brokers to be reached and with images that are not there: its children
+/// can be looked at, nothing of it runs.
+pub fn consumer(name: &str) -> Value {
+    json!({
+        "apiVersion": "keylane.dev/v1alpha1",
+        "kind": "OrderedConsumer",
+        "metadata": {"name": name},
+        "spec": {
+            "rocketmq": {"nameServers": ["127.0.0.1:1"]},
+            "topic": "ORDERS",
+            "consumerGroup": "orders",
+            "handler": {"http": {"port": 8080}},
+            "autoscaling": {"mode": "LanesOnly"},
+            "template": {"spec": {"containers": [{
+                "name": "handler", "image": "localhost/not-there:1", "imagePullPolicy": "Never",
+                "env": [{"name": "KEPT", "value": "1"}, {"name": "DROPPED", "value": "1"}]
+            }]}}
+        }
+    })
+}
