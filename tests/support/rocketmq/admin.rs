@@ -13,7 +13,7 @@ const UPDATE_AND_CREATE_TOPIC: i32 = 17;
 const GET_ROUTE_BY_TOPIC: i32 = 105;
 /// Every broker has this topic from its first start; its route names the brokers of a name server.
 const TOPIC_OF_EVERY_BROKER: &str = "SELF_TEST_TOPIC";
-const KNOWN_LIMIT: Duration = Duration::from_secs(30);
+const KNOWN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where a topic's queues are.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -72,9 +72,14 @@ impl Route {
 /// topic to that), and waits until the name server tells everybody so.
 ///
 /// # Errors
-/// When no broker is known, when one refuses, or when the route is not there after 30 s.
+/// When no broker is known after 60 s, when one refuses, or when the route is not there after 60 s.
 pub async fn create_topic(name_server: &str, topic: &str, queues: u32) -> Result<()> {
-    let brokers = masters(name_server, TOPIC_OF_EVERY_BROKER).await?;
+    // A broker that started before its name server registers only half a minute later.
+    let what = format!("a broker known to {name_server}");
+    let brokers = wait::until(KNOWN_LIMIT, what, async || {
+        masters(name_server, TOPIC_OF_EVERY_BROKER).await
+    })
+    .await?;
     for master in &brokers {
         create_on(&master.address, topic, queues).await?;
     }

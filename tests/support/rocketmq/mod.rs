@@ -23,3 +23,12 @@ pub use jars::{VERSION, jars};
 pub use message::Message;
 pub use mqadmin::{QueueProgress, mqadmin, progress};
 pub use producer::{Producer, Sent};
+
+/// RocketMQ for a cluster, as manifests for this namespace: a StatefulSet of one pod, `rocketmq-0`, with
+/// a name server and a broker, and the Service `rocketmq` of the name server at port 9876. Allowed
+/// under Pod Security `restricted`; messages go with the pod. From outside the cluster, use the pod's
+/// address: the broker gives that to its clients too.
+#[must_use]
+pub fn manifests(namespace: &str) -> String {
+    include_str!("../stack/rocketmq.yaml").replace("@NAMESPACE@", namespace)
+}

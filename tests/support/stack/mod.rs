@@ -36,7 +36,8 @@ impl Stack {
         };
         stack.load_images()?;
         stack.create_namespace(namespace)?;
-        stack.apply("RocketMQ", include_str!("rocketmq.yaml"))?;
+        let manifests = rocketmq::manifests(namespace);
+        stack.cluster.apply("RocketMQ", &manifests)?;
         stack.apply("the judge", include_str!("judge.yaml"))?;
         stack.install_operator()?;
         stack.rollout(namespace, "statefulset/rocketmq")?;
