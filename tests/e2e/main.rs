@@ -133,7 +133,7 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
     ensure!(
         progress
             .iter()
-            .map(|queue| queue.broker_offset)
+            .map(|queue| queue.broker_offset.unsigned_abs())
             .sum::<u64>()
             == MESSAGES,
         "{progress:?}"
