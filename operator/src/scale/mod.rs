@@ -5,6 +5,9 @@
 //! (a loop with the delay of a pod start must not chase a raw backlog). Nothing goes down on missing
 //! data, and a key that is slow by itself is not demand.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -229,7 +232,8 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         }
     };
     let mut replicas = snapshot.replicas;
-    if policy.mode == Mode::Auto {
+    // At 0 somebody stopped the consumer; an HPA leaves that alone too.
+    if policy.mode == Mode::Auto && snapshot.replicas > 0 {
         let (wanted, why) = wanted_replicas(snapshot, policy, &mut next, lanes, service, known);
         replicas = wanted.clamp(
             policy.min_replicas,
