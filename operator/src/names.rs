@@ -15,6 +15,12 @@ pub const NAME_LABEL: &str = "keylane.dev/ordered-consumer";
 pub const CONFIG_FILE: &str = "consumer.yaml";
 /// Key of the number of lanes a pod starts with in the ConfigMap.
 pub const START_LANES: &str = "lanes";
+/// Environment variable of the executor with the uid of its pod.
+pub const POD_UID_VARIABLE: &str = "POD_UID";
+/// Environment variable of the executor with the number of lanes it starts with.
+pub const START_LANES_VARIABLE: &str = "KEYLANE_START_LANES";
+/// Environment variables that users must leave alone.
+pub const RESERVED_VARIABLES: [&str; 2] = [POD_UID_VARIABLE, START_LANES_VARIABLE];
 /// Key of the admin token in the Secret.
 pub const TOKEN_FILE: &str = "token";
 /// Where the configuration is mounted in the executor.

@@ -164,9 +164,10 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
     match validate::validate(&object) {
         Ok(consumer) => {
             let acted = look(&context, &mut state, &consumer, &mut found).await;
-            write_status(&context, &mut state, &object, &found).await?;
+            let recorded = write_status(&context, &mut state, &object, &found).await?;
             if let Some(pods) = acted {
-                act(&context, &mut state, &object, &found, &pods).await;
+                let recorded = recorded.as_ref().unwrap_or(&object);
+                act(&context, &mut state, &object, recorded, &found, &pods).await;
             }
             Ok(Action::requeue(ROUND))
         }
@@ -345,12 +346,13 @@ fn sample(pod: &Stats) -> PodSample {
     }
 }
 
+/// Writes the status if it is worth it; returns the object as it is then.
 async fn write_status(
     context: &Context,
     state: &mut State,
     object: &OrderedConsumer,
     found: &Findings,
-) -> Result<(), Error> {
+) -> Result<Option<OrderedConsumer>, Error> {
     // The watch may lag behind what was written.
     let last = state
         .last_written()
@@ -358,21 +360,22 @@ async fn write_status(
         .or_else(|| object.status.clone())
         .unwrap_or_default();
     let (status, happened) = status::status(Timestamp::now(), &last, found);
+    let mut written = None;
     if state.must_write(&status) {
-        patch_status(context, object, &status).await?;
+        written = patch_status(context, object, &status).await?;
         state.wrote(status);
     }
     for event in happened {
         publish(context, object, event).await;
     }
-    Ok(())
+    Ok(written)
 }
 
 async fn patch_status(
     context: &Context,
     object: &OrderedConsumer,
     status: &OrderedConsumerStatus,
-) -> Result<(), Error> {
+) -> Result<Option<OrderedConsumer>, Error> {
     let api: Api<OrderedConsumer> = Api::namespaced(
         context.client.clone(),
         &object.namespace().unwrap_or_default(),
@@ -389,9 +392,9 @@ async fn patch_status(
         .patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch))
         .await
     {
-        Ok(_) => Ok(()),
+        Ok(written) => Ok(Some(written)),
         // Deleted meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(None),
         Err(source) => Err(Error::Status {
             name: object.name_any(),
             source,
@@ -423,11 +426,14 @@ async fn publish(context: &Context, object: &OrderedConsumer, happened: status::
     }
 }
 
-/// Carries out the decision that is in the status.
+/// Carries out the decision that is in the status. `recorded` is the object with that status: replicas
+/// are written only if nothing of it has changed since, so a change by somebody else is never undone
+/// unseen; the next round decides with it.
 async fn act(
     context: &Context,
     state: &mut State,
     object: &OrderedConsumer,
+    recorded: &OrderedConsumer,
     found: &Findings,
     pods: &fetch::Pods,
 ) {
@@ -455,7 +461,13 @@ async fn act(
         context.client.clone(),
         &object.namespace().unwrap_or_default(),
     );
-    let patch = json!({"spec": {"replicas": wanted}});
+    if recorded.metadata.generation != object.metadata.generation {
+        return;
+    }
+    let patch = json!({
+        "metadata": {"resourceVersion": recorded.metadata.resource_version},
+        "spec": {"replicas": wanted},
+    });
     let parameters = PatchParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()

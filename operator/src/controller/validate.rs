@@ -29,11 +29,6 @@ pub enum Invalid {
         /// Why, and what to do.
         reason: &'static str,
     },
-    /// The handler listens where the executor does.
-    #[error(
-        "spec.handler.http.port is {0}, which the executor listens on itself (9401 to 9403): let the handler listen on another port"
-    )]
-    PortTaken(u16),
     /// No container of the template is the handler.
     #[error(
         "spec.template has no container named {name:?} (found: {found}); name the handler's container in spec.handler.container"
@@ -62,6 +57,9 @@ pub enum Invalid {
         "spec.handler.http.port {0} is the executor's own: choose another than {PROBE_PORT}, {METRICS_PORT} and {ADMIN_PORT}"
     )]
     Port(u16),
+    /// An environment variable that Keylane sets itself.
+    #[error("spec.executor.env sets {0:?}, which Keylane sets itself: take it out")]
+    ReservedVariable(String),
     /// The API server sent an object without an identity.
     #[error("the object has no uid or namespace; it was not read from an API server")]
     NoIdentity,
@@ -146,7 +144,7 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     }
     let port = spec.consumer.handler.http.port;
     if [PROBE_PORT, METRICS_PORT, ADMIN_PORT].contains(&port) {
-        return Err(Invalid::PortTaken(port));
+        return Err(Invalid::Port(port));
     }
     let pod = template
         .spec
@@ -198,6 +196,13 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
         .is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
     {
         return Err(Invalid::PreStop(handler.name));
+    }
+    let variables = spec.executor.env.iter().map(|variable| &variable.name);
+    if let Some(name) = variables
+        .into_iter()
+        .find(|name| names::RESERVED_VARIABLES.contains(&name.as_str()))
+    {
+        return Err(Invalid::ReservedVariable(name.clone()));
     }
     let identity = (
         object.controller_owner_ref(&()),
@@ -349,7 +354,7 @@ pub(crate) mod tests {
         let mut object = object(template());
         object.spec.consumer.handler.http.port = ADMIN_PORT;
         let error = validate(&object).unwrap_err().to_string();
-        assert!(error.contains("9403"), "{error}");
+        assert!(error.contains("9403 is the executor's own"), "{error}");
     }
 
     #[test]

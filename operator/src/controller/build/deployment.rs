@@ -14,8 +14,6 @@ use std::hash::Hasher;
 /// Time the handler has to stop after the executor has drained, and time for everything else.
 const HANDLER_STOP_SECONDS: i64 = 10;
 const SPARE_SECONDS: i64 = 10;
-/// Environment variable with the lanes a pod starts with.
-const START_LANES_VARIABLE: &str = "KEYLANE_START_LANES";
 
 pub fn deployment(
     consumer: &Consumer,
@@ -83,13 +81,13 @@ fn executor(consumer: &Consumer, default_image: &str) -> Result<Container, serde
             "run",
             format!("--file={}/{}", names::CONFIG_DIR, names::CONFIG_FILE),
             // From the ConfigMap, so that other bounds of lanes do not replace pods.
-            format!("--lanes=$({START_LANES_VARIABLE})"),
+            format!("--lanes=$({})", names::START_LANES_VARIABLE),
             "--listen=0.0.0.0",
             format!("--admin-token-file={}/{}", names::TOKEN_DIR, names::TOKEN_FILE),
         ],
         "env": [
-            {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
-            {"name": START_LANES_VARIABLE, "valueFrom": {"configMapKeyRef": {
+            {"name": names::POD_UID_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+            {"name": names::START_LANES_VARIABLE, "valueFrom": {"configMapKeyRef": {
                 "name": names::child(consumer.name()), "key": names::START_LANES
             }}},
         ],
