@@ -35,7 +35,7 @@ pub fn up_local(paths: &Paths) -> Result<Cluster> {
     let _turn = take_turn(&paths.lock(), "another command that changes the cluster")?;
     if is_complete(paths) {
         let cluster = Cluster::new(paths, Target::Local, paths.kubeconfig())?;
-        if answers(&cluster, Duration::from_secs(2)).is_ok() {
+        if answers(&cluster, Duration::from_secs(20)).is_ok() {
             return Ok(cluster);
         }
     }
