@@ -56,6 +56,9 @@ pub struct Options {
     pub namespace: Option<String>,
 }
 
+/// The uid of a consumer and what is remembered of it.
+type Known = (String, Arc<Mutex<State>>);
+
 /// Everything a round needs.
 pub struct Context {
     client: Client,
@@ -67,7 +70,7 @@ pub struct Context {
     /// Leadership term that lane targets carry: milliseconds since the Unix epoch at the start.
     term: u64,
     /// Memory of each consumer, with the uid it belongs to.
-    states: Mutex<HashMap<ObjectRef<OrderedConsumer>, (String, Arc<Mutex<State>>)>>,
+    states: Mutex<HashMap<ObjectRef<OrderedConsumer>, Known>>,
 }
 
 impl Context {
