@@ -2,7 +2,7 @@
 
 use crate::world::{Handler, SOON, World};
 use keylane_tests::cluster::Paths;
-use keylane_tests::images::workspace::release_binaries;
+use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
 use keylane_tests::wait;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,15 +11,8 @@ use std::sync::OnceLock;
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        // The same selection as for the images, so that nothing is compiled twice.
-        let programs = [
-            ("keylane-operator", "keylane-operator"),
-            ("keylane-consumer", "keylane-consumer"),
-            ("keylane-tests", "sample-handler"),
-        ];
-        release_binaries(&Paths::from_env(), &programs)
-            .unwrap()
-            .swap_remove(1)
+        let binaries = release_binaries(&Paths::from_env(), &PROGRAMS);
+        binaries.unwrap().swap_remove(1)
     })
 }
 

@@ -28,21 +28,23 @@ pub fn workspace() -> &'static Path {
     tests.parent().unwrap_or(tests)
 }
 
+/// The programs of the images: pairs of package and program.
+pub const PROGRAMS: [(&str, &str); 3] = [
+    ("keylane-operator", "keylane-operator"),
+    ("keylane-consumer", "keylane-consumer"),
+    ("keylane-tests", "sample-handler"),
+];
+
 /// Builds the operator, the executor and the sample handler in release mode and makes their images.
 ///
 /// All in one build: cargo would compile what they share again for another selection of packages.
 pub fn build_workspace_images(paths: &Paths) -> Result<Vec<Image>> {
-    let programs = [
-        ("keylane-operator", "keylane-operator"),
-        ("keylane-consumer", "keylane-consumer"),
-        ("keylane-tests", "sample-handler"),
-    ];
     let files = [
         (OPERATOR, "operator/Containerfile"),
         (CONSUMER, "consumer/Containerfile"),
         (SAMPLE_HANDLER, "tests/demo/Containerfile"),
     ];
-    let binaries = release_binaries(paths, &programs)?;
+    let binaries = release_binaries(paths, &PROGRAMS)?;
     files
         .iter()
         .zip(&binaries)
