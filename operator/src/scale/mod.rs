@@ -321,6 +321,10 @@ fn lanes(
             Reason::LanesUp,
         );
     }
+    // The split between pods is not even: what is enough on average is not for a pod that has no lane free.
+    if full {
+        return (clamp(current), Reason::Steady);
+    }
     if f64::from(wanted) < 0.75 * f64::from(current) {
         return (wanted, Reason::LanesDown);
     }

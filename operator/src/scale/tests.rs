@@ -176,6 +176,43 @@ fn there_are_never_more_pods_than_queues() {
 }
 
 #[test]
+fn lanes_stay_while_one_pod_has_none_free_though_the_average_would_do_with_fewer() {
+    let pod = |name: &str, busy: u32, seconds: f64, completed: u64| PodSample {
+        incarnation: name.to_owned(),
+        lanes: 8,
+        busy_lanes: busy,
+        waiting_lanes: busy,
+        busy_lane_seconds: seconds,
+        completed,
+        uptime_seconds: seconds,
+        live_keys: 100,
+    };
+    let snapshot = |round: u32, busy: u32| Snapshot {
+        now: TICK * round,
+        replicas: 2,
+        ready: 2,
+        queues: Some(8),
+        max_offsets: Some(100_000),
+        unfinished: Some(1_000),
+        pods: vec![
+            pod("a", busy, f64::from(round) * 40.0, u64::from(round) * 8_000),
+            pod("b", 0, 0.0, 0),
+        ],
+    };
+    let lanes = |busy: u32| {
+        let mut history = History::default();
+        let mut decision = None;
+        for round in 1..6 {
+            let (made, next) = decide(&snapshot(round, busy), &policy(), &history);
+            (decision, history) = (Some(made), next);
+        }
+        decision.map(|decision| decision.lanes)
+    };
+    assert_eq!(lanes(8), Some(8));
+    assert_eq!(lanes(3), Some(4));
+}
+
+#[test]
 fn a_stopped_consumer_stays_stopped() {
     let mut plant = Plant::new(1e6, 0.005, 1000);
     plant.replicas = 0;
