@@ -161,5 +161,7 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
         verdict.examples
     );
     ensure!(verdict.keys == KEYS, "{} keys", verdict.keys);
+    // Left in place when something failed, to be looked at.
+    tokio::task::spawn_blocking(move || stack.remove()).await??;
     Ok(())
 }

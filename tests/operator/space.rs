@@ -64,6 +64,7 @@ impl Space {
 
     /// Starts an operator as the service account of the chart, so that a verb missing there fails here.
     pub fn start_operator(&mut self) -> Result<()> {
+        self.stop_installed_operators()?;
         let watch = format!("watchNamespace={}", self.name);
         let mut helm = self.cluster.helm()?;
         helm.args(["template", RELEASE, CHART, "--namespace", &self.name])
@@ -100,6 +101,43 @@ impl Space {
             }
         });
         self.operator = Some((shutdown, thread));
+        Ok(())
+    }
+
+    /// An operator that the demo or the end-to-end case installed watches all namespaces: two would undo
+    /// each other's work.
+    fn stop_installed_operators(&self) -> Result<()> {
+        let installed =
+            "--selector=app.kubernetes.io/name=keylane,app.kubernetes.io/component=operator";
+        let mut found = self.cluster.kubectl();
+        found.args(["get", "deployments", "--all-namespaces", installed]);
+        found.args(["--output=jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}"]);
+        for line in run::output("looking for operators", &mut found)?.lines() {
+            let Some((namespace, name)) = line.split_once(' ') else {
+                continue;
+            };
+            let mut stop = self.cluster.kubectl();
+            stop.args([
+                "--namespace",
+                namespace,
+                "scale",
+                "deployment",
+                name,
+                "--replicas=0",
+            ]);
+            run::output("stopping an installed operator", &mut stop)?;
+            let mut gone = self.cluster.kubectl();
+            gone.args([
+                "--namespace",
+                namespace,
+                "wait",
+                "--for=delete",
+                "pod",
+                installed,
+                "--timeout=90s",
+            ]);
+            run::output("waiting for an installed operator to stop", &mut gone)?;
+        }
         Ok(())
     }
 

@@ -196,6 +196,16 @@ impl Stack {
                 "executorImage.repository=keylane-consumer,executorImage.tag=dev",
             ]);
         run::output("installing the chart", &mut helm)?;
+        // Tests of the operator itself stop installed ones.
+        let mut scale = self.cluster.kubectl();
+        scale.args([
+            "--namespace",
+            SYSTEM,
+            "scale",
+            "deployment/keylane-operator",
+            "--replicas=1",
+        ]);
+        run::output("starting the operator", &mut scale)?;
         // The tag is the same for every build: new pods take the new image.
         let mut restart = self.cluster.kubectl();
         restart.args([
