@@ -131,6 +131,22 @@ pub fn release_binaries(paths: &Paths, programs: &[(&str, &str)]) -> Result<Vec<
         || {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut build = run::command(cargo);
+            // What cargo tells the program it runs about that program: build scripts of dependencies look
+            // at it, and would rebuild half the tree for every other checkout.
+            for (name, _) in std::env::vars_os() {
+                let told = [
+                    "CARGO_PKG_",
+                    "CARGO_MANIFEST_",
+                    "CARGO_CRATE_",
+                    "CARGO_BIN_",
+                ];
+                if name
+                    .to_str()
+                    .is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix)))
+                {
+                    build.env_remove(&name);
+                }
+            }
             build
                 .current_dir(workspace())
                 .env("CARGO_TARGET_DIR", &target)
