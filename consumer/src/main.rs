@@ -10,6 +10,7 @@ use keylane_consumer::exec::{Executor, Options, incarnation};
 use keylane_consumer::handler::http::HttpHandler;
 use keylane_consumer::metrics::Metrics;
 use keylane_consumer::source::rocketmq::RocketmqSource;
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
@@ -132,6 +133,7 @@ fn start_logging(json: bool) {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rocketmq=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if json {
         builder.json().init()

@@ -7,6 +7,7 @@ use keylane_operator::controller::{self, Context, Options};
 use keylane_operator::metrics::Metrics;
 use keylane_operator::pods::PodClient;
 use keylane_operator::{crd, server};
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,7 @@ async fn operate(run: Run) -> Result<()> {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rocketmq=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     keylane_operator::install_crypto();
