@@ -6,6 +6,7 @@
 //! ones weigh more (forward decay: G. Cormode, V. Shkapenyuk, D. Srivastava and B. Xu, 2009).
 
 use super::Time;
+use super::slab::NONE;
 use super::view::HotKey;
 use crate::message::QueueId;
 
@@ -106,6 +107,15 @@ impl Hot {
         counter.key.push_str(cut(key));
         self.hashes[least] = hash;
         self.counts[least] += weight;
+    }
+
+    /// The queue of this number is gone.
+    pub fn forget_queue(&mut self, queue: u32) {
+        for counter in &mut self.counters {
+            if counter.queue == queue {
+                counter.queue = NONE;
+            }
+        }
     }
 
     /// The keys with the highest rates, highest first, of those queues that are still there.

@@ -92,13 +92,6 @@ impl<K> List<K> {
         self.len -= 1;
     }
 
-    /// Takes the first value out.
-    pub fn pop_front<T: Linked<K>>(&mut self, slab: &mut Slab<T>) -> Option<u32> {
-        let first = self.first()?;
-        self.remove(slab, first);
-        Some(first)
-    }
-
     /// The values in order.
     pub fn iter<'a, T: Linked<K>>(&self, slab: &'a Slab<T>) -> impl Iterator<Item = u32> + 'a
     where
@@ -138,10 +131,12 @@ mod tests {
         list.remove(&mut slab, 2);
         assert_eq!(order(&list, &slab), [0, 1, 3, 4]);
         list.remove(&mut slab, 4);
-        assert_eq!(list.pop_front(&mut slab), Some(0));
+        list.remove(&mut slab, 0);
         list.push_back(&mut slab, 2);
         assert_eq!((order(&list, &slab), list.len()), (vec![1, 3, 2], 3));
-        while list.pop_front(&mut slab).is_some() {}
+        while let Some(first) = list.first() {
+            list.remove(&mut slab, first);
+        }
         assert_eq!((list.first(), list.is_empty()), (None, true));
     }
 }

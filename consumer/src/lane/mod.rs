@@ -31,6 +31,7 @@ mod intake;
 pub mod limits;
 mod list;
 mod queue;
+mod report;
 mod retry;
 mod settings;
 mod slab;
@@ -116,7 +117,7 @@ impl LaneKey {
     /// Noll and Vo) of the key's bytes, or of `\0shared` and `\0own`.
     pub fn fingerprint(&self) -> u64 {
         let bytes = match self {
-            Self::Key(key) => key.as_bytes(),
+            Self::Key(key) => str::as_bytes(key),
             Self::Shared => b"\0shared",
             Self::Own(_) => b"\0own",
         };

@@ -17,6 +17,8 @@ pub struct Queue {
     pub assignment: Assignment,
     pub lease: Time,
     pub releasing: bool,
+    /// It said that it is drained.
+    pub drained: bool,
     pub suspended: bool,
     /// Heads whose call runs or may still run, or that are on their way to the broker.
     pub in_hand: u32,
@@ -65,6 +67,7 @@ impl Queue {
             assignment,
             lease,
             releasing: false,
+            drained: false,
             suspended: false,
             in_hand: 0,
             table: Table::default(),
@@ -114,6 +117,11 @@ impl Queue {
             born_at_ms: message.born_at_ms,
             stored_at_ms: message.stored_at_ms,
         })
+    }
+
+    /// The shared lane.
+    pub fn shared(&self) -> Option<u32> {
+        (self.shared != NONE).then_some(self.shared)
     }
 
     /// The lane of a key.

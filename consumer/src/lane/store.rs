@@ -132,6 +132,34 @@ pub struct Head {
     block: Links,
 }
 
+impl Head {
+    fn new(lane: u32, now: Time) -> Self {
+        Self {
+            lane,
+            call: 0,
+            stage: Stage::Waiting,
+            count: 0,
+            sent: now,
+            since: now,
+            first_failed: None,
+            sure_at: now,
+            not_before: now,
+            timer: 0,
+            attempts: 0,
+            refusals: 0,
+            suspect: false,
+            alone: false,
+            exhausted: false,
+            blocked: false,
+            send_back: None,
+            error: None,
+            orphan: None,
+            age: Links::default(),
+            block: Links::default(),
+        }
+    }
+}
+
 /// What is known of a call whose queue was dropped.
 #[derive(Debug)]
 pub struct Orphan {
@@ -198,19 +226,26 @@ impl Store {
     }
 
     /// Makes a lane without messages, which has to get one.
-    pub fn add_lane(&mut self, queue: u32, kind: Kind, hash: u32) -> u32 {
-        self.lanes.insert(Lane {
+    pub fn add_lane(&mut self, queue: &mut Queue, slot: u32, kind: Kind, hash: u32) -> u32 {
+        let lane = self.lanes.insert(Lane {
             first: NONE,
             last: NONE,
             len: 0,
-            queue,
+            queue: slot,
             hash,
             head: NONE,
             line: Links::default(),
             length: Links::default(),
             state: State::InHand,
             kind,
-        })
+        });
+        queue.lanes += 1;
+        match kind {
+            Kind::Key => queue.table.insert(hash, lane),
+            Kind::Shared => queue.shared = lane,
+            Kind::Own => {}
+        }
+        lane
     }
 
     /// Adds a message at the end of a lane.
@@ -317,12 +352,12 @@ impl Store {
 
     /// Frees a lane that has no messages and is in no line.
     pub fn free_lane(&mut self, queue: &mut Queue, lane: u32) {
-        let Lane {
-            kind, hash, head, ..
-        } = self.lanes.remove(lane);
+        let head = self.lanes[lane].head;
         if head != NONE {
             self.close_head(head);
         }
+        let Lane { kind, hash, .. } = self.lanes.remove(lane);
+        queue.lanes -= 1;
         match kind {
             Kind::Key => queue.table.remove(hash, lane),
             Kind::Shared => queue.shared = NONE,
@@ -343,32 +378,23 @@ impl Store {
         if known != NONE {
             return known;
         }
-        let head = self.heads.insert(Head {
-            lane,
-            call: 0,
-            stage: Stage::Waiting,
-            count: 0,
-            sent: now,
-            since: now,
-            first_failed: None,
-            sure_at: now,
-            not_before: now,
-            timer: 0,
-            attempts: 0,
-            refusals: 0,
-            suspect: false,
-            alone: false,
-            exhausted: false,
-            blocked: false,
-            send_back: None,
-            error: None,
-            orphan: None,
-            age: Links::default(),
-            block: Links::default(),
-        });
+        let head = self.heads.insert(Head::new(lane, now));
         self.lanes[lane].head = head;
         self.by_age.push_back(&mut self.heads, head);
         head
+    }
+
+    /// The head is finished, and the next message of the same call takes its place.
+    pub fn renew_head(&mut self, head: u32, now: Time) {
+        self.unblock(head);
+        self.by_age.remove(&mut self.heads, head);
+        let of = &mut self.heads[head];
+        *of = Head {
+            call: of.call,
+            sent: of.sent,
+            ..Head::new(of.lane, now)
+        };
+        self.by_age.push_back(&mut self.heads, head);
     }
 
     /// Forgets a head.
