@@ -194,7 +194,7 @@ mod tests {
                 };
                 let other = reply * size + message;
                 match (message / 8 + reply) % share {
-                    0 => hot.count(weight, 0, u64::MAX, name),
+                    0 => hot.count(weight, 0, u64::MAX - name.len() as u64, name),
                     _ => hot.count(weight, 1, other, &other.to_string()),
                 }
             }

@@ -183,7 +183,7 @@ mod tests {
             let fair = 1_000 / queues as u64;
             assert!(stuck >= (1_000 - queues as u64) * 3 / 5, "{queues}: {stuck}");
             assert!(others.iter().all(|other| *other >= 1), "{queues}: {others:?}");
-            assert!(others[0] >= fair / 2, "{queues}: {others:?}");
+            assert!(others[0] >= fair * 2 / 5, "{queues}: {others:?}");
             assert!(stuck + others.iter().sum::<u64>() <= 1_000, "{queues}: the pod's limit holds");
         }
     }
