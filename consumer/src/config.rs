@@ -303,7 +303,7 @@ spec:
             ),
             (
                 "http: {port: 8080, path: /events}",
-                "{http: {port: 8080}, batch: {maxMessages: 2}}\n  ordering: {mode: None}",
+                "http: {port: 8080}, batch: {maxMessages: 2}}\n  ordering: {mode: None",
                 "handler.batch.maxMessages above 1 needs",
             ),
             (
