@@ -5,7 +5,13 @@
 
 mod adapter;
 mod bad_input;
+mod dead_letters;
+mod filters;
+mod function;
+mod modes;
+mod offsets;
 mod process;
+mod suspension;
 mod world;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ use keylane_consumer::message::QueueId;
 use keylane_consumer::source::rocketmq::RocketmqSource;
 use keylane_consumer::source::{Commit, Source};
 use keylane_tests::judge::{Ended, Judge, Micros, Report, Reported, Verdict};
-use keylane_tests::rocketmq::{Broker, Message, Producer};
+use keylane_tests::rocketmq::{Broker, Message, Producer, Settings};
 use keylane_tests::wait;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -59,6 +59,12 @@ impl World {
             queues,
         )
         .await
+    }
+
+    /// On a broker of its own with lines of broker.conf added.
+    pub async fn with_settings(name: &str, queues: u32, settings: Settings<'_>) -> Self {
+        let broker = Broker::start_with(settings).await.unwrap();
+        Self::on(Mq::Own(Box::new(broker)), name, queues).await
     }
 
     async fn on(mq: Mq, name: &str, queues: u32) -> Self {
