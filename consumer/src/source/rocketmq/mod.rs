@@ -7,6 +7,7 @@
 
 mod answer;
 mod connection;
+mod pulled;
 mod record;
 mod subscription;
 
@@ -35,6 +36,7 @@ mod request {
     pub const GET_CONSUMER_LIST_BY_GROUP: i32 = 38;
     pub const LOCK_BATCH_MQ: i32 = 41;
     pub const UNLOCK_BATCH_MQ: i32 = 42;
+    pub const CHECK_CLIENT_CONFIG: i32 = 46;
     pub const GET_SUBSCRIPTION_GROUP_CONFIG: i32 = 352;
 }
 
@@ -54,6 +56,8 @@ pub struct RocketmqSource {
     /// Mode None: the retry topic is consumed too.
     retry_topic: Option<String>,
     broadcasting: bool,
+    /// Brokers that took the expression of the filter.
+    filter_taken: RwLock<BTreeSet<Arc<str>>>,
     route: RwLock<Route>,
 }
 
@@ -71,6 +75,7 @@ impl RocketmqSource {
             retry_topic: (spec.ordering.mode == Mode::None)
                 .then(|| format!("%RETRY%{}", spec.consumer_group)),
             broadcasting: spec.consumption == Consumption::Broadcasting,
+            filter_taken: RwLock::default(),
             route: RwLock::default(),
         })
     }
@@ -145,6 +150,39 @@ impl RocketmqSource {
             )
             .await?;
         answer.success()?.number("offset")
+    }
+
+    /// Has the broker check an expression before the first pull: one that it cannot read lets everything
+    /// pass there.
+    async fn check_filter(&self, broker: &Arc<str>) -> Result<(), SourceError> {
+        let poisoned = std::sync::PoisonError::into_inner;
+        if self.subscription.kind() == "TAG"
+            || self
+                .filter_taken
+                .read()
+                .unwrap_or_else(poisoned)
+                .contains(broker)
+        {
+            return Ok(());
+        }
+        let body = json!({
+            "clientId": self.client_id, "group": self.group,
+            "subscriptionData": self.subscription.data(&self.topic),
+        });
+        let request = RemotingCommand::create_remoting_command(request::CHECK_CLIENT_CONFIG)
+            .set_body(body.to_string().into_bytes());
+        let what = "a check of the filter";
+        let answer = self
+            .ask(broker, Purpose::Offsets, what, request, Duration::ZERO)
+            .await?;
+        if answer.code() != response::SUCCESS {
+            return Err(pulled::refused(answer));
+        }
+        self.filter_taken
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(broker.clone());
+        Ok(())
     }
 
     /// With no retry queues the broker answers success to what is sent back, and stores nothing.
@@ -406,6 +444,7 @@ impl Source for RocketmqSource {
         max_messages: u32,
         wait: Duration,
     ) -> Result<Pulled, SourceError> {
+        self.check_filter(&queue.broker).await?;
         let mut request = self.about(request::PULL_MESSAGE, queue);
         for (field, value) in [
             ("queueOffset", offset),
@@ -434,7 +473,7 @@ impl Source for RocketmqSource {
                 wait,
             )
             .await?;
-        pulled(answer, offset, subscription)
+        pulled::read(answer, offset, subscription)
     }
 
     async fn send_back(
@@ -467,64 +506,5 @@ impl Source for RocketmqSource {
         .await?
         .success()?;
         Ok(())
-    }
-}
-
-/// What a pull at `offset` brought. Only the statuses FOUND and NO_MATCHED_MESSAGE say that what was not
-/// delivered is finished; the broker tells the status in the remark where several share a code.
-/// Source: `PullMessageProcessor.composeResponseHeader` of Apache RocketMQ 5.3.3.
-fn pulled(
-    mut answer: Answer,
-    offset: u64,
-    subscription: &Subscription,
-) -> Result<Pulled, SourceError> {
-    match answer.code() {
-        response::SUCCESS => {
-            let body = answer.command.take_body().unwrap_or_default();
-            let next = answer.number("nextBeginOffset")?;
-            let mut messages =
-                record::messages(&body).map_err(|reason| answer.malformed(reason))?;
-            if let Some(stray) = messages
-                .iter()
-                .find(|message| !(offset..next).contains(&message.offset))
-            {
-                let reason = format!("offset {} is outside of {offset} to {next}", stray.offset);
-                return Err(answer.malformed(reason));
-            }
-            messages.retain(|message| subscription.wants(message));
-            Ok(Pulled::Found { messages, next })
-        }
-        response::PULL_NOT_FOUND => Ok(Pulled::NoNew),
-        response::PULL_RETRY_IMMEDIATELY => {
-            let next = answer.number("nextBeginOffset")?;
-            Ok(match answer.remark() {
-                _ if next <= offset => Pulled::NoNew,
-                "NO_MATCHED_MESSAGE" => Pulled::NoMatch { next },
-                "MESSAGE_WAS_REMOVING" => Pulled::Removed { next },
-                _ => Pulled::NoNew,
-            })
-        }
-        response::PULL_OFFSET_MOVED => Ok(Pulled::OutOfRange {
-            min: answer.number("minOffset")?,
-            max: answer.number("maxOffset")?,
-        }),
-        response::SUBSCRIPTION_PARSE_FAILED => Err(SourceError::Filter {
-            peer: answer.peer.clone(),
-            reason: format!("it cannot read spec.filter.sql ({})", answer.remark()),
-        }),
-        response::SYSTEM_ERROR
-            if answer
-                .remark()
-                .contains("does not support consumer to filter") =>
-        {
-            Err(SourceError::Filter {
-                peer: answer.peer.clone(),
-                reason:
-                    "it does not filter by SQL: set enablePropertyFilter=true in its configuration \
-                         and restart it, or use spec.filter.tags"
-                        .into(),
-            })
-        }
-        _ => Err(answer.refused()),
     }
 }
