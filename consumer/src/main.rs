@@ -81,7 +81,7 @@ async fn main() -> Result<()> {
         lanes = options.lanes,
         "starting"
     );
-    let handler = HttpHandler::new(&spec.handler.http, &spec.topic)?;
+    let handler = HttpHandler::new(spec)?;
     let source = RocketmqSource::connect(spec, &options.incarnation).await?;
     let measures = Measures::new()?;
     let executor = Executor::new(spec, options, source, handler, measures.clone());

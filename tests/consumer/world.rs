@@ -324,7 +324,7 @@ impl Running {
             &spec,
             options,
             source,
-            HttpHandler::new(&spec.handler.http, &spec.topic).unwrap(),
+            HttpHandler::new(&spec).unwrap(),
             Measures::new().unwrap(),
         );
         let (control, shutdown) = (executor.control(), CancellationToken::new());

@@ -47,7 +47,7 @@ impl LaneExecutor {
                 let lane = self.store.lanes.get(head.lane);
                 let unsure = matches!(head.stage, Stage::Running | Stage::Unsure);
                 match &head.orphan {
-                    Some(orphan) if orphan.queue == queue.id => running.extend(orphan.fingerprint),
+                    Some(orphan) if orphan.queue == queue.id => running.push(orphan.fingerprint),
                     None if unsure && lane.is_some_and(|lane| lane.queue == slot) => {
                         running.push(self.store.key(head.lane).fingerprint());
                     }

@@ -18,7 +18,8 @@ impl World {
             2 => self.crash(pod),
             3 => {
                 let frozen = self.plan.lease.mul_f64(self.rng.random_range(0.1..4.0));
-                self.pods[pod].frozen_until = self.now + frozen;
+                let until = &mut self.pods[pod].frozen_until;
+                *until = (self.now + frozen).max(*until);
             }
             4 => self.lose_and_regain(queue),
             5 => self.retarget(pod),

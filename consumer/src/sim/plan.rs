@@ -81,7 +81,7 @@ impl Plan {
             killers: rng.random(),
             network: rng.random_range(0.0..0.2),
             fault_every: Duration::from_millis(rng.random_range(50..1_500)),
-            faults_until: Duration::from_secs(rng.random_range(0..15)),
+            faults_until: Duration::from_secs(rng.random_range(0..8)),
             limits: Limits {
                 messages: rng.random_range(4..60),
                 bytes: rng.random_range(5_000..50_000),

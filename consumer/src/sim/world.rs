@@ -17,7 +17,7 @@ use std::time::Duration;
 /// How often a process writes down what is finished.
 const PERSIST: Duration = Duration::from_millis(200);
 const RENEW: Duration = Duration::from_secs(1);
-const ALLOCATE: Duration = Duration::from_millis(50);
+const ALLOCATE: Duration = Duration::from_millis(100);
 /// After the last fault everything is finished within this time; an exhausted message that blocks its key
 /// is tried again once a minute.
 const SETTLED: Duration = Duration::from_secs(600);
@@ -128,6 +128,8 @@ pub struct World {
     pub(super) owners: Vec<Owner>,
     /// Calls that ended with their handler.
     pub(super) killed: BTreeSet<CallName>,
+    /// It tells what happens.
+    traced: bool,
     assignments: u64,
     events: BinaryHeap<Reverse<Timed>>,
     numbers: u64,
@@ -169,6 +171,7 @@ impl World {
             broker,
             judge,
             killed: BTreeSet::new(),
+            traced: false,
             assignments: 0,
             events: BinaryHeap::new(),
             numbers: 0,
@@ -206,6 +209,14 @@ impl World {
         self.now >= self.plan.faults_until
     }
 
+    /// The same world, which prints what happens.
+    pub fn traced(self) -> Self {
+        Self {
+            traced: true,
+            ..self
+        }
+    }
+
     /// Runs until everything is finished.
     ///
     /// # Panics
@@ -222,6 +233,9 @@ impl World {
                 self.pods.iter().map(|pod| pod.executor.summary(at)).collect::<Vec<_>>()
             );
             self.now = at;
+            if self.traced {
+                println!("{at:?} {event:?}");
+            }
             self.happens(event);
         }
         for pod in &self.pods {
@@ -315,7 +329,12 @@ impl World {
             let wait = of.frozen_until - self.now;
             return self.after(wait, Event::Input(pod, life, input));
         }
-        if let Input::CallEnded { id, .. } = &input {
+        if let Input::CallEnded { id, result, .. } = &input {
+            // The dead do not answer.
+            let lost = matches!(result, CallResult::Lost { .. });
+            if !lost && self.killed.contains(&(pod, life, *id)) {
+                return;
+            }
             of.calls.remove(id);
         }
         of.executor.handle(self.now, input);
@@ -353,12 +372,11 @@ impl World {
     fn check_bounds(&self, pod: usize) {
         let executor = &self.pods[pod].executor;
         let (memory, busy) = (executor.in_memory(), u64::from(executor.busy()));
-        let queues = self.owners.iter().filter(|owner| matches!(owner, Owner::Pod { pod: of, .. } if *of == pod));
-        let queues = queues.count() as u64 + 1;
-        // Queues that come when the memory is full add the one message that each is always allowed.
-        let messages = self.plan.limits.messages + queues + busy;
-        assert!(memory.messages <= messages, "{memory:?} in memory");
-        assert!(memory.bytes <= self.plan.limits.bytes + (queues + busy) * 500, "{memory:?} in memory");
+        // Queues that come when the memory is full, because calls of former ones still hold it, add the one
+        // message that each is always allowed.
+        let more = self.owners.len() as u64 + busy * u64::from(self.plan.batch);
+        assert!(memory.messages <= self.plan.limits.messages + more, "{memory:?} in memory");
+        assert!(memory.bytes <= self.plan.limits.bytes + more * 500, "{memory:?} in memory");
         assert_eq!(busy as usize, self.pods[pod].calls.len());
     }
 
@@ -381,6 +399,10 @@ impl World {
         let offsets: Vec<u64> = messages.iter().map(|message| message.offset).collect();
         self.judge.started(self.now, queue, &offsets, self.now + ends);
         let (life, id, offset) = (of.life, call.id, offsets[0]);
+        if self.traced {
+            let (now, key) = (self.now, &call.key);
+            println!("{now:?} pod {pod} calls {id:?}: {key:?} {offsets:?}, to end as {result:?}");
+        }
         self.pods[pod].calls.insert(id, InFlight { queue, offset });
         let done = offsets[..acked as usize].to_vec();
         self.after(ends, Event::Truth((pod, life, id), queue, done));
@@ -499,7 +521,7 @@ fn reply_input(now: Time, assignment: Assignment, from: u64, reply: &Reply) -> I
     };
     match reply {
         Reply::Failed => failed(Duration::from_millis(100)),
-        Reply::NoNew => failed(Duration::from_millis(50)),
+        Reply::NoNew => failed(Duration::from_millis(250)),
         Reply::Messages(next, messages) => Input::Pulled {
             assignment,
             from,
