@@ -84,9 +84,10 @@ pub struct Share<'a> {
 
 impl Share<'_> {
     /// Most that the queue may hold now of what has this limit.
-    fn threshold(&self, limit: u64, used: u64) -> u64 {
+    fn threshold(&self, limit: u64, used: u64, held: u64) -> u64 {
         if self.queues <= 1 {
-            return limit;
+            // Calls of former queues may still hold some.
+            return limit.saturating_sub(used - held);
         }
         ALPHA * limit.saturating_sub(used)
     }
@@ -94,11 +95,12 @@ impl Share<'_> {
     fn messages(&self) -> u64 {
         // The one message that each queue is always allowed is kept back for it.
         let others = if self.queues > 1 { self.queues } else { 0 };
-        self.threshold(self.limits.messages.saturating_sub(others), self.used.messages)
+        let limit = self.limits.messages.saturating_sub(others);
+        self.threshold(limit, self.used.messages, self.held.messages)
     }
 
     fn bytes(&self) -> u64 {
-        self.threshold(self.limits.bytes, self.used.bytes)
+        self.threshold(self.limits.bytes, self.used.bytes, self.held.bytes)
     }
 
     /// Whether a message of this cost may be taken in.
