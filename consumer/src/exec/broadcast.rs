@@ -129,7 +129,7 @@ mod tests {
         let find = Action::FindStart {
             queue: queue.clone(),
         };
-        assert_eq!(broadcast.poll(NOW), [find.clone()]);
+        assert_eq!(broadcast.poll(NOW), std::slice::from_ref(&find));
         assert_eq!(broadcast.poll(NOW), []);
         broadcast.start_failed(NOW, &queue);
         assert_eq!(broadcast.next_deadline(), Some(NOW + START_RETRY));

@@ -15,7 +15,7 @@ use super::tasks::{self, Event, Events, Group};
 use super::{Measures, Options};
 use crate::contract::CANCEL_GRACE_SECONDS;
 use crate::contract::admin::LaneTarget;
-use crate::contract::spec::{ConsumerSpec, Consumption, Key};
+use crate::contract::spec::{ConsumerSpec, Consumption};
 use crate::handler::Handler;
 use crate::lane::{Assignment, Input, LaneExecutor, Time};
 use crate::message::QueueId;
@@ -53,8 +53,7 @@ pub struct Executor<S, H> {
     clock: Arc<Clock>,
     starts: Arc<Starts<S>>,
     spec: ConsumerSpec,
-    key: Arc<Key>,
-    placing: Placing,
+    placing: Arc<Placing>,
     options: Options,
     calls: Arc<Calls<H>>,
     measures: Arc<Measures>,
@@ -123,8 +122,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             source,
             handler,
             clock,
-            key: Arc::new(spec.ordering.key.clone()),
-            placing: Placing::new(&spec.ordering),
+            placing: Arc::new(Placing::new(&spec.ordering)),
             calls: Arc::new(calls),
             measures,
             target: LaneTarget {

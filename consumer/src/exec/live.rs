@@ -2,31 +2,33 @@
 
 use crate::contract::CANCEL_GRACE_SECONDS;
 use crate::contract::spec::{self, ConsumerSpec, LIVE_FIELDS, Mode, OnExhausted, Unkeyed};
-use crate::lane::{Backoff, Budget, Limits, OnFailure, Place, RetryPolicy, Settings, Suspension};
+use crate::lane::{
+    Backoff, Budget, Incoming, Limits, OnFailure, Place, RetryPolicy, Settings, Suspension,
+};
 use crate::message::Message;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Where a message belongs in this mode.
-#[derive(Clone, Copy, Debug)]
-pub struct Placing {
-    mode: Mode,
-    unkeyed: Unkeyed,
-}
+/// Finds the key of a message, and where it belongs in this mode.
+#[derive(Clone, Debug)]
+pub struct Placing(spec::Ordering);
 
 impl Placing {
-    pub fn new(spec: &spec::Ordering) -> Self {
-        Self {
-            mode: spec.mode,
-            unkeyed: spec.unkeyed,
-        }
+    pub fn new(ordering: &spec::Ordering) -> Self {
+        Self(ordering.clone())
     }
 
-    pub fn place(self, message: &Message) -> Place {
-        match (self.mode, self.unkeyed) {
+    pub fn incoming(&self, mut message: Message) -> Incoming {
+        message.key = message.find_key(&self.0.key);
+        let place = match (self.0.mode, self.0.unkeyed) {
             (Mode::Key, _) if message.key.is_some() => Place::Key,
             (Mode::Key, Unkeyed::OneLane) | (Mode::Queue, _) => Place::Shared,
             (Mode::Key, Unkeyed::Parallel) | (Mode::None, _) => Place::Own,
+        };
+        Incoming {
+            place,
+            message: Arc::new(message),
         }
     }
 }
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn the_mode_says_where_a_message_belongs() {
         let keyed = Message {
-            key: Some("k".into()),
+            properties: [("KEYS", "k")].into_iter().collect(),
             ..Message::default()
         };
         let bare = Message::default();
@@ -137,11 +139,11 @@ mod tests {
             ("{mode: None}", Place::Own, Place::Own),
         ] {
             let placing = Placing::new(&spec(&format!(", ordering: {ordering}")).ordering);
-            assert_eq!(
-                (placing.place(&keyed), placing.place(&bare)),
-                (with_key, without),
-                "{ordering}"
-            );
+            let incoming = placing.incoming(keyed.clone());
+            assert_eq!(incoming.place, with_key, "{ordering}");
+            assert_eq!(incoming.message.key.as_deref(), Some("k"));
+            let incoming = placing.incoming(bare.clone());
+            assert_eq!(incoming.place, without, "{ordering}");
         }
     }
 

@@ -4,10 +4,9 @@ use super::clock::Clock;
 use super::commits::{Answer, Due};
 use super::live::Placing;
 use super::start::Starts;
-use crate::contract::spec::Key;
 use crate::handler::Handler;
 use crate::lane::{Assignment, Incoming, Output, SendBack, SendBackId, Time};
-use crate::message::{Message, QueueId};
+use crate::message::QueueId;
 use crate::ownership::Start;
 use crate::source::{Commit, Pulled, Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,8 +205,7 @@ pub async fn find_start<S: Source>(
 
 pub async fn pull<S: Source>(
     source: Arc<S>,
-    key: Arc<Key>,
-    placing: Placing,
+    placing: Arc<Placing>,
     assignment: Assignment,
     queue: QueueId,
     from: u64,
@@ -219,16 +217,10 @@ pub async fn pull<S: Source>(
         .await
         .map(|pulled| match pulled {
             Pulled::Found { messages, next } => {
-                let with_key = |mut message: Message| {
-                    message.key = message.find_key(&key);
-                    Incoming {
-                        place: placing.place(&message),
-                        message: Arc::new(message),
-                    }
-                };
+                let messages = messages.into_iter();
                 Batch::Messages {
                     next,
-                    messages: messages.into_iter().map(with_key).collect(),
+                    messages: messages.map(|message| placing.incoming(message)).collect(),
                 }
             }
             Pulled::NoMatch { next } => Batch::Messages {

@@ -52,7 +52,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                     warn!(
                         "queue {queue} has messages without a key ({:?}), treated as spec.ordering.unkeyed says ({:?}); \
                          let producers set the key, or change spec.ordering.key",
-                        self.key.from, self.spec.ordering.unkeyed
+                        self.spec.ordering.key.from, self.spec.ordering.unkeyed
                     );
                 }
                 Input::Pulled {
@@ -232,12 +232,10 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 offset,
                 max_messages,
             } => {
-                let (source, key, events) =
-                    (self.source.clone(), self.key.clone(), self.events.clone());
+                let (source, events) = (self.source.clone(), self.events.clone());
                 let pull = tasks::pull(
                     source,
-                    key,
-                    self.placing,
+                    self.placing.clone(),
                     assignment,
                     queue,
                     offset,
