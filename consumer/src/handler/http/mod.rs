@@ -15,11 +15,17 @@
 //! message's tags. A `traceparent` property is passed on as the header of that name.
 //! Source: CloudEvents 1.0 HTTP protocol binding, section 3.1.
 
+mod pool;
+
 use super::{Delivery, Handler};
 use crate::contract::spec::Http;
 use crate::lane::CallResult;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Uri};
+use http_body_util::Full;
 use jiff::Timestamp;
+use pool::{ExchangeError, Pool};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -31,8 +37,9 @@ const KEPT_REASON: usize = 256;
 
 /// An HTTP handler in the same pod.
 pub struct HttpHandler {
-    client: reqwest::Client,
-    url: reqwest::Url,
+    pool: Pool,
+    uri: Uri,
+    host: HeaderValue,
     address: String,
     topic: String,
 }
@@ -40,43 +47,35 @@ pub struct HttpHandler {
 /// Why a handler cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpHandlerError {
-    /// The path does not make a URL.
-    #[error("handler.http.path {path:?} does not make a URL: {reason}")]
+    /// The path cannot be asked for.
+    #[error(
+        "handler.http.path {path:?} is not a path of HTTP: {reason}; percent-encode what is not allowed"
+    )]
     Path {
         /// The path.
         path: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// The HTTP client cannot be built.
-    #[error("the HTTP client cannot be set up: {0}")]
-    Client(#[from] reqwest::Error),
 }
 
 impl HttpHandler {
     /// The handler at this port and path of 127.0.0.1.
     pub fn new(http: &Http, topic: &str) -> Result<Self, HttpHandlerError> {
         let address = format!("127.0.0.1:{}", http.port);
-        let url = format!("http://{address}{}", http.path);
         let invalid = |reason: String| HttpHandlerError::Path {
             path: http.path.clone(),
             reason,
         };
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(usize::MAX)
-            .tcp_nodelay(true)
-            .build()?;
-        let url = url
+        let uri = http
+            .path
             .parse()
-            .map_err(|error: <reqwest::Url as std::str::FromStr>::Err| {
-                invalid(error.to_string())
-            })?;
+            .map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?;
+        let host = HeaderValue::from_str(&address).map_err(|error| invalid(error.to_string()))?;
         Ok(Self {
-            client,
-            url,
+            pool: Pool::new(address.clone()),
+            uri,
+            host,
             address,
             topic: topic.to_owned(),
         })
@@ -85,6 +84,7 @@ impl HttpHandler {
     fn headers(&self, delivery: &Delivery) -> HeaderMap {
         let message = &delivery.message;
         let mut headers = HeaderMap::with_capacity(16);
+        headers.insert(HOST, self.host.clone());
         let mut put = |name: &'static str, value: &str| {
             if let Ok(value) = HeaderValue::from_str(&encode(value)) {
                 headers.insert(HeaderName::from_static(name), value);
@@ -127,41 +127,28 @@ impl HttpHandler {
         headers
     }
 
-    async fn post(&self, headers: HeaderMap, delivery: &Delivery) -> CallResult {
-        let request = self
-            .client
-            .post(self.url.clone())
-            .headers(headers)
-            .body(delivery.message.body.clone());
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) if error.is_connect() || error.is_builder() => {
-                let error = format!(
-                    "handler at {} cannot be reached: {}",
-                    self.address,
-                    causes(&error)
-                );
+    async fn post(&self, request: Request<Full<Bytes>>, may_send: impl Fn() -> bool) -> CallResult {
+        let answer = match self.pool.exchange(request, may_send).await {
+            Ok(answer) => answer,
+            Err(ExchangeError::Withheld) => return CallResult::NotSent,
+            Err(ExchangeError::NotSent(reason)) => {
+                let error = format!("handler at {} cannot be reached: {reason}", self.address);
                 return CallResult::NotTaken {
                     error,
                     retry_after: None,
                 };
             }
-            Err(error) => {
-                let error = format!(
-                    "handler at {} did not answer: {}",
-                    self.address,
-                    causes(&error)
-                );
+            Err(ExchangeError::Lost(reason)) => {
+                let error = format!("handler at {} did not answer: {reason}", self.address);
                 return CallResult::Lost { error };
             }
         };
-        let status = response.status();
-        let retry_after = retry_after(response.headers());
-        // Also reads a good answer to its end, so that the connection can be used again.
-        let body = response.bytes().await.unwrap_or_default();
+        let status = answer.head.status;
         if status.is_success() {
             return CallResult::Done;
         }
+        let retry_after = retry_after(&answer.head.headers);
+        let body = &answer.body;
         let reason = String::from_utf8_lossy(&body[..body.len().min(KEPT_REASON)]);
         let error = format!("handler answered {status}: {}", reason.trim());
         match status.as_u16() {
@@ -174,11 +161,11 @@ impl HttpHandler {
 
 impl Handler for HttpHandler {
     async fn call(&self, delivery: Delivery, may_send: impl Fn() -> bool + Send) -> CallResult {
-        let headers = self.headers(&delivery);
-        if !may_send() {
-            return CallResult::NotSent;
-        }
-        tokio::time::timeout(delivery.timeout, self.post(headers, &delivery))
+        let mut request = Request::new(Full::new(delivery.message.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers(&delivery);
+        tokio::time::timeout(delivery.timeout, self.post(request, may_send))
             .await
             .unwrap_or(CallResult::TimedOut)
     }
