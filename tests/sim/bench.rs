@@ -2,9 +2,7 @@
 
 use anyhow::{Result, ensure};
 use keylane_consumer::message::QueueId;
-use keylane_operator::scale::{
-    History, KeyLoad, Model, PodSample, Policy, QueueSample, Snapshot,
-};
+use keylane_operator::scale::{History, KeyLoad, Model, PodSample, Policy, QueueSample, Snapshot};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -30,7 +28,14 @@ fn snapshot(round: u32, replicas: u32) -> Snapshot {
         ready: pods,
         queues: (0..QUEUES)
             .map(|queue| QueueSample {
-                id: QueueId::new(if queue % 2 == 0 { "broker-a" } else { "broker-b" }, queue / 2),
+                id: QueueId::new(
+                    if queue % 2 == 0 {
+                        "broker-a"
+                    } else {
+                        "broker-b"
+                    },
+                    queue / 2,
+                ),
                 max_offset: Some(offset(queue)),
                 unfinished: Some(u64::from(queue % 50)),
                 owner: Some((queue % pods.max(1)) as usize),
@@ -71,7 +76,9 @@ pub fn decide(as_json: bool) -> Result<()> {
     let (mut replicas, mut changes) = (PODS, 0);
     for round in 1..=CALLS {
         let mut snapshot = snapshot(round, replicas);
-        snapshot.queues.sort_by(|left, right| left.id.cmp(&right.id));
+        snapshot
+            .queues
+            .sort_by(|left, right| left.id.cmp(&right.id));
         let started = Instant::now();
         let (decision, next) = keylane_operator::scale::decide(&snapshot, &policy, &history);
         times.push(started.elapsed());
@@ -96,7 +103,9 @@ pub fn decide(as_json: bool) -> Result<()> {
         );
         println!(
             "  median {} us, 99 % {} us, worst {} us; the history is {status} bytes of JSON",
-            micros(at(0.5)), micros(at(0.99)), micros(at(1.0))
+            micros(at(0.5)),
+            micros(at(0.99)),
+            micros(at(1.0))
         );
     }
     ensure!(at(0.5) <= LIMIT, "a decision takes more than {LIMIT:?}");

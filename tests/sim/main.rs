@@ -59,8 +59,15 @@ const CONTROLLERS: [&str; 5] = ["keylane", "keda", "flink", "numaflow", "hpa"];
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    if let Some(name) = cli.controllers.iter().find(|name| !CONTROLLERS.contains(&name.as_str())) {
-        bail!("{name:?} is no controller; there are {}", CONTROLLERS.join(", "));
+    if let Some(name) = cli
+        .controllers
+        .iter()
+        .find(|name| !CONTROLLERS.contains(&name.as_str()))
+    {
+        bail!(
+            "{name:?} is no controller; there are {}",
+            CONTROLLERS.join(", ")
+        );
     }
     if cli.bench_decide {
         return bench::decide(cli.json);
@@ -69,7 +76,11 @@ fn main() -> Result<()> {
         let gates = gates::all(&progress)?;
         let failed = gates.iter().filter(|gate| !gate.pass).count();
         for gate in &gates {
-            out(&if cli.json { gate.json().to_string() } else { gate.to_string() })?;
+            out(&if cli.json {
+                gate.json().to_string()
+            } else {
+                gate.to_string()
+            })?;
         }
         next("cargo scale-sim -- --controllers keylane,keda,flink,numaflow,hpa --handoff 20");
         ensure!(failed == 0, "{failed} of {} gates do not hold", gates.len());
@@ -152,7 +163,10 @@ fn explain(traces: &[Trace], conditions: Conditions) -> Result<()> {
         let mut last = String::new();
         let mut result = Ok(());
         suite::ours(trace, conditions, &mut |second, decision| {
-            let what = format!("{} {} {:?}", decision.lanes, decision.replicas, decision.reason);
+            let what = format!(
+                "{} {} {:?}",
+                decision.lanes, decision.replicas, decision.reason
+            );
             if what != last && result.is_ok() {
                 result = out(&format!("{second:6} s  {}", decision.message));
             }
@@ -165,7 +179,9 @@ fn explain(traces: &[Trace], conditions: Conditions) -> Result<()> {
 
 /// Ours trace by trace, then each controller's best settings over all.
 fn table(traces: &[Trace], rows: &[Row]) -> Result<()> {
-    out("seconds of violation, pods as a multiple of the least, changes of replicas, reversals, changes of lanes, worst age, inflated seconds")?;
+    out(
+        "seconds of violation, pods as a multiple of the least, changes of replicas, reversals, changes of lanes, worst age, inflated seconds",
+    )?;
     if let Some(own) = rows.iter().find(|row| row.controller == "keylane") {
         for (trace, score) in traces.iter().zip(&own.scores) {
             out(&format!(
@@ -182,7 +198,10 @@ fn table(traces: &[Trace], rows: &[Row]) -> Result<()> {
         }
     }
     for controller in CONTROLLERS {
-        let mut own: Vec<_> = rows.iter().filter(|row| row.controller == controller).collect();
+        let mut own: Vec<_> = rows
+            .iter()
+            .filter(|row| row.controller == controller)
+            .collect();
         own.sort_by(|left, right| left.violations().total_cmp(&right.violations()));
         for row in own.iter().take(3) {
             out(&format!(

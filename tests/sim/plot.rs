@@ -21,14 +21,28 @@ struct Line {
 }
 
 /// Writes a plot of the trace with each controller at its best setting among the rows.
-pub fn write(directory: &Path, trace: &Trace, conditions: Conditions, rows: &[Row]) -> std::io::Result<()> {
+pub fn write(
+    directory: &Path,
+    trace: &Trace,
+    conditions: Conditions,
+    rows: &[Row],
+) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let file: String = trace
         .name
         .chars()
-        .map(|letter| if letter.is_alphanumeric() { letter } else { '-' })
+        .map(|letter| {
+            if letter.is_alphanumeric() {
+                letter
+            } else {
+                '-'
+            }
+        })
         .collect();
-    std::fs::write(directory.join(format!("{file}.svg")), svg(trace, conditions, rows))
+    std::fs::write(
+        directory.join(format!("{file}.svg")),
+        svg(trace, conditions, rows),
+    )
 }
 
 fn svg(trace: &Trace, conditions: Conditions, rows: &[Row]) -> String {
@@ -54,8 +68,16 @@ fn svg(trace: &Trace, conditions: Conditions, rows: &[Row]) -> String {
     let panels = [
         ("messages a second: arriving, finished", traffic, None),
         ("pods", series(|moment| f64::from(moment.pods)), None),
-        ("lanes a pod", series(|moment| f64::from(moment.lanes)), None),
-        ("age of the oldest message, seconds", series(|moment| moment.age), Some(OBJECTIVE)),
+        (
+            "lanes a pod",
+            series(|moment| f64::from(moment.lanes)),
+            None,
+        ),
+        (
+            "age of the oldest message, seconds",
+            series(|moment| moment.age),
+            Some(OBJECTIVE),
+        ),
     ];
     let height = (PANEL + GAP) * panels.len() as f64 + GAP;
     let mut svg = format!(
@@ -64,7 +86,14 @@ fn svg(trace: &Trace, conditions: Conditions, rows: &[Row]) -> String {
         escape(&trace.name)
     );
     for (index, (title, lines, mark)) in panels.iter().enumerate() {
-        panel(&mut svg, GAP + (PANEL + GAP) * index as f64, title, lines, *mark, trace.seconds);
+        panel(
+            &mut svg,
+            GAP + (PANEL + GAP) * index as f64,
+            title,
+            lines,
+            *mark,
+            trace.seconds,
+        );
     }
     svg.push_str("</svg>\n");
     svg
@@ -75,11 +104,15 @@ fn best(trace: &Trace, conditions: Conditions, rows: &[Row]) -> Vec<(String, Run
     let mut runs = Vec::new();
     for controller in crate::CONTROLLERS {
         let own = rows.iter().filter(|row| row.controller == controller);
-        let Some(row) = own.min_by(|left, right| left.violations().total_cmp(&right.violations())) else {
+        let Some(row) = own.min_by(|left, right| left.violations().total_cmp(&right.violations()))
+        else {
             continue;
         };
         if controller == "keylane" {
-            runs.push((controller.to_owned(), suite::ours(trace, conditions, &mut |_, _| {})));
+            runs.push((
+                controller.to_owned(),
+                suite::ours(trace, conditions, &mut |_, _| {}),
+            ));
             continue;
         }
         let settings = settings(&|name| name == controller);
@@ -97,17 +130,28 @@ fn panel(svg: &mut String, top: f64, title: &str, lines: &[Line], mark: Option<f
     let y = |value: f64| top + PANEL - value / most * (PANEL - 24.0);
     let x = |second: f64| LEFT + second / f64::from(seconds) * WIDTH;
     // Writing to a String cannot fail.
-    let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"{}\">{title}</text>", top + 10.0);
+    let _ = writeln!(
+        svg,
+        "<text x=\"{LEFT}\" y=\"{}\">{title}</text>",
+        top + 10.0
+    );
     let _ = writeln!(
         svg,
         "<path d=\"M{LEFT} {} V{} H{}\" stroke=\"#999\" fill=\"none\"/><text x=\"{}\" y=\"{}\" text-anchor=\"end\">{most:.0}</text><text x=\"{}\" y=\"{}\" text-anchor=\"end\">{seconds} s</text>",
-        y(most), top + PANEL, LEFT + WIDTH, LEFT - 5.0, y(most) + 4.0, LEFT + WIDTH, top + PANEL + 14.0
+        y(most),
+        top + PANEL,
+        LEFT + WIDTH,
+        LEFT - 5.0,
+        y(most) + 4.0,
+        LEFT + WIDTH,
+        top + PANEL + 14.0
     );
     if let Some(mark) = mark {
         let _ = writeln!(
             svg,
             "<path d=\"M{LEFT} {} H{}\" stroke=\"#999\" stroke-dasharray=\"4 4\"/>",
-            y(mark), LEFT + WIDTH
+            y(mark),
+            LEFT + WIDTH
         );
     }
     let step = (seconds as usize / 900).max(1);
@@ -119,12 +163,18 @@ fn panel(svg: &mut String, top: f64, title: &str, lines: &[Line], mark: Option<f
         let _ = writeln!(
             svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.3\"/><text x=\"{}\" y=\"{}\" fill=\"{}\">{}</text>",
-            points.join(" "), line.colour, LEFT + 260.0 + 130.0 * (index as f64), top + 10.0, line.colour,
+            points.join(" "),
+            line.colour,
+            LEFT + 260.0 + 130.0 * (index as f64),
+            top + 10.0,
+            line.colour,
             escape(line.name.split(' ').next().unwrap_or_default())
         );
     }
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

@@ -39,7 +39,8 @@ impl Row {
 
     /// Pod-seconds over all traces, as a multiple of the least.
     pub fn pods(&self) -> f64 {
-        self.sum(|score| score.pod_seconds as f64) / self.sum(|score| score.least_pod_seconds as f64)
+        self.sum(|score| score.pod_seconds as f64)
+            / self.sum(|score| score.least_pod_seconds as f64)
     }
 }
 
@@ -65,15 +66,24 @@ pub fn ours(
     });
     let lanes = setup.policy.min_lanes;
     // A cluster that ran before has the lanes it needs; ours begins with the fewest.
-    let start = Sizes { lanes, ..settled(trace, &world, 16) };
+    let start = Sizes {
+        lanes,
+        ..settled(trace, &world, 16)
+    };
     let mut controller = Autopilot::new(trace, setup);
-    run(trace, world, start, &mut controller, &mut |plant, decision| {
-        if let Some(decision) = decision
-            && plant.now().is_multiple_of(5)
-        {
-            watch(plant.now(), decision);
-        }
-    })
+    run(
+        trace,
+        world,
+        start,
+        &mut controller,
+        &mut |plant, decision| {
+            if let Some(decision) = decision
+                && plant.now().is_multiple_of(5)
+            {
+                watch(plant.now(), decision);
+            }
+        },
+    )
 }
 
 /// A peer's setting on a trace.
@@ -91,7 +101,10 @@ pub fn pinned(trace: &Trace, world: World) -> Run {
             Some(self.0)
         }
     }
-    let sizes = Sizes { lanes: 16, replicas: trace.queues };
+    let sizes = Sizes {
+        lanes: 16,
+        replicas: trace.queues,
+    };
     run(trace, world, sizes, &mut Pinned(sizes), &mut |_, _| {})
 }
 
@@ -113,7 +126,9 @@ pub fn rows(
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(result) = results.get(index) else { break };
+                    let Some(result) = results.get(index) else {
+                        break;
+                    };
                     let scores = traces.iter().map(|trace| match index.checked_sub(own) {
                         Some(index) => peer(&peers[index], trace, conditions.world).score,
                         None => ours(trace, conditions, &mut |_, _| {}).score,
@@ -127,7 +142,9 @@ pub fn rows(
             });
         }
     });
-    let mut scores = results.into_iter().map(|result| result.into_inner().unwrap_or_default());
+    let mut scores = results
+        .into_iter()
+        .map(|result| result.into_inner().unwrap_or_default());
     let mut rows = Vec::with_capacity(count);
     if own == 1 {
         rows.push(Row {

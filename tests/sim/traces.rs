@@ -31,7 +31,13 @@ fn ramp(from: u32, to: u32, low: f64, high: f64) -> impl Fn(u32) -> f64 {
 }
 
 fn between(from: u32, to: u32, inside: f64, outside: f64) -> impl Fn(u32) -> f64 {
-    move |second| if (from..to).contains(&second) { inside } else { outside }
+    move |second| {
+        if (from..to).contains(&second) {
+            inside
+        } else {
+            outside
+        }
+    }
 }
 
 /// Traces 1 to 13.
@@ -54,10 +60,17 @@ pub fn suite() -> Vec<Trace> {
         flash(),
         Trace {
             name: "3s flash sale, scheduled".to_owned(),
-            schedule: Some(Scheduled { from: 600, to: 780, rate: 6000.0 }),
+            schedule: Some(Scheduled {
+                from: 600,
+                to: 780,
+                rate: 6000.0,
+            }),
             ..flash()
         },
-        Trace { rate: day, ..trace("4 day", 7200, |_| 0.0) },
+        Trace {
+            rate: day,
+            ..trace("4 day", 7200, |_| 0.0)
+        },
         Trace {
             hot_key_rate: list(1800, &between(300, 1500, 60.0, 0.0)),
             ..trace("5 hot key", 1800, |_| 600.0)
@@ -71,19 +84,31 @@ pub fn suite() -> Vec<Trace> {
             ..trace("6b slow work", 2400, |_| 1200.0)
         },
         Trace {
-            poison: Some(Poison { from: 600, to: 1800, queue: 5 }),
+            poison: Some(Poison {
+                from: 600,
+                to: 1800,
+                queue: 5,
+            }),
             ..trace("7 poison key", 2400, |_| 800.0)
         },
         Trace {
-            metrics_outage: Some(Span { from: 600, to: 1000 }),
+            metrics_outage: Some(Span {
+                from: 600,
+                to: 1000,
+            }),
             ..trace("8 metrics outage", 1800, ramp(600, 900, 600.0, 1800.0))
         },
         Trace {
             broker_outage: Some(Span { from: 600, to: 660 }),
             ..trace("9 broker restart", 1800, |_| 1200.0)
         },
-        Trace { backlog: 200_000.0, ..trace("10 cold start", 1200, |_| 500.0) },
-        trace("11 on/off", 2400, |second| if second / 60 % 2 == 0 { 400.0 } else { 2400.0 }),
+        Trace {
+            backlog: 200_000.0,
+            ..trace("10 cold start", 1200, |_| 500.0)
+        },
+        trace("11 on/off", 2400, |second| {
+            if second / 60 % 2 == 0 { 400.0 } else { 2400.0 }
+        }),
         Trace {
             queue_weights: weights,
             ..trace("12 two heavy queues", 1800, ramp(300, 900, 300.0, 1000.0))
@@ -102,7 +127,11 @@ pub fn random(seed: u64) -> Trace {
         let length = random.between(180.0, 600.0) as usize;
         let next = random.between(200.0, 3000.0);
         // A third are steps, the rest ramps that take part of their time.
-        let climb = if random.unit() < 0.33 { 1.0 } else { random.between(60.0, 400.0) };
+        let climb = if random.unit() < 0.33 {
+            1.0
+        } else {
+            random.between(60.0, 400.0)
+        };
         for second in 0..length {
             let part = (second as f64 / climb).min(1.0);
             let usual = level + (next - level) * part;
@@ -143,10 +172,18 @@ pub fn held_out() -> Vec<Trace> {
         }),
         trace("h2 step down", 2400, step(600, 2500.0, 600.0)),
         trace("h3 steep ramp", 1800, ramp(300, 600, 300.0, 2700.0)),
-        Trace { rate: waves, ..trace("h4 waves", 3600, |_| 0.0) },
+        Trace {
+            rate: waves,
+            ..trace("h4 waves", 3600, |_| 0.0)
+        },
         trace("h5 constant", 3600, |_| 1900.0),
-        trace("h6 bursts", 2400, |second| if second % 400 < 40 { 2600.0 } else { 700.0 }),
-        Trace { backlog: 90_000.0, ..trace("h7 backlog", 1200, |_| 900.0) },
+        trace("h6 bursts", 2400, |second| {
+            if second % 400 < 40 { 2600.0 } else { 700.0 }
+        }),
+        Trace {
+            backlog: 90_000.0,
+            ..trace("h7 backlog", 1200, |_| 900.0)
+        },
     ];
     traces.extend(HELD_OUT.map(random));
     traces

@@ -168,10 +168,15 @@ pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Li
         figures.push(format!("{expected:.0} expected"));
     }
     figures.push(known(inputs.completion_rate, "messages/s finish"));
-    figures.push(known(inputs.unfinished.map(|count| count as f64), "unfinished"));
+    figures.push(known(
+        inputs.unfinished.map(|count| count as f64),
+        "unfinished",
+    ));
     if let Some(seconds) = inputs.call_seconds {
         let usual = inputs.service_seconds.filter(|usual| seconds > 1.2 * usual);
-        let usual = usual.map_or_else(String::new, |usual| format!(" (usually {:.1})", usual * 1e3));
+        let usual = usual.map_or_else(String::new, |usual| {
+            format!(" (usually {:.1})", usual * 1e3)
+        });
         figures.push(format!("{:.1} ms a call{usual}", seconds * 1e3));
     }
     if let Some(capacity) = inputs.pod_capacity {

@@ -49,8 +49,10 @@ pub struct History {
 pub(super) struct PodMemory {
     pub busy_seconds: f64,
     pub completed: u64,
-    /// When it was first seen.
-    pub since: f64,
+    /// Lanes it had.
+    pub lanes: u32,
+    /// Looks in a row at which lanes were idle.
+    pub idle: u32,
 }
 
 /// A step up in replicas that is being carried out or judged.
@@ -91,13 +93,14 @@ impl Calm {
         self.changed_at = Some(tidy(now));
     }
 
-    /// How long fewer must have been enough: the usual hold, longer with each reversal of the last half
-    /// hour, half an hour at most.
+    /// How long fewer must have been enough: the usual hold; after a step up longer with each reversal of
+    /// the last half hour, half an hour at most.
     pub fn hold(&self, usual: f64, now: f64) -> f64 {
-        let reversals = self.reversals.iter().filter(|at| now - *at <= LONG).count();
-        let factor = match reversals {
+        let reversals = self.reversals.iter().filter(|at| now - *at <= LONG);
+        let factor = match reversals.count() {
+            _ if self.direction < 0 => 1.0,
             0 => 1.0,
-            1 => 2.0,
+            1 => 4.0,
             _ => 10.0,
         };
         (usual * factor).min(LONG)

@@ -34,7 +34,11 @@ pub(super) fn lanes(
     }
     let full = seen.pods.iter().any(|pod| pod.full);
     let Some(service) = history.model.service() else {
-        let lanes = if full { current.saturating_mul(2) } else { current };
+        let lanes = if full {
+            current.saturating_mul(2)
+        } else {
+            current
+        };
         return (clamp(lanes), Reason::Learning);
     };
     match order {

@@ -37,11 +37,22 @@ pub(super) struct Link {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum State {
-    Free { slow: u32 },
+    Free {
+        slow: u32,
+    },
     /// Lanes are halved; what was before.
-    Probing { call: f64, rate: f64, looks: u32 },
+    Probing {
+        call: f64,
+        rate: f64,
+        looks: u32,
+    },
     /// At most so many messages get through.
-    Bound { most: f64, next_try: f64, trying: u32, idle: u32 },
+    Bound {
+        most: f64,
+        next_try: f64,
+        trying: u32,
+        idle: u32,
+    },
 }
 
 impl Default for State {
@@ -125,7 +136,11 @@ impl Link {
                     };
                 }
             }
-            State::Probing { call: before, rate: most, looks } => {
+            State::Probing {
+                call: before,
+                rate: most,
+                looks,
+            } => {
                 *looks += 1;
                 // Lanes were set since the last look at the earliest; calls that began before end first.
                 if call < 0.8 * *before || *looks >= 2 {
@@ -138,7 +153,12 @@ impl Link {
                     }
                 }
             }
-            State::Bound { most, next_try, trying, idle } => {
+            State::Bound {
+                most,
+                next_try,
+                trying,
+                idle,
+            } => {
                 if *trying > 0 {
                     *trying -= 1;
                     if rate > MORE * *most {

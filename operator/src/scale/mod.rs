@@ -16,6 +16,7 @@ mod model;
 mod observe;
 mod placement;
 mod replicas;
+pub mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -75,7 +76,8 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
             .map(|since| now - since)
             .filter(|age| *age >= replicas::STALE),
     };
-    let reason = reason(policy, wanted.reason, lanes_reason, &limits, &seen);
+    let key_bound = demand.key_bound || (demand.hot.is_some() && seen.backlog() > 0.0);
+    let reason = reason(policy, wanted.reason, lanes_reason, key_bound);
     let inputs = inputs(policy, &next, &seen, wanted.expected);
     let decided = Decision {
         lanes: if lanes_owned { lanes } else { before },
@@ -114,7 +116,10 @@ fn repeated(snapshot: &Snapshot, policy: &Policy, history: &History) -> Decision
         );
     }
     let inputs = inputs(policy, history, &Seen::default(), None);
-    let (reason, limits) = (history.last_reason.unwrap_or(Reason::Steady), Limits::default());
+    let (reason, limits) = (
+        history.last_reason.unwrap_or(Reason::Steady),
+        Limits::default(),
+    );
     let sizes = Sizes {
         lanes: (lanes, lanes),
         replicas: (replicas, replicas),
@@ -131,19 +136,13 @@ fn repeated(snapshot: &Snapshot, policy: &Policy, history: &History) -> Decision
 }
 
 /// The reason that says most: of replicas before lanes, of what limits before what fits.
-fn reason(
-    policy: &Policy,
-    replicas: Option<Reason>,
-    lanes: Reason,
-    limits: &Limits,
-    seen: &Seen,
-) -> Reason {
+fn reason(policy: &Policy, replicas: Option<Reason>, lanes: Reason, key_bound: bool) -> Reason {
     if policy.mode == Mode::Hold {
         return Reason::Held;
     }
     match (replicas, lanes) {
         (Some(reason), _) if policy.mode != Mode::LanesOnly => reason,
-        (_, Reason::Steady) if limits.hot_key.is_some() && seen.backlog() > 0.0 => Reason::KeyBound,
+        (_, Reason::Steady) if key_bound => Reason::KeyBound,
         (_, lanes) => lanes,
     }
 }

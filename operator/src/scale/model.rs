@@ -10,6 +10,9 @@ const LEARNED_AFTER: f64 = 500.0;
 /// With slow handlers: after this time of watching and a few completions.
 const LEARNED_AFTER_SECONDS: f64 = 60.0;
 const FEW: f64 = 20.0;
+/// Part of what lanes could do on paper that is believed before a pod was seen to do no more: calls need
+/// processors too.
+const UNSEEN: f64 = 0.5;
 /// Starts that are remembered; the slowest of them counts.
 const STARTS: usize = 3;
 /// Believed until a start was seen.
@@ -91,11 +94,11 @@ impl Model {
         self.shown
     }
 
-    /// Messages a second a pod can do, as far as known; lanes over service time until it was seen to
-    /// do no more.
+    /// Messages a second a pod can do, as far as known: what it was seen to do at most, or half of what its
+    /// lanes could do on paper, and at least what it was seen to do with ease.
     pub fn capacity(&self, policy: &Policy) -> Option<f64> {
         let paper = f64::from(policy.max_lanes) / self.service()?;
-        let known = self.capacity.map_or(paper, |known| known.max(self.shown));
+        let known = self.capacity.unwrap_or(UNSEEN * paper).max(self.shown);
         Some(known.min(paper).max(1e-6))
     }
 

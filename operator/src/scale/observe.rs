@@ -2,14 +2,17 @@
 //! missing keeps its last value with what has arrived since; an offset that steps back is a queue that was
 //! made anew, and its sample says nothing.
 
-use super::history::{History, PodMemory};
 use super::Snapshot;
+use super::history::{History, PodMemory};
 use std::collections::BTreeMap;
 
 /// Weight of the newest sample of rates that are shown and compared.
 const SMOOTHING: f64 = 0.5;
 /// Lanes count as all busy from this part on.
 const FULL: f64 = 0.9;
+/// Lanes count as idle below this part, after so many looks.
+const IDLE: f64 = 0.6;
+const IDLE_LOOKS: u32 = 2;
 /// A call that takes so much longer than usual waits for something.
 pub(super) const SLOW: f64 = 1.25;
 /// What arrives so soon after an outage are messages that were held back.
@@ -53,6 +56,8 @@ pub(super) struct PodSeen {
     pub full: bool,
     /// Its CPU is used up.
     pub hot: bool,
+    /// Many lanes have been idle for a while: what is behind in its queues, more lanes cannot help.
+    pub idle: bool,
 }
 
 impl Seen {
@@ -85,7 +90,7 @@ pub(super) fn observe(history: &mut History, snapshot: &Snapshot) -> Seen {
         ..Seen::default()
     };
     queues(history, snapshot, now, &mut seen);
-    pods(history, snapshot, now, &mut seen);
+    pods(history, snapshot, &mut seen);
     learn(history, snapshot, &seen);
     seen
 }
@@ -133,7 +138,9 @@ fn queues(history: &mut History, snapshot: &Snapshot, now: f64, seen: &mut Seen)
             // known either.
             None => {
                 seen.broker_missing = true;
-                memory.unfinished.map_or(0.0, |(at, count)| count + memory.rate * (now - at).min(60.0))
+                memory.unfinished.map_or(0.0, |(at, count)| {
+                    count + memory.rate * (now - at).min(60.0)
+                })
             }
         };
         total += memory.rate;
@@ -152,7 +159,7 @@ fn queues(history: &mut History, snapshot: &Snapshot, now: f64, seen: &mut Seen)
     seen.arrivals = history.arrivals.last(1).next();
 }
 
-fn pods(history: &mut History, snapshot: &Snapshot, now: f64, seen: &mut Seen) {
+fn pods(history: &mut History, snapshot: &Snapshot, seen: &mut Seen) {
     let mut known = BTreeMap::new();
     let (mut seconds, mut completed, mut compared) = (0.0, 0.0, false);
     for pod in &snapshot.pods {
@@ -162,20 +169,27 @@ fn pods(history: &mut History, snapshot: &Snapshot, now: f64, seen: &mut Seen) {
             hot: pod.cpu.is_some_and(|cpu| cpu >= 0.9),
             ..PodSeen::default()
         };
-        if let Some(before) = &before
+        let mut idle = 0;
+        if let Some(before) = before
             && seen.elapsed > 0.5
         {
             let done = pod.completed.saturating_sub(before.completed) as f64;
             let busy = (pod.busy_lane_seconds - before.busy_seconds).max(0.0);
             sample.rate = Some(done / seen.elapsed);
             sample.call = (done >= 1.0).then(|| busy / done);
+            let lanes = f64::from(pod.lanes.min(before.lanes));
+            if pod.waiting_lanes == 0 && busy / seen.elapsed < IDLE * lanes {
+                idle = before.idle + 1;
+            }
             (seconds, completed, compared) = (seconds + busy, completed + done, true);
         }
+        sample.idle = idle >= IDLE_LOOKS;
         seen.pods.push(sample);
         let memory = PodMemory {
             busy_seconds: pod.busy_lane_seconds,
             completed: pod.completed,
-            since: before.map_or(now, |before| before.since),
+            lanes: pod.lanes,
+            idle,
         };
         known.insert(pod.incarnation.clone(), memory);
     }
@@ -214,17 +228,24 @@ fn learn(history: &mut History, snapshot: &Snapshot, seen: &Seen) {
         }
     }
     if completed >= 1.0 && !history.link.suspicious() {
-        history.model.served(seconds / completed, completed, seen.elapsed);
+        history
+            .model
+            .served(seconds / completed, completed, seen.elapsed);
     }
     if let Some(change) = &mut history.change
         && change.arrived.is_none()
     {
         let now = snapshot.now.as_secs_f64();
-        let at_work = seen.pods.iter().filter(|pod| pod.rate.is_some_and(|rate| rate > 0.0));
+        let at_work = seen
+            .pods
+            .iter()
+            .filter(|pod| pod.rate.is_some_and(|rate| rate > 0.0));
         if at_work.count() as u32 >= change.to {
             change.arrived = Some(now);
             // The interval in which it happened has passed only in part.
-            history.model.started_in(now - change.at - 0.5 * seen.elapsed.min(10.0));
+            history
+                .model
+                .started_in(now - change.at - 0.5 * seen.elapsed.min(10.0));
         } else if now - change.at > 600.0 || snapshot.replicas < change.to {
             // They do not come: nothing is learned from that.
             history.change = None;

@@ -76,7 +76,11 @@ impl<'s> Placement<'s> {
     pub fn fullest(&self, pods: usize) -> f64 {
         let kept = &self.members[..pods.min(self.members.len())];
         let missing = pods - kept.len();
-        let variants = if missing == 0 { &STRANGERS[..1] } else { &STRANGERS[..] };
+        let variants = if missing == 0 {
+            &STRANGERS[..1]
+        } else {
+            &STRANGERS[..]
+        };
         let queues: BTreeSet<QueueId> = self.queues.iter().map(|queue| (*queue).clone()).collect();
         let worst = variants.iter().map(|stranger| {
             let strangers = (0..missing).map(|number| format!("{stranger}-{number}"));
@@ -84,7 +88,9 @@ impl<'s> Placement<'s> {
             let members: BTreeSet<String> = members.chain(strangers).collect();
             let allocation = allocate(&queues, &members);
             let loads = allocation.values().map(|owned| {
-                let owned = owned.iter().filter_map(|queue| self.queues.binary_search(&queue).ok());
+                let owned = owned
+                    .iter()
+                    .filter_map(|queue| self.queues.binary_search(&queue).ok());
                 owned.map(|index| self.loads[index]).sum::<f64>()
             });
             loads.fold(0.0, f64::max)
@@ -106,7 +112,9 @@ mod tests {
         let ids = queues(24);
         let members: Vec<String> = (0..5).map(|pod| format!("pod-{pod}")).collect();
         for (heavy, limit) in [(10.0, 40.0), (35.0, 40.0), (10.0, 100.0)] {
-            let loads = (0..24).map(|id| if id < 2 { heavy } else { 10.0 }).collect();
+            let loads = (0..24)
+                .map(|id| if id < 2 { heavy } else { 10.0 })
+                .collect();
             let members = members.iter().map(String::as_str).collect();
             let placement = Placement::new(ids.iter().collect(), loads, members);
             let pods = placement.fewest(limit, 1, 24);

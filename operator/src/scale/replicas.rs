@@ -61,7 +61,11 @@ impl Case<'_> {
     fn most(&self) -> u32 {
         let queues = self.snapshot.queues.len() as u32;
         let bound = self.policy.max_replicas.max(self.policy.min_replicas);
-        if queues == 0 { bound } else { bound.min(queues.max(self.policy.min_replicas)) }
+        if queues == 0 {
+            bound
+        } else {
+            bound.min(queues.max(self.policy.min_replicas))
+        }
     }
 
     /// The largest load that was announced for the time from now until `horizon` seconds later.
@@ -78,7 +82,13 @@ impl Case<'_> {
         let queues = self.demand.rates.len().max(1) as f64;
         let (now, behind) = (self.demand.rate(), self.demand.backlog());
         let pairs = self.demand.rates.iter().zip(&self.demand.backlogs);
-        let part = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 1.0 / queues };
+        let part = |part: f64, whole: f64| {
+            if whole > 0.0 {
+                part / whole
+            } else {
+                1.0 / queues
+            }
+        };
         pairs
             .map(|(queue, backlog)| {
                 (part(*queue, now) * rate + part(*backlog, behind) * backlog_rate).min(limit)
@@ -114,7 +124,10 @@ pub(super) fn replicas(case: &Case<'_>, history: &mut History, owned: bool) -> W
             None => stay(None),
             Some(capacity) => {
                 if let Some(back) = ineffective(case, history) {
-                    Wanted { replicas: back, ..stay(Some(Reason::Ineffective)) }
+                    Wanted {
+                        replicas: back,
+                        ..stay(Some(Reason::Ineffective))
+                    }
                 } else {
                     seeing(case, history, capacity)
                 }
@@ -145,10 +158,24 @@ fn blind(case: &Case<'_>, history: &History, stay: impl Fn(Option<Reason>) -> Wa
         wanted = wanted.max(case.policy.fallback_replicas);
     }
     let lanes = history.lanes.unwrap_or(0);
-    let useful = history.model.useful_lanes().unwrap_or(u32::MAX).min(case.policy.max_lanes);
-    let starting = history.change.as_ref().is_some_and(|change| change.arrived.is_none());
-    let settled = history.calm.changed_at.is_none_or(|at| now - at >= history.model.start());
-    if case.seen.full() >= 0.6 && lanes >= useful && !starting && settled && since >= 15.0
+    let useful = history
+        .model
+        .useful_lanes()
+        .unwrap_or(u32::MAX)
+        .min(case.policy.max_lanes);
+    let starting = history
+        .change
+        .as_ref()
+        .is_some_and(|change| change.arrived.is_none());
+    let settled = history
+        .calm
+        .changed_at
+        .is_none_or(|at| now - at >= history.model.start());
+    if case.seen.full() >= 0.6
+        && lanes >= useful
+        && !starting
+        && settled
+        && since >= 15.0
         && history.link.bound().is_none()
     {
         wanted = wanted.max(have + have.div_ceil(3));
@@ -182,38 +209,62 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
     let (now, have) = (case.now(), case.snapshot.replicas);
     let horizon = history.model.start();
     let Some(arriving) = arriving(case, history) else {
-        return Wanted { replicas: have, reason: None, beyond: None, expected: None };
+        return Wanted {
+            replicas: have,
+            reason: None,
+            beyond: None,
+            expected: None,
+        };
     };
     let announced = case.announced(horizon + 15.0);
     let forecast = arriving + history.arrivals.rise() * horizon;
     let expected = forecast.max(announced.unwrap_or(0.0));
     let left = left_behind(case, history, capacity, arriving, forecast, horizon);
-    let within = case.policy.max_message_age.as_secs_f64().min(case.policy.drain_within.as_secs_f64());
+    let within = case
+        .policy
+        .max_message_age
+        .as_secs_f64()
+        .min(case.policy.drain_within.as_secs_f64());
     let backlog_rate = (left - TOLERATED * arriving).max(0.0) / within.max(20.0);
     let need = |utilisation: f64, most: u32| {
         let limit = utilisation * capacity;
         let loads = case.loads(expected, backlog_rate, limit);
-        case.placement(loads).fewest(limit, case.policy.min_replicas.max(1), most)
+        case.placement(loads)
+            .fewest(limit, case.policy.min_replicas.max(1), most)
     };
     let most = case.most();
     let up = need(TARGET, most);
-    let result = |replicas, reason| Wanted { replicas, reason, beyond: None, expected: Some(expected) };
+    let result = |replicas, reason| Wanted {
+        replicas,
+        reason,
+        beyond: None,
+        expected: Some(expected),
+    };
     if up > have && need(TRIGGER, most) > have {
-        let starting = history.change.as_ref().is_some_and(|change| change.arrived.is_none());
+        let starting = history
+            .change
+            .as_ref()
+            .is_some_and(|change| change.arrived.is_none());
         if starting && f64::from(up) < MUCH_MORE * f64::from(have) {
             return result(have, Some(Reason::PodsStarting));
         }
         if history.link.suspicious() {
             return result(have, history.link.bound().map(|_| Reason::DownstreamBound));
         }
-        let draining = history.completions.is_some_and(|rate| rate > 1.1 * arriving);
+        let draining = history
+            .completions
+            .is_some_and(|rate| rate > 1.1 * arriving);
         if history.link.remembered(now) && draining && announced.is_none() {
             return result(have, Some(Reason::DownstreamBound));
         }
         if history.calm.no_up_before.is_some_and(|until| now < until) && announced.is_none() {
             return result(have, Some(Reason::DownstreamBound));
         }
-        if history.calm.changed_at.is_some_and(|at| now - at < UP_EVERY) {
+        if history
+            .calm
+            .changed_at
+            .is_some_and(|at| now - at < UP_EVERY)
+        {
             return result(have, Some(Reason::PodsStarting));
         }
         let reason = if announced.is_some_and(|rate| rate > forecast) {
@@ -252,8 +303,15 @@ fn arriving(case: &Case<'_>, history: &History) -> Option<f64> {
         rate
     };
     // Without what a hot or stuck key asks in vain.
-    let (all, served) = (case.seen.queues.iter().map(|queue| queue.rate).sum::<f64>(), case.demand.rate());
-    Some(if all > 0.0 { total * served / all } else { total })
+    let (all, served) = (
+        case.seen.queues.iter().map(|queue| queue.rate).sum::<f64>(),
+        case.demand.rate(),
+    );
+    Some(if all > 0.0 {
+        total * served / all
+    } else {
+        total
+    })
 }
 
 /// Messages that will be left when a pod asked for now is at work.
@@ -269,7 +327,10 @@ fn left_behind(
     let (at_work, ahead) = match &history.change {
         Some(change) if change.arrived.is_none() => {
             let ahead = (case.now() - change.at).clamp(0.0, horizon);
-            (f64::from(change.from), (have - f64::from(change.from)).max(0.0) * ahead)
+            (
+                f64::from(change.from),
+                (have - f64::from(change.from)).max(0.0) * ahead,
+            )
         }
         _ => (have, 0.0),
     };
@@ -283,7 +344,10 @@ fn down(case: &Case<'_>, history: &History, capacity: f64, expected: f64) -> Opt
     let (now, have) = (case.now(), case.snapshot.replicas);
     let hold = history.calm.hold(case.policy.hold.as_secs_f64(), now);
     let busy = case.seen.missing()
-        || history.change.as_ref().is_some_and(|change| change.arrived.is_none())
+        || history
+            .change
+            .as_ref()
+            .is_some_and(|change| change.arrived.is_none())
         || history.link.suspicious()
         || case.snapshot.ready < have
         || case.demand.backlog() > LITTLE * capacity * f64::from(have)
@@ -292,8 +356,15 @@ fn down(case: &Case<'_>, history: &History, capacity: f64, expected: f64) -> Opt
         return None;
     }
     let usual = history.arrivals.quantile(now, hold, 0.95)?;
-    let (all, served) = (case.seen.queues.iter().map(|queue| queue.rate).sum::<f64>(), case.demand.rate());
-    let usual = if all > 0.0 { usual * served / all } else { usual };
+    let (all, served) = (
+        case.seen.queues.iter().map(|queue| queue.rate).sum::<f64>(),
+        case.demand.rate(),
+    );
+    let usual = if all > 0.0 {
+        usual * served / all
+    } else {
+        usual
+    };
     let sure = history.model.sure_capacity(case.policy)?;
     let limit = TARGET_DOWN * sure;
     let loads = case.loads(usual.max(expected), 0.0, limit);

@@ -4,7 +4,8 @@ use super::plant::Plant;
 use super::trace::Trace;
 use super::{Controller, Sizes};
 use crate::scale::{
-    Decision, History, KeyLoad, Model, Mode, PodSample, Policy, QueueSample, Snapshot, Window, decide,
+    Decision, History, KeyLoad, Mode, Model, PodSample, Policy, QueueSample, Snapshot, Window,
+    decide,
 };
 use std::time::Duration;
 
@@ -22,8 +23,10 @@ pub struct Setup {
     pub policy: Policy,
     /// Whether somebody measures the CPU of pods.
     pub cpu: bool,
-    /// Write the history as JSON and read it back after every look, as if the operator was restarted.
-    pub restarts: bool,
+    /// Whether pods name hot and stuck keys.
+    pub keys: bool,
+    /// The operator is restarted every so many looks: the history is written as JSON and read back.
+    pub restarts: Option<u32>,
 }
 
 impl Setup {
@@ -42,7 +45,8 @@ impl Setup {
                 ..Policy::default()
             },
             cpu: false,
-            restarts: false,
+            keys: true,
+            restarts: None,
         }
     }
 }
@@ -58,13 +62,20 @@ impl Autopilot {
     /// A controller for a run of this trace.
     pub fn new(trace: &Trace, mut setup: Setup) -> Self {
         let second = |second: u32| Duration::from_secs(EPOCH + u64::from(second));
-        setup.policy.schedules.extend(trace.schedule.map(|schedule| Window {
-            start: second(schedule.from),
-            end: second(schedule.to),
-            per_second: schedule.rate,
-        }));
+        setup
+            .policy
+            .schedules
+            .extend(trace.schedule.map(|schedule| Window {
+                start: second(schedule.from),
+                end: second(schedule.to),
+                per_second: schedule.rate,
+            }));
         Self {
-            history: setup.model.clone().map(History::with_model).unwrap_or_default(),
+            history: setup
+                .model
+                .clone()
+                .map(History::with_model)
+                .unwrap_or_default(),
             setup,
             last: None,
         }
@@ -76,14 +87,18 @@ impl Autopilot {
     }
 
     /// What the operator would see of a plant.
-    pub fn snapshot(plant: &Plant<'_>, cpu: bool) -> Snapshot {
+    pub fn snapshot(plant: &Plant<'_>, cpu: bool, keys: bool) -> Snapshot {
         let answers = plant.broker_answers();
-        let queues = plant.ids().iter().enumerate().map(|(index, id)| QueueSample {
-            id: id.clone(),
-            max_offset: answers.then(|| plant.max_offset(index) as u64),
-            unfinished: answers.then(|| plant.unfinished(index).round() as u64),
-            owner: plant.dispatches(index),
-        });
+        let queues = plant
+            .ids()
+            .iter()
+            .enumerate()
+            .map(|(index, id)| QueueSample {
+                id: id.clone(),
+                max_offset: answers.then(|| plant.max_offset(index) as u64),
+                unfinished: answers.then(|| plant.unfinished(index).round() as u64),
+                owner: plant.dispatches(index),
+            });
         let pods = plant.ready().map(|pod| PodSample {
             incarnation: pod.name.clone(),
             lanes: pod.lanes,
@@ -100,8 +115,8 @@ impl Autopilot {
             per_second: rate,
             waiting: waiting as u64,
         };
-        let hot = plant.hot_key();
-        let stuck = plant.stuck_key();
+        let hot = plant.hot_key().filter(|_| keys);
+        let stuck = plant.stuck_key().filter(|_| keys);
         Snapshot {
             now: Duration::from_secs(EPOCH + u64::from(plant.now())),
             replicas: plant.sizes().replicas,
@@ -125,8 +140,12 @@ impl Controller for Autopilot {
         if !plant.now().is_multiple_of(EVERY) {
             return None;
         }
-        let snapshot = Self::snapshot(plant, self.setup.cpu);
-        if self.setup.restarts
+        let snapshot = Self::snapshot(plant, self.setup.cpu, self.setup.keys);
+        let looks = plant.now() / EVERY;
+        if self
+            .setup
+            .restarts
+            .is_some_and(|every| looks.is_multiple_of(every))
             && let Ok(text) = serde_json::to_string(&self.history)
         {
             self.history = serde_json::from_str(&text).unwrap_or_default();

@@ -120,7 +120,11 @@ pub fn run(
         watch(&plant, controller.decision());
         let Some(wish) = wish else { continue };
         if wish.replicas != sizes.replicas {
-            let direction = if wish.replicas > sizes.replicas { 1 } else { -1 };
+            let direction = if wish.replicas > sizes.replicas {
+                1
+            } else {
+                -1
+            };
             score.actions += 1;
             if last.is_some_and(|(at, before)| before != direction && second - at <= REVERSAL) {
                 score.reversals += 1;

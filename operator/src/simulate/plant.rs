@@ -130,14 +130,28 @@ impl<'t> Plant<'t> {
             hot_curve: Vec::new(),
             poison_curve: Vec::new(),
             held_back: 0.0,
-            flows: weights.into_iter().map(|share| Flow { share, ..Flow::default() }).collect(),
-            hot: Flow { share: 1.0, ..Flow::default() },
-            poison: Flow { share: 1.0, ..Flow::default() },
+            flows: weights
+                .into_iter()
+                .map(|share| Flow {
+                    share,
+                    ..Flow::default()
+                })
+                .collect(),
+            hot: Flow {
+                share: 1.0,
+                ..Flow::default()
+            },
+            poison: Flow {
+                share: 1.0,
+                ..Flow::default()
+            },
             owner: vec![None; queues],
             still_until: vec![0; queues],
             in_flight: vec![0.0; queues],
             watermarks: vec![(0.0, 0.0); queues],
-            ids: (0..queues as u32).map(|id| QueueId::new("broker-a", id)).collect(),
+            ids: (0..queues as u32)
+                .map(|id| QueueId::new("broker-a", id))
+                .collect(),
             pods: Vec::new(),
             sizes,
             finished_now: 0.0,
@@ -218,10 +232,19 @@ impl<'t> Plant<'t> {
             sent += trace.backlog;
         }
         add(&mut self.curve, sent);
-        let hot = trace.hot_key_rate.as_deref().and_then(|rate| Trace::at(rate, second));
-        add(&mut self.hot_curve, if down { 0.0 } else { hot.unwrap_or(0.0) });
+        let hot = trace
+            .hot_key_rate
+            .as_deref()
+            .and_then(|rate| Trace::at(rate, second));
+        add(
+            &mut self.hot_curve,
+            if down { 0.0 } else { hot.unwrap_or(0.0) },
+        );
         let poisoned = trace.poison.is_some() && !down;
-        add(&mut self.poison_curve, if poisoned { POISON_RATE } else { 0.0 });
+        add(
+            &mut self.poison_curve,
+            if poisoned { POISON_RATE } else { 0.0 },
+        );
     }
 
     fn allocate(&mut self, moving: bool) {
@@ -247,7 +270,10 @@ impl<'t> Plant<'t> {
 
     fn usual_call(&self) -> f64 {
         let slowness = self.trace.slowness.as_deref();
-        self.world.service * slowness.and_then(|list| Trace::at(list, self.now())).unwrap_or(1.0)
+        self.world.service
+            * slowness
+                .and_then(|list| Trace::at(list, self.now()))
+                .unwrap_or(1.0)
     }
 
     fn downstream_cap(&self) -> Option<f64> {
@@ -256,14 +282,23 @@ impl<'t> Plant<'t> {
     }
 
     fn poisoned(&self) -> bool {
-        self.trace.poison.is_some_and(|poison| (poison.from..poison.to).contains(&self.now()))
+        self.trace
+            .poison
+            .is_some_and(|poison| (poison.from..poison.to).contains(&self.now()))
     }
 
     /// Messages of the special keys that can be finished in one second, of a queue.
     fn special(&self, queue: usize, call: f64) -> (f64, f64) {
         let serial = 1.0 / call;
-        let hot = if queue == HOT_QUEUE { self.hot.waiting(&self.hot_curve).min(serial) } else { 0.0 };
-        let here = self.trace.poison.is_some_and(|poison| poison.queue as usize == queue);
+        let hot = if queue == HOT_QUEUE {
+            self.hot.waiting(&self.hot_curve).min(serial)
+        } else {
+            0.0
+        };
+        let here = self
+            .trace
+            .poison
+            .is_some_and(|poison| poison.queue as usize == queue);
         let poison = if here && !self.poisoned() {
             self.poison.waiting(&self.poison_curve).min(serial)
         } else {
@@ -279,7 +314,9 @@ impl<'t> Plant<'t> {
         let mut wanted = vec![0.0; self.pods.len()];
         let mut available = vec![0.0; self.ids.len()];
         for queue in 0..self.ids.len() {
-            let Some(pod) = self.owner[queue] else { continue };
+            let Some(pod) = self.owner[queue] else {
+                continue;
+            };
             if self.still_until[queue] > self.second || down {
                 continue;
             }
@@ -299,7 +336,11 @@ impl<'t> Plant<'t> {
             let (mut short, mut long) = (call, call * 1e4);
             for _ in 0..50 {
                 let middle = (short * long).sqrt();
-                if total(middle) > most { short = middle } else { long = middle }
+                if total(middle) > most {
+                    short = middle
+                } else {
+                    long = middle
+                }
             }
             taking = long;
         }
@@ -311,7 +352,11 @@ impl<'t> Plant<'t> {
             let state = &mut self.pods[pod];
             let lanes = f64::from(state.lanes);
             state.waiting = waiting;
-            state.busy = if waiting { lanes } else { (rate * taking).min(lanes) };
+            state.busy = if waiting {
+                lanes
+            } else {
+                (rate * taking).min(lanes)
+            };
             state.busy_lane_seconds += state.busy;
             state.completed += rate;
             state.rate = *rate;
@@ -344,7 +389,9 @@ impl<'t> Plant<'t> {
 impl Plant<'_> {
     /// The last second that has passed.
     pub fn now(&self) -> u32 {
-        self.second.saturating_sub(u32::from(!self.curve.is_empty() && self.curve.len() as u32 == self.second))
+        self.second.saturating_sub(u32::from(
+            !self.curve.is_empty() && self.curve.len() as u32 == self.second,
+        ))
     }
 
     /// The cluster.
@@ -389,7 +436,11 @@ impl Plant<'_> {
         if queue == HOT_QUEUE {
             offset += all(&self.hot, &self.hot_curve);
         }
-        if self.trace.poison.is_some_and(|poison| poison.queue as usize == queue) {
+        if self
+            .trace
+            .poison
+            .is_some_and(|poison| poison.queue as usize == queue)
+        {
             offset += all(&self.poison, &self.poison_curve);
         }
         offset
@@ -401,7 +452,11 @@ impl Plant<'_> {
         if queue == HOT_QUEUE {
             count += self.hot_waiting();
         }
-        if self.trace.poison.is_some_and(|poison| poison.queue as usize == queue) {
+        if self
+            .trace
+            .poison
+            .is_some_and(|poison| poison.queue as usize == queue)
+        {
             count += self.poison_waiting();
         }
         count
@@ -418,7 +473,10 @@ impl Plant<'_> {
         if queue == HOT_QUEUE && self.hot_waiting() >= 1.0 {
             oldest = oldest.min(self.hot.oldest);
         }
-        let here = self.trace.poison.is_some_and(|poison| poison.queue as usize == queue);
+        let here = self
+            .trace
+            .poison
+            .is_some_and(|poison| poison.queue as usize == queue);
         if here && self.poison_waiting() >= 1.0 {
             oldest = oldest.min(self.poison.oldest);
         }
@@ -463,7 +521,8 @@ impl Plant<'_> {
     /// Whether brokers tell their figures.
     pub fn broker_answers(&self) -> bool {
         let second = self.now();
-        !Trace::within(self.trace.metrics_outage, second) && !Trace::within(self.trace.broker_outage, second)
+        !Trace::within(self.trace.metrics_outage, second)
+            && !Trace::within(self.trace.broker_outage, second)
     }
 
     /// How many times its usual time the downstream takes.
@@ -495,7 +554,11 @@ impl Plant<'_> {
         Moment {
             arriving: Trace::at(&self.trace.rate, self.now()).unwrap_or(0.0),
             finished: self.finished_now,
-            backlog: self.flows.iter().map(|flow| flow.waiting(&self.curve)).sum(),
+            backlog: self
+                .flows
+                .iter()
+                .map(|flow| flow.waiting(&self.curve))
+                .sum(),
             age: ages.fold(0.0, f64::max),
             pods: self.pods.len() as u32,
             lanes: self.sizes.lanes,

@@ -109,19 +109,40 @@ impl Trace {
         let weights = self.queue_weights.len();
         let total: f64 = self.queue_weights.iter().sum();
         let problems = [
-            (self.seconds == 0 || self.seconds > 1_000_000, "seconds must be 1 to 1000000"),
-            (self.queues == 0 || self.queues > 4096, "queues must be 1 to 4096"),
+            (
+                self.seconds == 0 || self.seconds > 1_000_000,
+                "seconds must be 1 to 1000000",
+            ),
+            (
+                self.queues == 0 || self.queues > 4096,
+                "queues must be 1 to 4096",
+            ),
             (self.rate.is_empty(), "rate must have at least one value"),
             (!sane(&self.rate), "rate must be between 0 and 1e9"),
-            (!sane(&self.queue_weights), "queueWeights must be between 0 and 1e9"),
-            (weights != 0 && weights != self.queues as usize, "queueWeights must have a value a queue, or none"),
-            (weights != 0 && total <= 0.0, "queueWeights must not all be 0"),
+            (
+                !sane(&self.queue_weights),
+                "queueWeights must be between 0 and 1e9",
+            ),
+            (
+                weights != 0 && weights != self.queues as usize,
+                "queueWeights must have a value a queue, or none",
+            ),
+            (
+                weights != 0 && total <= 0.0,
+                "queueWeights must not all be 0",
+            ),
             (!sane(&[self.backlog]), "backlog must be between 0 and 1e9"),
-            (!lists.iter().all(|list| list.as_deref().is_none_or(sane)), "lists must be between 0 and 1e9"),
+            (
+                !lists.iter().all(|list| list.as_deref().is_none_or(sane)),
+                "lists must be between 0 and 1e9",
+            ),
             (!queue_of_poison, "poison.queue must be one of the queues"),
         ];
         match problems.into_iter().find(|(wrong, _)| *wrong) {
-            Some((_, what)) => Err(TraceError::Value { name: self.name.clone(), what }),
+            Some((_, what)) => Err(TraceError::Value {
+                name: self.name.clone(),
+                what,
+            }),
             None => Ok(()),
         }
     }
@@ -132,7 +153,10 @@ impl Trace {
         if self.queue_weights.len() != self.queues as usize || total <= 0.0 {
             return vec![1.0 / f64::from(self.queues); self.queues as usize];
         }
-        self.queue_weights.iter().map(|weight| weight / total).collect()
+        self.queue_weights
+            .iter()
+            .map(|weight| weight / total)
+            .collect()
     }
 
     /// The value of a list at a second.

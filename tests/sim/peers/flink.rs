@@ -55,7 +55,11 @@ impl Options {
         let (mut catch_up, mut restart) = (0.0, 0.0);
         if self.catch_up > 0.0 {
             catch_up = lag / self.catch_up;
-            restart = if with_restart { input * self.restart / self.catch_up } else { 0.0 };
+            restart = if with_restart {
+                input * self.restart / self.catch_up
+            } else {
+                0.0
+            };
         }
         (catch_up + restart + input / utilisation).round()
     }
@@ -67,7 +71,10 @@ impl Options {
         } else {
             // Decimal fractions: the sum must not be a hair off.
             let round = |value: f64| (value * 1e9).round() / 1e9;
-            (round(self.utilisation + BOUNDARY), round(self.utilisation - BOUNDARY))
+            (
+                round(self.utilisation + BOUNDARY),
+                round(self.utilisation - BOUNDARY),
+            )
         };
         (
             self.capacity(input, lag, upper, false),
@@ -76,18 +83,34 @@ impl Options {
     }
 
     /// Parallelism for a true rate, before the interval for steps down.
-    pub fn parallelism(&self, current: u32, input: f64, lag: f64, true_rate: f64, most: u32, parts: u32) -> u32 {
+    pub fn parallelism(
+        &self,
+        current: u32,
+        input: f64,
+        lag: f64,
+        true_rate: f64,
+        most: u32,
+        parts: u32,
+    ) -> u32 {
         let target = self.capacity(input, lag, self.utilisation, true);
         let factor = (target / true_rate).max(1.0 - MAX_DOWN);
         let raw = (factor * f64::from(current)).ceil().min(1e6) as u32;
         let new = raw.clamp(1, most.max(current));
-        if new == current { current } else { align(current, new, parts, most) }
+        if new == current {
+            current
+        } else {
+            align(current, new, parts, most)
+        }
     }
 }
 
 /// The first parallelism from the target on that spreads the partitions better (mode BALANCED).
 fn align(current: u32, target: u32, parts: u32, most: u32) -> u32 {
-    let end = if target > current { parts.min(most) } else { current.min(parts).min(most) };
+    let end = if target > current {
+        parts.min(most)
+    } else {
+        current.min(parts).min(most)
+    };
     let better = |count: &u32| parts.is_multiple_of(*count) || parts / count < parts / target;
     (target..=end).find(better).unwrap_or(target)
 }
@@ -122,16 +145,26 @@ impl Controller for Flink {
             return None;
         }
         let lag = if plant.broker_answers() {
-            (0..plant.ids().len()).map(|queue| plant.unfinished(queue)).sum()
+            (0..plant.ids().len())
+                .map(|queue| plant.unfinished(queue))
+                .sum()
         } else {
             0.0
         };
-        let load = plant.ready().map(|pod| pod.busy / f64::from(pod.lanes.max(1)));
+        let load = plant
+            .ready()
+            .map(|pod| pod.busy / f64::from(pod.lanes.max(1)));
         let load = load.fold(0.0, f64::max);
-        self.samples.push_back(Sample { at: now, input: plant.finished_now(), lag, load });
+        self.samples.push_back(Sample {
+            at: now,
+            input: plant.finished_now(),
+            lag,
+            load,
+        });
         let stable = self.running_since + self.options.stabilisation;
         let window = self.options.window;
-        self.samples.retain(|sample| sample.at >= stable && now - sample.at <= window);
+        self.samples
+            .retain(|sample| sample.at >= stable && now - sample.at <= window);
         if !now.is_multiple_of(EVERY) || now < stable + window {
             return None;
         }
@@ -141,7 +174,10 @@ impl Controller for Flink {
             self.lower.clear();
             self.lower_since = None;
         }
-        Some(Sizes { lanes: self.lanes, replicas: wanted })
+        Some(Sizes {
+            lanes: self.lanes,
+            replicas: wanted,
+        })
     }
 }
 
@@ -154,7 +190,11 @@ impl Flink {
         let elapsed = f64::from(last.at.saturating_sub(first.at)).max(1.0);
         let arrivals = (input + (last.lag - first.lag) / elapsed).max(0.0);
         let (lag, options) = (last.lag, self.options);
-        let true_rate = if input == 0.0 || load == 0.0 { f64::INFINITY } else { input / load };
+        let true_rate = if input == 0.0 || load == 0.0 {
+            f64::INFINITY
+        } else {
+            input / load
+        };
         let backlog = input > 0.0 && lag / input > BACKLOG;
         let (up, down) = options.band(arrivals, lag, backlog);
         let new = options.parallelism(current, arrivals, lag, true_rate, self.most, parts);
@@ -166,11 +206,17 @@ impl Flink {
         // Down: only after the interval, to the largest of what was recommended in it.
         let since = *self.lower_since.get_or_insert(now);
         self.lower.push_back((now, new));
-        self.lower.retain(|(at, _)| now - at <= options.down_interval);
+        self.lower
+            .retain(|(at, _)| now - at <= options.down_interval);
         if now - since < options.down_interval {
             return Some(current);
         }
-        let largest = self.lower.iter().map(|(_, new)| *new).max().unwrap_or(current);
+        let largest = self
+            .lower
+            .iter()
+            .map(|(_, new)| *new)
+            .max()
+            .unwrap_or(current);
         Some(if outside { largest } else { current })
     }
 }
@@ -222,7 +268,11 @@ mod tests {
     #[test]
     fn the_formula_gives_what_flinks_tests_expect() {
         let new = |utilisation, current, target, true_rate| {
-            let options = Options { utilisation, restart: 0.0, ..Options::DEFAULT };
+            let options = Options {
+                utilisation,
+                restart: 0.0,
+                ..Options::DEFAULT
+            };
             options.parallelism(current, target, 0.0, true_rate, 200, 720)
         };
         assert_eq!(new(0.8, 10, 50.0, 100.0), 8);
@@ -236,7 +286,12 @@ mod tests {
     #[test]
     fn while_it_works_off_a_backlog_it_acts_only_at_full_utilisation() {
         // getThresholds(700, 350) of ScalingMetricEvaluatorTest: caught up in one second, no restart.
-        let options = Options { catch_up: 1.0, restart: 0.0, utilisation: 0.7, ..Options::DEFAULT };
+        let options = Options {
+            catch_up: 1.0,
+            restart: 0.0,
+            utilisation: 0.7,
+            ..Options::DEFAULT
+        };
         assert_eq!(options.band(700.0, 350.0, true), (1050.0, f64::INFINITY));
         assert_eq!(options.band(700.0, 0.0, true), (700.0, f64::INFINITY));
     }

@@ -80,8 +80,13 @@ impl Controller for Hpa {
         let used: Vec<f64> = plant.ready().map(|pod| plant.cpu(pod)).collect();
         let average = used.iter().sum::<f64>() / used.len().max(1) as f64;
         let wanted = for_utilisation(current, used.len() as u32, average, self.target);
-        let replicas = self.behaviour.apply(plant.now(), current, wanted, self.most);
-        Some(Sizes { lanes: self.lanes, replicas })
+        let replicas = self
+            .behaviour
+            .apply(plant.now(), current, wanted, self.most);
+        Some(Sizes {
+            lanes: self.lanes,
+            replicas,
+        })
     }
 }
 
@@ -89,7 +94,12 @@ pub(super) fn settings(lanes: u32) -> Vec<Setting> {
     let targets = [0.5, 0.6, 0.7, 0.8, 0.9];
     let make = |target: f64| {
         Setting::new("hpa", format!("cpu={target}"), lanes, move |most| {
-            Box::new(Hpa { target, lanes, most, behaviour: Behaviour::default() })
+            Box::new(Hpa {
+                target,
+                lanes,
+                most,
+                behaviour: Behaviour::default(),
+            })
         })
     };
     targets.into_iter().map(make).collect()

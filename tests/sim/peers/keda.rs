@@ -31,7 +31,11 @@ pub fn total_lag(queues: &[Offsets], before: Option<&[f64]>, threshold: f64) -> 
         }
     });
     let (total, most) = (lags.sum::<f64>(), queues.len() as f64);
-    if (total / threshold).floor() > most { most * threshold } else { total }
+    if (total / threshold).floor() > most {
+        most * threshold
+    } else {
+        total
+    }
 }
 
 /// KEDA and its HPA.
@@ -59,25 +63,42 @@ impl Controller for Keda {
                 .map(|queue| {
                     let latest = plant.max_offset(queue).floor();
                     let committed = (latest - plant.committed_lag(queue)).floor();
-                    Offsets { latest: Some(latest), committed }
+                    Offsets {
+                        latest: Some(latest),
+                        committed,
+                    }
                 })
                 .collect();
-            let before = self.committed.as_deref().filter(|_| self.exclude_persistent);
+            let before = self
+                .committed
+                .as_deref()
+                .filter(|_| self.exclude_persistent);
             let lag = total_lag(&offsets, before, self.threshold);
             self.committed = Some(offsets.iter().map(|queue| queue.committed).collect());
             for_average(current, lag, self.threshold)
         } else {
             self.failures += 1;
             let replicas = self.fallback.filter(|_| self.failures > FAILURES)?;
-            for_average(current, f64::from(replicas) * self.threshold, self.threshold)
+            for_average(
+                current,
+                f64::from(replicas) * self.threshold,
+                self.threshold,
+            )
         };
-        let replicas = self.behaviour.apply(plant.now(), current, wanted.max(1), self.most);
-        Some(Sizes { lanes: self.lanes, replicas })
+        let replicas = self
+            .behaviour
+            .apply(plant.now(), current, wanted.max(1), self.most);
+        Some(Sizes {
+            lanes: self.lanes,
+            replicas,
+        })
     }
 }
 
 pub(super) fn settings(lanes: u32) -> Vec<Setting> {
-    let thresholds = (0..).map(|power| 10 * (1 << power)).take_while(|threshold| *threshold <= 12_800);
+    let thresholds = (0..)
+        .map(|power| 10 * (1 << power))
+        .take_while(|threshold| *threshold <= 12_800);
     let mut settings = Vec::new();
     for threshold in thresholds {
         for exclude in [false, true] {
@@ -112,14 +133,20 @@ mod tests {
     /// Vectors of TestGetLagForPartition_MissingPartition in kafka_scaler_test.go.
     #[test]
     fn the_lag_is_what_kedas_tests_expect() {
-        let queue = |latest| Offsets { latest, committed: 100.0 };
+        let queue = |latest| Offsets {
+            latest,
+            committed: 100.0,
+        };
         assert_eq!(total_lag(&[queue(Some(150.0))], None, 100.0), 50.0);
         assert_eq!(total_lag(&[queue(None)], None, 100.0), 0.0);
     }
 
     #[test]
     fn no_more_than_the_threshold_for_each_queue_and_nothing_for_one_that_stands_still() {
-        let queues = [Offsets { latest: Some(1e6), committed: 0.0 }; 4];
+        let queues = [Offsets {
+            latest: Some(1e6),
+            committed: 0.0,
+        }; 4];
         assert_eq!(total_lag(&queues, None, 10.0), 40.0);
         assert_eq!(total_lag(&queues, Some(&[0.0; 4]), 10.0), 0.0);
     }

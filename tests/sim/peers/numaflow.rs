@@ -18,7 +18,9 @@ pub fn desired(rates: &[f64], pending: &[f64], target: f64, ready: u32) -> u32 {
         if *pending == 0.0 || *rate == 0.0 {
             continue;
         }
-        let wanted = (pending / rate / target * f64::from(ready)).round().max(1.0);
+        let wanted = (pending / rate / target * f64::from(ready))
+            .round()
+            .max(1.0);
         most = most.max(wanted.min(*pending) as u32);
     }
     most
@@ -39,14 +41,20 @@ pub struct Numaflow {
 impl Controller for Numaflow {
     fn decide(&mut self, plant: &Plant<'_>) -> Option<Sizes> {
         let now = plant.now();
-        let pending = plant
-            .broker_answers()
-            .then(|| (0..plant.ids().len()).map(|queue| plant.unfinished(queue)).sum::<f64>());
+        let pending = plant.broker_answers().then(|| {
+            (0..plant.ids().len())
+                .map(|queue| plant.unfinished(queue))
+                .sum::<f64>()
+        });
         if let Some(pending) = pending {
             self.samples.push_back((now, plant.finished_now(), pending));
         }
         self.samples.retain(|(at, ..)| now - at < self.lookback);
         let current = plant.sizes().replicas;
+        // A rate takes two counts.
+        if self.samples.len() < 2 {
+            return None;
+        }
         let ready = plant.ready().count() as u32;
         let cooling = self.changed_at.is_some_and(|at| now - at < self.cooldown);
         if !now.is_multiple_of(EVERY) || cooling || ready != current || pending.is_none() {
@@ -54,19 +62,31 @@ impl Controller for Numaflow {
         }
         let count = self.samples.len().max(1) as f64;
         let rate = self.samples.iter().map(|(_, rate, _)| rate).sum::<f64>() / count;
-        let pending = self.samples.iter().map(|(.., pending)| pending).sum::<f64>() / count;
+        let pending = self
+            .samples
+            .iter()
+            .map(|(.., pending)| pending)
+            .sum::<f64>()
+            / count;
         let wanted = desired(&[rate], &[pending], self.target, ready).clamp(1, self.most);
-        let replicas = wanted.clamp(current.saturating_sub(self.step).max(1), current + self.step);
+        let replicas = wanted.clamp(
+            current.saturating_sub(self.step).max(1),
+            current + self.step,
+        );
         if replicas != current {
             self.changed_at = Some(now);
         }
-        Some(Sizes { lanes: self.lanes, replicas })
+        Some(Sizes {
+            lanes: self.lanes,
+            replicas,
+        })
     }
 }
 
 pub(super) fn settings(lanes: u32) -> Vec<Setting> {
     let make = |target: f64, step: u32, cooldown: u32, lookback: u32| {
-        let name = format!("target={target}s step={step} cooldown={cooldown}s lookback={lookback}s");
+        let name =
+            format!("target={target}s step={step} cooldown={cooldown}s lookback={lookback}s");
         Setting::new("numaflow", name, lanes, move |most| {
             Box::new(Numaflow {
                 target,
@@ -110,7 +130,11 @@ mod tests {
             ([800.0, 200.0, 750.0], [18_932.0, 800.0, 24_988.0], 13),
             ([800.0, 21.0, 750.0], [18_932.0, 800.0, 24_988.0], 15),
         ] {
-            assert_eq!(desired(&rates, &pending, 5.0, 2), expected, "{rates:?} {pending:?}");
+            assert_eq!(
+                desired(&rates, &pending, 5.0, 2),
+                expected,
+                "{rates:?} {pending:?}"
+            );
         }
     }
 }
