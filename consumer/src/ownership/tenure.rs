@@ -15,6 +15,7 @@
 
 use super::basis::Basis;
 use super::terms::{Death, Facts, Held, Terms};
+use crate::contract::admin::QueuePhase;
 use crate::journal::{Epoch, Head, Incarnation, Keys, State};
 use crate::lane::Time;
 
@@ -65,7 +66,10 @@ pub enum Deed {
     /// long, and what is finished is committed.
     Drain,
     /// The queue is not ours any more: forget everything about it.
-    Drop,
+    Drop {
+        /// It was given away in order.
+        released: bool,
+    },
     /// Give the lock back; report with [`Tenure::unlocked`].
     Unlock,
     /// Give the lock of an absent member back in its name; report with [`Tenure::unlocked`].
@@ -178,9 +182,19 @@ impl Tenure {
         self.wanted = wanted;
     }
 
-    /// True if nothing of the queue is here and nothing of it is wanted.
+    /// True if nothing of the queue is here or under way, and nothing of it is wanted.
     pub fn is_over(&self) -> bool {
-        self.wanted == Wanted::No && matches!(self.phase, Phase::Out { .. }) && !self.unlocking
+        self.wanted == Wanted::No && matches!(self.phase, Phase::Out { .. }) && !self.unlocking && self.asked.is_none()
+    }
+
+    /// Where it stands, for people; none if it is not here and not meant to be.
+    pub fn shown(&self) -> Option<QueuePhase> {
+        match &self.phase {
+            Phase::Out { .. } => (self.wanted == Wanted::Yes).then_some(QueuePhase::Locking),
+            Phase::Reading { .. } | Phase::Claiming { .. } | Phase::Waiting(_) => Some(QueuePhase::Waiting),
+            Phase::Owned { .. } => Some(QueuePhase::Owned),
+            Phase::Draining { .. } | Phase::Leaving { .. } => Some(QueuePhase::Releasing),
+        }
     }
 
     /// The incarnation of which [`Tenure::poll`] must know the facts.
@@ -270,7 +284,7 @@ impl Tenure {
     pub fn master_changed(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
         self.distrusted_until = Some(now + terms.durations.lease);
         if matches!(self.phase, Phase::Owned { .. } | Phase::Draining { .. }) {
-            out.push(Deed::Drop);
+            out.push(Deed::Drop { released: false });
         }
         self.go_out();
         self.next_lock = now;
@@ -430,7 +444,7 @@ impl Tenure {
         match &self.phase {
             Phase::Reading { .. } | Phase::Claiming { .. } => self.go_out(),
             Phase::Draining { .. } => {
-                out.push(Deed::Drop);
+                out.push(Deed::Drop { released: false });
                 self.unlock(out);
             }
             Phase::Leaving { .. } => self.leave(now, terms, out),
@@ -549,7 +563,7 @@ impl Tenure {
     /// Somebody claimed after us. If the lock is ours all the same, everything starts over with it.
     fn lose(&mut self, now: Time, out: &mut Vec<Deed>) {
         if matches!(self.phase, Phase::Owned { .. } | Phase::Draining { .. }) {
-            out.push(Deed::Drop);
+            out.push(Deed::Drop { released: false });
         }
         let granted = self.granted.filter(|lease| now < *lease);
         self.go_out();
@@ -566,7 +580,7 @@ impl Tenure {
     }
 
     fn leave(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
-        out.push(Deed::Drop);
+        out.push(Deed::Drop { released: true });
         self.unlock(out);
         if self.wanted == Wanted::StandIn {
             self.next_lock = now + terms.durations.stand_in_every;

@@ -1,5 +1,6 @@
 //! What can happen next, and what must never have happened.
 
+use super::super::tenure::Phase;
 use super::super::{Death, Wanted};
 use super::world::{Ask, Call, Name, NOW, Run, Setting, Wire, World, prefix, watermark};
 use crate::journal::Keys;
@@ -101,7 +102,7 @@ pub fn steps(setting: &Setting, faults: Faults, world: &World, out: &mut Vec<Ste
             out.push(Step::Thaw(slot));
             continue;
         }
-        if member.tenure.is_over() {
+        if member.tenure.wanted == Wanted::No && matches!(member.tenure.phase, Phase::Out { .. }) {
             out.push(Step::WantAgain(slot));
         }
         let Some(run) = &member.run else { continue };
@@ -143,7 +144,7 @@ pub fn steps(setting: &Setting, faults: Faults, world: &World, out: &mut Vec<Ste
     }
     if world.gives > 0 {
         let acting = world.members.iter().enumerate().filter(|(_, member)| member.acts());
-        out.extend(acting.filter(|(_, member)| !member.tenure.is_over()).map(|(slot, _)| Step::GiveAway(slot)));
+        out.extend(acting.filter(|(_, member)| member.tenure.wanted != Wanted::No).map(|(slot, _)| Step::GiveAway(slot)));
     }
     if world.faults > 0 {
         fault_steps(faults, world, out);

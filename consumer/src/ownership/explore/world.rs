@@ -356,7 +356,7 @@ impl World {
                 }
                 return;
             }
-            Deed::Drop => {
+            Deed::Drop { .. } => {
                 if let Some(run) = member.run.take()
                     && NOW < run.lease
                     && let Some(released) = run.released
