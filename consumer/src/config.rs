@@ -269,7 +269,11 @@ spec:
                 "filter: {tags: [A], sql: a = 1}",
                 "give tags or sql, not both",
             ),
-            ("replicas: 2", "filter: {tags: [A || B]}", "spec.filter.tags"),
+            (
+                "replicas: 2",
+                "filter: {tags: [A || B]}",
+                "spec.filter.tags",
+            ),
             ("replicas: 2", "filter: {tags: [\"*\"]}", "spec.filter.tags"),
             ("replicas: 2", "filter: {sql: \"\"}", "spec.filter.sql"),
             (
@@ -312,7 +316,11 @@ spec:
                 "path: /events}, batch: {maxMessages: 1025}",
                 "spec.handler.batch.maxMessages is 1025",
             ),
-            ("replicas: 2", "limits: {messages: 0}", "spec.limits.messages"),
+            (
+                "replicas: 2",
+                "limits: {messages: 0}",
+                "spec.limits.messages",
+            ),
             ("replicas: 2", "limits: {span: 0}", "spec.limits.span"),
             ("replicas: 2", "limits: {bytes: 1Ki}", "spec.limits.bytes"),
             (
@@ -325,8 +333,16 @@ spec:
                 "suspend: {queues: [\"3\"]}",
                 "spec.suspend.queues: \"3\"",
             ),
-            ("replicas: 2", "suspend: {keys: [\"\"]}", "spec.suspend.keys"),
-            ("replicas: 2", "suspend: {every: true}", "unknown field `every`"),
+            (
+                "replicas: 2",
+                "suspend: {keys: [\"\"]}",
+                "spec.suspend.keys",
+            ),
+            (
+                "replicas: 2",
+                "suspend: {every: true}",
+                "unknown field `every`",
+            ),
             ("replicas: 2", "redactKeys: perhaps", "redactKeys"),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();

@@ -145,10 +145,7 @@ impl Message {
                 .map(shared)
                 .or_else(first_of_keys),
             KeyFrom::Keys => first_of_keys(),
-            KeyFrom::Property => self
-                .properties
-                .get(spec.property.as_deref()?)
-                .map(shared),
+            KeyFrom::Property => self.properties.get(spec.property.as_deref()?).map(shared),
             KeyFrom::JsonPointer => {
                 let body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
                 match body.pointer(spec.pointer.as_deref()?)? {
@@ -254,7 +251,9 @@ mod tests {
             pointer: None,
         };
         assert_eq!(
-            message(&[("order", "7")], "").find_key(&property).as_deref(),
+            message(&[("order", "7")], "")
+                .find_key(&property)
+                .as_deref(),
             Some("7")
         );
         let pointer = Key {
@@ -271,16 +270,25 @@ mod tests {
             (r#"{"order":{"id":null}}"#, None),
             (r#"{"order":{"id":""}}"#, None),
         ] {
-            assert_eq!(message(&[], body).find_key(&pointer).as_deref(), key, "{body}");
+            assert_eq!(
+                message(&[], body).find_key(&pointer).as_deref(),
+                key,
+                "{body}"
+            );
         }
     }
 
     #[test]
     fn properties_are_read_as_rocketmq_reads_them() {
-        let text = "a\u{1}1\u{2}\u{1}nameless\u{2}empty\u{1}\u{2}a\u{1}2\u{1}x\u{2}bare\u{2}last\u{1}3";
+        let text =
+            "a\u{1}1\u{2}\u{1}nameless\u{2}empty\u{1}\u{2}a\u{1}2\u{1}x\u{2}bare\u{2}last\u{1}3";
         let properties = Properties::new(text.into());
         assert_eq!(properties.get("a"), Some("2\u{1}x"), "the last one counts");
-        assert_eq!(properties.get("last"), Some("3"), "without a separator after it");
+        assert_eq!(
+            properties.get("last"),
+            Some("3"),
+            "without a separator after it"
+        );
         for none in ["", "empty", "bare", "b"] {
             assert_eq!(properties.get(none), None, "{none:?}");
         }

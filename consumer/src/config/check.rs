@@ -1,7 +1,8 @@
 //! The rules the API server checks for an OrderedConsumer in a cluster, for one that never was in one.
 
 use crate::contract::spec::{
-    Budget, ConsumerSpec, Consumption, Filter, KeyFrom, Limits, Mode, OnExhausted, Position, Suspend,
+    Budget, ConsumerSpec, Consumption, Filter, KeyFrom, Limits, Mode, OnExhausted, Position,
+    Suspend,
 };
 use crate::message::QueueId;
 use std::time::Duration;
@@ -132,9 +133,9 @@ fn filter(filter: &Filter) -> Result<(), String> {
         }
     }
     match &filter.sql {
-        Some(sql) if sql.is_empty() || sql.len() > 4096 => {
-            Err("spec.filter.sql must have 1 to 4096 characters; leave it out to consume all".into())
-        }
+        Some(sql) if sql.is_empty() || sql.len() > 4096 => Err(
+            "spec.filter.sql must have 1 to 4096 characters; leave it out to consume all".into(),
+        ),
         _ => Ok(()),
     }
 }

@@ -130,7 +130,17 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_number_of_whole_bytes() {
-        for text in ["", "Mi", "1.5Gi", "-1", "1 Mi", "1mi", "1e3", "1m", "9999999Ti"] {
+        for text in [
+            "",
+            "Mi",
+            "1.5Gi",
+            "-1",
+            "1 Mi",
+            "1mi",
+            "1e3",
+            "1m",
+            "9999999Ti",
+        ] {
             let error = text.parse::<ByteQuantity>().unwrap_err().to_string();
             assert!(error.contains("such as 256Mi"), "{text}: {error}");
         }

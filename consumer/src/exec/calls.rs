@@ -77,9 +77,7 @@ impl Held {
             let key = message.key.as_deref();
             key.is_some_and(|key| what.keys.contains(key))
         };
-        what.all
-            || what.queues.contains(queue)
-            || (!what.keys.is_empty() && messages.any(has_key))
+        what.all || what.queues.contains(queue) || (!what.keys.is_empty() && messages.any(has_key))
     }
 }
 
@@ -252,7 +250,9 @@ impl<H: Handler> Calls<H> {
         let defect = message.defect.clone();
         let readable = rest.iter().take_while(|message| message.defect.is_none());
         let readable = readable.count();
-        let then = rest.get(readable).and_then(|message| message.defect.clone());
+        let then = rest
+            .get(readable)
+            .and_then(|message| message.defect.clone());
         rest.truncate(readable);
         let sent = Sent {
             id,
@@ -265,9 +265,8 @@ impl<H: Handler> Calls<H> {
         }
         let (held, clock) = (self.held.clone(), self.clock.clone());
         let (of, first, more) = (queue.clone(), message.clone(), rest.clone());
-        let may_send = move || {
-            clock.now() < lease && !held.holds(&of, std::iter::once(&first).chain(&more))
-        };
+        let may_send =
+            move || clock.now() < lease && !held.holds(&of, std::iter::once(&first).chain(&more));
         let delivery = Delivery {
             queue,
             key,
@@ -295,7 +294,9 @@ impl<H: Handler> Calls<H> {
 
     /// Takes the end of a call to the core; returns the next call for this thread.
     fn end(&self, sent: &Sent, outcome: Outcome) -> Option<Call> {
-        self.measures.handler_seconds.observe(sent.at.elapsed().as_secs_f64());
+        self.measures
+            .handler_seconds
+            .observe(sent.at.elapsed().as_secs_f64());
         let finished = match outcome.result {
             CallResult::Done => usize::MAX,
             _ => outcome.acked as usize,

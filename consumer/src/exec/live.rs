@@ -2,9 +2,7 @@
 
 use crate::contract::CANCEL_GRACE_SECONDS;
 use crate::contract::spec::{self, ConsumerSpec, LIVE_FIELDS, Mode, OnExhausted, Unkeyed};
-use crate::lane::{
-    Backoff, Budget, Limits, OnFailure, Place, RetryPolicy, Settings, Suspension,
-};
+use crate::lane::{Backoff, Budget, Limits, OnFailure, Place, RetryPolicy, Settings, Suspension};
 use crate::message::Message;
 use serde_json::Value;
 use std::time::Duration;
@@ -34,7 +32,7 @@ impl Placing {
 }
 
 /// What the core is started with.
-pub fn settings(spec: &ConsumerSpec, lanes: u32, limits: Limits) -> Settings {
+pub fn settings(spec: &ConsumerSpec, lanes: u32) -> Settings {
     Settings {
         retry: retry(&spec.retry),
         on_failure: match spec.ordering.mode {
@@ -42,7 +40,7 @@ pub fn settings(spec: &ConsumerSpec, lanes: u32, limits: Limits) -> Settings {
             Mode::Key | Mode::Queue => OnFailure::InPlace,
         },
         batch: spec.handler.batch.max_messages,
-        limits,
+        limits: limits(&spec.limits),
         timeout: spec.handler.timeout.get(),
         cancel_grace: Duration::from_secs(CANCEL_GRACE_SECONDS),
         lanes,
@@ -122,10 +120,7 @@ mod tests {
             "{{apiVersion: keylane.dev/v1alpha1, kind: OrderedConsumer, metadata: {{name: n}}, spec: {{rocketmq: \
              {{nameServers: [\"n:1\"]}}, topic: T, consumerGroup: G, handler: {{http: {{port: 80}}}}{more}}}}}"
         );
-        Config::parse(&text, Path::new("x"))
-            .unwrap()
-            .spec()
-            .clone()
+        Config::parse(&text, Path::new("x")).unwrap().spec().clone()
     }
 
     #[test]

@@ -3,31 +3,42 @@
 //! `startFrom` applies once in the life of a group: when no queue has a committed offset. Whoever finds
 //! that commits a starting offset on every queue, the smallest queue last, so that an offset on the
 //! smallest queue says that all had theirs. A queue without one after that appeared later and begins at
-//! its oldest message: nothing sent before its discovery is lost.
+//! its oldest message: nothing sent before its discovery is lost. So does every queue of the retry topic,
+//! and a queue whose committed offset is beyond its end: its topic was recreated, or its log cut off.
+//!
+//! In consumption Broadcasting nothing is committed, and every queue begins at `startFrom`.
 
 use super::clock::Clock;
 use crate::contract::spec::{Position, StartFrom};
 use crate::lane::Time;
-use crate::message::QueueId;
+use crate::message::{QueueId, Topic};
 use crate::ownership::{First, Start};
 use crate::source::{Commit, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use tracing::error;
 
 /// Finds starting offsets, and remembers since when queues had none.
 pub struct Starts<S> {
     source: Arc<S>,
     clock: Arc<Clock>,
     start_from: StartFrom,
+    broadcasting: bool,
     none_at: Mutex<BTreeMap<QueueId, Time>>,
 }
 
 impl<S: Source> Starts<S> {
-    pub fn new(source: Arc<S>, clock: Arc<Clock>, start_from: StartFrom) -> Self {
+    pub fn new(
+        source: Arc<S>,
+        clock: Arc<Clock>,
+        start_from: StartFrom,
+        broadcasting: bool,
+    ) -> Self {
         Self {
             source,
             clock,
             start_from,
+            broadcasting,
             none_at: Mutex::default(),
         }
     }
@@ -51,8 +62,15 @@ impl<S: Source> Starts<S> {
         queue: &QueueId,
         queues: &BTreeSet<QueueId>,
     ) -> Result<Start, SourceError> {
+        if self.broadcasting {
+            let offset = self.position(queue).await?;
+            return Ok(Start {
+                offset,
+                first: None,
+            });
+        }
         let offset = match self.committed(queue).await? {
-            Some(offset) => offset,
+            Some(offset) => self.within(queue, offset).await?,
             None => {
                 let smallest = queues.first().unwrap_or(queue);
                 if smallest != queue && self.committed(smallest).await?.is_some() {
@@ -78,6 +96,20 @@ impl<S: Source> Starts<S> {
                 committed_at,
             }),
         })
+    }
+
+    /// The committed offset, or where to begin if it is beyond the end of the queue.
+    async fn within(&self, queue: &QueueId, committed: u64) -> Result<u64, SourceError> {
+        let (min, max) = self.source.bounds(queue).await?;
+        if committed <= max {
+            return Ok(committed);
+        }
+        error!(
+            "queue {queue}: the committed offset {committed} is beyond its end {max}: the topic was recreated or its \
+             log cut off; it is consumed from its oldest message, offset {min}"
+        );
+        self.commit(queue, min).await?;
+        Ok(min)
     }
 
     /// Commits a starting offset on every queue that has none; returns that of `queue`.
@@ -109,6 +141,9 @@ impl<S: Source> Starts<S> {
 
     async fn position(&self, queue: &QueueId) -> Result<u64, SourceError> {
         let (min, max) = self.source.bounds(queue).await?;
+        if queue.topic == Topic::Retry {
+            return Ok(min);
+        }
         match (self.start_from.position, self.start_from.timestamp) {
             (Position::Last, _) => Ok(max),
             (Position::Timestamp, Some(timestamp)) => {

@@ -2,16 +2,17 @@
 
 use super::clock::Clock;
 use super::commits::{Answer, Due};
+use super::live::Placing;
 use super::start::Starts;
 use crate::contract::spec::Key;
-use crate::handler::{Delivery, Handler};
-use crate::lane::{Assignment, Call, CallId, CallResult, Keyed, Time};
-use crate::message::QueueId;
+use crate::handler::Handler;
+use crate::lane::{Assignment, Incoming, Output, SendBack, SendBackId, Time};
+use crate::message::{Message, QueueId};
 use crate::ownership::Start;
 use crate::source::{Commit, Pulled, Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 const POLL_GROUP: Duration = Duration::from_secs(1);
@@ -42,9 +43,12 @@ pub enum Event {
         from: u64,
         pulled: Result<Batch, SourceError>,
     },
-    Ended {
-        id: CallId,
-        result: CallResult,
+    /// Something to do that is not a call.
+    Output(Output),
+    SentBack {
+        id: SendBackId,
+        born_at_ms: i64,
+        result: Result<(), SourceError>,
     },
     Committed {
         due: Due,
@@ -71,7 +75,11 @@ pub enum Batch {
     /// Everything in `[from, next)` that is not among the messages is finished.
     Messages {
         next: u64,
-        messages: Vec<Keyed>,
+        messages: Vec<Incoming>,
+    },
+    /// The broker has removed everything in `[from, next)`.
+    Removed {
+        next: u64,
     },
     NoNew,
     OutOfRange {
@@ -199,6 +207,7 @@ pub async fn find_start<S: Source>(
 pub async fn pull<S: Source>(
     source: Arc<S>,
     key: Arc<Key>,
+    placing: Placing,
     assignment: Assignment,
     queue: QueueId,
     from: u64,
@@ -210,9 +219,12 @@ pub async fn pull<S: Source>(
         .await
         .map(|pulled| match pulled {
             Pulled::Found { messages, next } => {
-                let with_key = |message: crate::message::Message| Keyed {
-                    key: message.key(&key).map(Arc::from),
-                    message: Arc::new(message),
+                let with_key = |mut message: Message| {
+                    message.key = message.find_key(&key);
+                    Incoming {
+                        place: placing.place(&message),
+                        message: Arc::new(message),
+                    }
                 };
                 Batch::Messages {
                     next,
@@ -223,6 +235,7 @@ pub async fn pull<S: Source>(
                 next,
                 messages: Vec::new(),
             },
+            Pulled::Removed { next } => Batch::Removed { next },
             Pulled::NoNew => Batch::NoNew,
             Pulled::OutOfRange { min, max } => Batch::OutOfRange { min, max },
         });
@@ -239,32 +252,16 @@ pub fn pull_retry(now: Time) -> Time {
     now + PULL_RETRY
 }
 
-pub async fn call<H: Handler>(
-    handler: Arc<H>,
-    clock: Arc<Clock>,
-    call: Call,
-    timeout: Duration,
-    events: Events,
-) {
-    let Call {
-        id,
-        queue,
-        key,
-        message,
-        attempt,
-        lease,
-    } = call;
-    let deadline = SystemTime::now() + timeout;
-    let delivery = Delivery {
-        queue,
-        key,
-        message,
-        attempt,
-        timeout,
-        deadline,
-    };
-    let result = handler.call(delivery, || clock.now() < lease).await;
-    let _ = events.send(Event::Ended { id, result });
+/// Sends a message back to the broker.
+pub async fn send_back<S: Source>(source: Arc<S>, back: SendBack, events: Events) {
+    let sent = source
+        .send_back(&back.queue, &back.message, back.delay_level)
+        .await;
+    let _ = events.send(Event::SentBack {
+        id: back.id,
+        born_at_ms: back.message.born_at_ms,
+        result: sent,
+    });
 }
 
 /// Makes a commit or a check, unless the lease is over before it is sent.

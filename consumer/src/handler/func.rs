@@ -77,10 +77,7 @@ mod tests {
     #[tokio::test]
     async fn a_function_may_answer_for_all_or_for_the_first_messages() {
         let all = FuncHandler::new(async |_| CallResult::Done);
-        assert_eq!(
-            all.call(delivery(), || true).await,
-            CallResult::Done.into()
-        );
+        assert_eq!(all.call(delivery(), || true).await, CallResult::Done.into());
         let one = FuncHandler::new(async |delivery: Delivery| {
             assert_eq!(delivery.messages().count(), 2);
             Outcome {

@@ -215,7 +215,9 @@ impl LaneExecutor {
         let of = &self.store.heads[head];
         let reconsumed = self.store.first(lane).reconsume_times;
         let back = self.settings.on_failure == OnFailure::SendBack;
-        let attempts = of.attempts.saturating_add(if back { reconsumed } else { 0 });
+        let attempts = of
+            .attempts
+            .saturating_add(if back { reconsumed } else { 0 });
         let used_up = permanent || attempts >= policy.max_attempts;
         if back && !used_up {
             self.store.heads[head].send_back = Some(retry::delay_level(reconsumed, wanted));
@@ -224,8 +226,8 @@ impl LaneExecutor {
         let key = (slot, self.store.lanes[lane].hash);
         let remembered = self.store.lanes[lane].kind != Kind::Own;
         let blocked = self.now.saturating_sub(of.first_failed.unwrap_or(self.now));
-        let mut delay = wanted
-            .unwrap_or_else(|| retry::delay(&policy.backoff, of.attempts, &mut self.rng));
+        let mut delay =
+            wanted.unwrap_or_else(|| retry::delay(&policy.backoff, of.attempts, &mut self.rng));
         let mut broken = false;
         if let Some(budget) = policy.budget {
             let left = if remembered {

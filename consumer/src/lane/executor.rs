@@ -13,9 +13,7 @@ use super::split::Splits;
 use super::store::{Kind, Orphan, Stage, State, Store};
 use super::timers::{Due, Timers};
 use super::view::Counters;
-use super::{
-    Assignment, Call, CallId, Held, HeldKeys, Input, Output, Settings, Suspension, Time,
-};
+use super::{Assignment, Call, CallId, Held, HeldKeys, Input, Output, Settings, Suspension, Time};
 use crate::message::QueueId;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -94,7 +94,10 @@ impl Share<'_> {
     fn messages(&self) -> u64 {
         // The one message that each queue is always allowed is kept back for it.
         let others = if self.queues > 1 { self.queues } else { 0 };
-        self.threshold(self.limits.messages.saturating_sub(others), self.used.messages)
+        self.threshold(
+            self.limits.messages.saturating_sub(others),
+            self.used.messages,
+        )
     }
 
     fn bytes(&self) -> u64 {
@@ -181,10 +184,19 @@ mod tests {
             let stuck = fill(0);
             let others: Vec<u64> = (1..queues).map(&mut fill).collect();
             let fair = 1_000 / queues as u64;
-            assert!(stuck >= (1_000 - queues as u64) * 3 / 5, "{queues}: {stuck}");
-            assert!(others.iter().all(|other| *other >= 1), "{queues}: {others:?}");
+            assert!(
+                stuck >= (1_000 - queues as u64) * 3 / 5,
+                "{queues}: {stuck}"
+            );
+            assert!(
+                others.iter().all(|other| *other >= 1),
+                "{queues}: {others:?}"
+            );
             assert!(others[0] >= fair * 2 / 5, "{queues}: {others:?}");
-            assert!(stuck + others.iter().sum::<u64>() <= 1_000, "{queues}: the pod's limit holds");
+            assert!(
+                stuck + others.iter().sum::<u64>() <= 1_000,
+                "{queues}: the pod's limit holds"
+            );
         }
     }
 
@@ -192,7 +204,10 @@ mod tests {
     fn a_queue_that_holds_nothing_is_never_stopped_by_the_others() {
         let starved = share(8, (1_000, 100_000), (0, 0));
         assert!(starved.admits(50));
-        assert_eq!((starved.room(0, 100, false), starved.room(0, 100, true)), (1, 1));
+        assert_eq!(
+            (starved.room(0, 100, false), starved.room(0, 100, true)),
+            (1, 1)
+        );
     }
 
     #[test]

@@ -98,9 +98,7 @@ impl<K> List<K> {
         K: 'a,
     {
         let number = |number: u32| (number != NONE).then_some(number);
-        std::iter::successors(self.first(), move |value| {
-            number(slab[*value].links().next)
-        })
+        std::iter::successors(self.first(), move |value| number(slab[*value].links().next))
     }
 }
 

@@ -103,7 +103,11 @@ impl LaneExecutor {
             head: self.store.first(number).offset,
             messages: u64::from(lane.len),
             state: self.state(number),
-            attempts: self.store.heads.get(lane.head).map_or(0, |head| head.attempts),
+            attempts: self
+                .store
+                .heads
+                .get(lane.head)
+                .map_or(0, |head| head.attempts),
         })
     }
 
@@ -159,7 +163,8 @@ impl LaneExecutor {
             return Vec::new();
         }
         let by_age = self.store.by_age.iter(&self.store.heads);
-        let old = by_age.take_while(|head| now.saturating_sub(self.store.heads[*head].since) > much);
+        let old =
+            by_age.take_while(|head| now.saturating_sub(self.store.heads[*head].since) > much);
         // One that only waits for a slot or is suspended is not stuck by itself.
         let in_hand = old.filter(|head| {
             let lane = self.store.heads[*head].lane;

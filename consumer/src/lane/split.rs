@@ -58,7 +58,11 @@ impl Splits {
     }
 
     fn report(&mut self, key: &str, one: QueueId, other: QueueId) {
-        let queues = if one < other { [one, other] } else { [other, one] };
+        let queues = if one < other {
+            [one, other]
+        } else {
+            [other, one]
+        };
         self.found.retain(|found| found.key != key);
         self.found.truncate(LISTED - 1);
         self.found.push_front(SplitKey {
@@ -89,7 +93,13 @@ mod tests {
     fn meet(splits: &mut Splits, second: u64, queue: u32, key: u64) {
         let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
         if splits.watches(hash) {
-            splits.met(Duration::from_secs(second), queue, hash, &key.to_string(), name);
+            splits.met(
+                Duration::from_secs(second),
+                queue,
+                hash,
+                &key.to_string(),
+                name,
+            );
         }
     }
 

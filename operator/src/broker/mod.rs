@@ -93,7 +93,8 @@ pub fn lag(offsets: &Offsets, pods: &[Stats]) -> Lag {
             .iter()
             .flat_map(|pod| &pod.queues)
             .find_map(|reported| {
-                let same = *queue.broker == *reported.broker && queue.id == reported.id;
+                let same =
+                    !reported.retry && *queue.broker == *reported.broker && queue.id == reported.id;
                 same.then_some((reported.watermark?, reported.finished_above_watermark))
             });
         lag.max_offsets += known.max;

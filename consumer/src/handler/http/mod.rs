@@ -17,7 +17,7 @@
 
 mod pool;
 
-use super::{Delivery, Handler};
+use super::{Delivery, Handler, Outcome};
 use crate::contract::spec::Http;
 use crate::lane::CallResult;
 use bytes::Bytes;
@@ -103,7 +103,7 @@ impl HttpHandler {
         if let Ok(time) = Timestamp::from_millisecond(message.stored_at_ms) {
             put("ce-time", &time.to_string());
         }
-        if let Some(key) = &delivery.key {
+        if let Some(key) = &message.key {
             put("ce-partitionkey", key);
         }
         put("ce-sequence", &message.offset.to_string());
@@ -120,7 +120,7 @@ impl HttpHandler {
         let content = message
             .properties
             .get("contentType")
-            .map_or("application/octet-stream", String::as_str);
+            .unwrap_or("application/octet-stream");
         let content = HeaderValue::from_str(content)
             .unwrap_or(HeaderValue::from_static("application/octet-stream"));
         headers.insert(CONTENT_TYPE, content);
@@ -160,14 +160,22 @@ impl HttpHandler {
 }
 
 impl Handler for HttpHandler {
-    async fn call(&self, delivery: Delivery, may_send: impl Fn() -> bool + Send) -> CallResult {
+    async fn call(&self, delivery: Delivery, may_send: impl Fn() -> bool + Send) -> Outcome {
         let mut request = Request::new(Full::new(delivery.message.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers(&delivery);
-        tokio::time::timeout(delivery.timeout, self.post(request, may_send))
+        let result = tokio::time::timeout(delivery.timeout, self.post(request, may_send))
             .await
-            .unwrap_or(CallResult::TimedOut)
+            .unwrap_or(CallResult::TimedOut);
+        match result {
+            // One message a request: the others have not been sent.
+            CallResult::Done if !delivery.rest.is_empty() => Outcome {
+                acked: 1,
+                ..CallResult::NotSent.into()
+            },
+            result => result.into(),
+        }
     }
 
     async fn ready(&self) -> Result<(), String> {

@@ -16,11 +16,11 @@ use crate::message::{Message, QueueId, Topic};
 use answer::{Answer, response};
 use connection::{Connection, Purpose};
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
-use subscription::Subscription;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use subscription::Subscription;
 
 mod request {
     pub const PULL_MESSAGE: i32 = 11;
@@ -512,12 +512,17 @@ fn pulled(
             peer: answer.peer.clone(),
             reason: format!("it cannot read spec.filter.sql ({})", answer.remark()),
         }),
-        response::SYSTEM_ERROR if answer.remark().contains("does not support consumer to filter") => {
+        response::SYSTEM_ERROR
+            if answer
+                .remark()
+                .contains("does not support consumer to filter") =>
+        {
             Err(SourceError::Filter {
                 peer: answer.peer.clone(),
-                reason: "it does not filter by SQL: set enablePropertyFilter=true in its configuration \
+                reason:
+                    "it does not filter by SQL: set enablePropertyFilter=true in its configuration \
                          and restart it, or use spec.filter.tags"
-                    .into(),
+                        .into(),
             })
         }
         _ => Err(answer.refused()),

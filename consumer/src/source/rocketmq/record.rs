@@ -132,10 +132,7 @@ fn put_body(buffer: &mut Vec<u8>, flag: u32, body: &[u8]) -> Result<(), String> 
     }
     let (name, outcome) = match flag & COMPRESSION {
         // Producers before 5.0 knew zlib only and did not say so.
-        0 | ZLIB => (
-            "zlib",
-            append(buffer, flate2::read::ZlibDecoder::new(body)),
-        ),
+        0 | ZLIB => ("zlib", append(buffer, flate2::read::ZlibDecoder::new(body))),
         LZ4 => (
             "lz4",
             lz4::Decoder::new(body).and_then(|decoder| append(buffer, decoder)),

@@ -155,7 +155,10 @@ mod tests {
             plain,
             pods(&|object| object.spec.consumer.retry.max_attempts = 7)
         );
-        assert_eq!(plain, pods(&|object| object.spec.consumer.redact_keys = true));
+        assert_eq!(
+            plain,
+            pods(&|object| object.spec.consumer.redact_keys = true)
+        );
         assert_ne!(
             plain,
             pods(&|object| object.spec.consumer.handler.batch.max_messages = 9)
