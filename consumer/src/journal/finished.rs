@@ -1,8 +1,7 @@
 //! A set of finished offsets.
 
-use roaring::{RoaringBitmap, RoaringTreemap};
-
-const WORD: u64 = u64::BITS as u64;
+use roaring::RoaringTreemap;
+use std::ops::Range;
 
 /// Everything below the watermark, and a compressed set (Chambi, Lemire, Kaser and Godin: Better bitmap
 /// performance with Roaring bitmaps, 2016) of what is above it.
@@ -21,26 +20,11 @@ impl Finished {
         }
     }
 
-    /// Everything below `watermark`, and offset `base + 64 * w + b` for every bit `b` of word `w`.
-    /// `base` is a multiple of 64.
-    pub fn from_words(watermark: u64, base: u64, words: &[u64]) -> Self {
+    /// Everything below `watermark`, and these ranges.
+    pub fn new(watermark: u64, ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
         let mut set = Self::below(watermark);
-        // The compressed set has one bitmap for each value of an offset's upper half.
-        let per_half = (1u64 << 32) / WORD;
-        let mut from = base / WORD;
-        let mut rest = words;
-        while !rest.is_empty() {
-            let here = (per_half - from % per_half).min(rest.len() as u64) as usize;
-            let bytes: Vec<u8> = rest[..here]
-                .iter()
-                .flat_map(|word| word.to_le_bytes())
-                .collect();
-            let low = (from % per_half * WORD) as u32;
-            let bitmap = RoaringBitmap::from_lsb0_bytes(low, &bytes);
-            let half = RoaringTreemap::from_bitmaps([((from / per_half) as u32, bitmap)]);
-            set.above |= half;
-            from += here as u64;
-            rest = &rest[here..];
+        for range in ranges {
+            set.above.insert_range(range);
         }
         set.normalize();
         set
@@ -76,17 +60,17 @@ impl Finished {
         self.above.max().or_else(|| self.watermark.checked_sub(1))
     }
 
-    /// What is above the watermark, as words of bits: the base of the first, a multiple of 64, and the words.
-    pub fn words(&self) -> (u64, Vec<u64>) {
-        let Some(highest) = self.above.max() else {
-            return (self.watermark / WORD * WORD, Vec::new());
-        };
-        let first = self.above.min().unwrap_or(highest) / WORD;
-        let mut words = vec![0; (highest / WORD - first + 1) as usize];
-        for offset in &self.above {
-            words[(offset / WORD - first) as usize] |= 1 << (offset % WORD);
-        }
-        (first * WORD, words)
+    /// What is above the watermark, as ascending ranges.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let mut offsets = self.above.iter().peekable();
+        std::iter::from_fn(move || {
+            let start = offsets.next()?;
+            let mut end = start + 1;
+            while offsets.next_if_eq(&end).is_some() {
+                end += 1;
+            }
+            Some(start..end)
+        })
     }
 
     /// Adds what another set knows.
@@ -137,13 +121,7 @@ mod tests {
     }
 
     fn made((watermark, above): &(u64, BTreeSet<u64>)) -> Finished {
-        let base = *above.first().unwrap_or(&0) / WORD * WORD;
-        let mut words = vec![0; 12];
-        for offset in above {
-            let at = offset - base;
-            words[(at / WORD) as usize] |= 1 << (at % WORD);
-        }
-        Finished::from_words(*watermark, base, &words)
+        Finished::new(*watermark, above.iter().map(|offset| *offset..offset + 1))
     }
 
     proptest! {
@@ -157,15 +135,13 @@ mod tests {
                 prop_assert_eq!(union.contains(offset), plain, "offset {}", offset);
             }
             prop_assert!(!union.contains(union.watermark()));
-            let (base, words) = union.words();
-            prop_assert_eq!(Finished::from_words(union.watermark(), base, &words), union);
+            prop_assert_eq!(Finished::new(union.watermark(), union.ranges()), union);
         }
     }
 
     #[test]
     fn a_set_that_is_too_large_keeps_its_lowest_offsets() {
-        let words = vec![0x5555_5555_5555_5555; 20_000];
-        let mut set = Finished::from_words(1, 64, &words);
+        let mut set = Finished::new(1, (64..64 * 20_000).step_by(2).map(|offset| offset..offset + 1));
         set.shrink_to(100_000);
         assert!(set.above().serialized_size() <= 100_000 && set.len_above() > 100_000);
         assert!(set.contains(64) && !set.contains(64 * 20_000));
@@ -173,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_watermark_passes_what_is_finished_above_it() {
-        let set = Finished::from_words(60, 0, &[0xf000_0000_0000_0000, u64::MAX, 0b101]);
+        let set = Finished::new(60, [60..129, 130..131]);
         assert_eq!((set.watermark(), set.len_above(), set.highest()), (129, 1, Some(130)));
     }
 }

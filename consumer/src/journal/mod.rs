@@ -22,19 +22,20 @@ pub use log::{Entry, Head, Log, Newest, State, WINDOW};
 
 use std::sync::Arc;
 
-/// Longest topic name RocketMQ takes.
-const TOPIC_NAME_LIMIT: usize = 127;
-
 /// Offset of a tenure's claim.
 pub type Epoch = u64;
 
 /// Identity of one start of one process; see [`crate::exec::incarnation`].
 pub type Incarnation = Arc<str>;
 
-/// The journal's topic of a group; none if its name would be longer than RocketMQ takes.
-pub fn topic(group: &str) -> Option<String> {
-    let name = format!("KEYLANE_{group}");
-    (name.len() <= TOPIC_NAME_LIMIT).then_some(name)
+/// The journal's topic of a group. RocketMQ takes names of 127 characters, so a group has at most 119.
+pub fn topic(group: &str) -> String {
+    format!("KEYLANE_{group}")
+}
+
+/// The journal's topic about the queues of a group's retry topic: no other group's journal is called so.
+pub fn retry_topic(group: &str) -> String {
+    format!("KEYLANE%{group}")
 }
 
 /// One record.

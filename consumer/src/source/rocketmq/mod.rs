@@ -7,6 +7,7 @@
 
 mod answer;
 mod connection;
+mod journal;
 mod record;
 mod subscription;
 
@@ -15,6 +16,7 @@ use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
 use crate::message::{Message, QueueId, Topic};
 use answer::{Answer, response};
 use connection::{Connection, Purpose};
+use journal::Journals;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -54,6 +56,7 @@ pub struct RocketmqSource {
     /// Mode None: the retry topic is consumed too.
     retry_topic: Option<String>,
     broadcasting: bool,
+    journals: Journals,
     route: RwLock<Route>,
 }
 
@@ -71,6 +74,7 @@ impl RocketmqSource {
             retry_topic: (spec.ordering.mode == Mode::None)
                 .then(|| format!("%RETRY%{}", spec.consumer_group)),
             broadcasting: spec.consumption == Consumption::Broadcasting,
+            journals: Journals::new(&spec.consumer_group),
             route: RwLock::default(),
         })
     }
