@@ -219,16 +219,29 @@ mod tests {
             9 => prop::collection::vec(any::<u64>(), 0..20).prop_map(Keys::new),
             1 => Just(Keys::All),
         ];
-        let witness = (0..u64::MAX, any::<i64>(), any::<u64>()).prop_map(|(offset, stored_at_ms, physical_offset)| {
-            Witness { offset, stored_at_ms, physical_offset }
-        });
+        let witness = (0..u64::MAX, any::<i64>(), any::<u64>()).prop_map(
+            |(offset, stored_at_ms, physical_offset)| Witness {
+                offset,
+                stored_at_ms,
+                physical_offset,
+            },
+        );
         let ranges = prop::collection::vec((1u64..1 << 40, 0u64..100), 0..50);
         let finished = (0u64..1 << 40, ranges).prop_map(|(watermark, ranges)| {
-            Finished::new(watermark, ranges.into_iter().map(|(from, length)| from..from + length))
+            Finished::new(
+                watermark,
+                ranges.into_iter().map(|(from, length)| from..from + length),
+            )
         });
         let suspects = prop::collection::vec((any::<u64>(), any::<u32>()), 0..5);
-        (finished, prop::option::of(witness), keys, suspects)
-            .prop_map(|(finished, witness, keys, suspects)| Progress { finished, witness, keys, suspects })
+        (finished, prop::option::of(witness), keys, suspects).prop_map(
+            |(finished, witness, keys, suspects)| Progress {
+                finished,
+                witness,
+                keys,
+                suspects,
+            },
+        )
     }
 
     fn record() -> impl Strategy<Value = Record> {
@@ -237,7 +250,10 @@ mod tests {
             (0..NONE, progress()).prop_map(|(epoch, progress)| Body::Progress { epoch, progress }),
             (0..NONE, progress()).prop_map(|(epoch, progress)| Body::Released { epoch, progress }),
         ];
-        ("[a-z:0-9-]{0,60}", body).prop_map(|(by, body)| Record { by: by.into(), body })
+        ("[a-z:0-9-]{0,60}", body).prop_map(|(by, body)| Record {
+            by: by.into(),
+            body,
+        })
     }
 
     proptest! {

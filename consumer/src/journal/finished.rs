@@ -97,12 +97,15 @@ impl Finished {
         // Stretches, not single offsets: the watermark may have to pass millions.
         while self.above.min() == Some(self.watermark) {
             let mut step = 1u64;
-            while self.watermark.checked_add(step * 2).is_some_and(|end| {
-                self.above.range_cardinality(self.watermark..end) == step * 2
-            }) {
+            while self
+                .watermark
+                .checked_add(step * 2)
+                .is_some_and(|end| self.above.range_cardinality(self.watermark..end) == step * 2)
+            {
                 step *= 2;
             }
-            self.above.remove_range(self.watermark..self.watermark + step);
+            self.above
+                .remove_range(self.watermark..self.watermark + step);
             self.watermark += step;
         }
     }
@@ -117,7 +120,10 @@ mod tests {
     fn set() -> impl Strategy<Value = (u64, BTreeSet<u64>)> {
         // Around the border of the upper half, where the set is made of two.
         let near = (1u64 << 32) - 200;
-        (near..near + 300, prop::collection::btree_set(near..near + 600, 0..300))
+        (
+            near..near + 300,
+            prop::collection::btree_set(near..near + 600, 0..300),
+        )
     }
 
     fn made((watermark, above): &(u64, BTreeSet<u64>)) -> Finished {
@@ -141,7 +147,12 @@ mod tests {
 
     #[test]
     fn a_set_that_is_too_large_keeps_its_lowest_offsets() {
-        let mut set = Finished::new(1, (64..64 * 20_000).step_by(2).map(|offset| offset..offset + 1));
+        let mut set = Finished::new(
+            1,
+            (64..64 * 20_000)
+                .step_by(2)
+                .map(|offset| offset..offset + 1),
+        );
         set.shrink_to(100_000);
         assert!(set.above().serialized_size() <= 100_000 && set.len_above() > 100_000);
         assert!(set.contains(64) && !set.contains(64 * 20_000));
@@ -150,6 +161,9 @@ mod tests {
     #[test]
     fn the_watermark_passes_what_is_finished_above_it() {
         let set = Finished::new(60, [60..129, 130..131]);
-        assert_eq!((set.watermark(), set.len_above(), set.highest()), (129, 1, Some(130)));
+        assert_eq!(
+            (set.watermark(), set.len_above(), set.highest()),
+            (129, 1, Some(130))
+        );
     }
 }

@@ -127,7 +127,8 @@ impl Allocation {
             return;
         }
         let owners = allocate(queues, members);
-        self.ours.extend(owners.get(me).into_iter().flatten().cloned());
+        self.ours
+            .extend(owners.get(me).into_iter().flatten().cloned());
         for (owner, owned) in &owners {
             if *owner == me {
                 continue;
@@ -221,9 +222,19 @@ mod tests {
     #[test]
     fn nothing_is_ours_until_the_broker_lists_us() {
         let (mut membership, broker) = (Membership::default(), Arc::from("a"));
-        assert!(membership.allocation(&queues(), "keylane:x").ours.is_empty());
+        assert!(
+            membership
+                .allocation(&queues(), "keylane:x")
+                .ours
+                .is_empty()
+        );
         membership.listed(SECOND, &broker, "keylane:x", members(&["keylane:y"]));
-        assert!(membership.allocation(&queues(), "keylane:x").ours.is_empty());
+        assert!(
+            membership
+                .allocation(&queues(), "keylane:x")
+                .ours
+                .is_empty()
+        );
     }
 
     #[test]

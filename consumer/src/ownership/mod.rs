@@ -255,10 +255,7 @@ impl Ownership {
 
     /// Our epoch in a queue that is ours, and the keys to list in a progress record.
     pub fn recordable(&self, now: Time, queue: &QueueId) -> Option<(Epoch, Keys)> {
-        self.queues
-            .get(queue)?
-            .tenure
-            .recordable(now, &self.terms)
+        self.queues.get(queue)?.tenure.recordable(now, &self.terms)
     }
 
     /// What to do now.

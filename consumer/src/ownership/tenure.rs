@@ -106,13 +106,27 @@ pub(super) enum Phase {
     /// Locked since a time; the journal is to be read.
     Reading { locked: Time },
     /// A claim is under way, after a journal that ended at `end`.
-    Claiming { locked: Time, basis: Basis, predecessor: Option<Epoch>, end: u64 },
+    Claiming {
+        locked: Time,
+        basis: Basis,
+        predecessor: Option<Epoch>,
+        end: u64,
+    },
     /// Claimed; calls of former owners may still run.
     Waiting(Claim),
     /// Ours. `recorded`: the first progress record is acknowledged.
-    Owned { claim: Claim, held: Held, since: Time, recorded: bool },
+    Owned {
+        claim: Claim,
+        held: Held,
+        since: Time,
+        recorded: bool,
+    },
     /// To be given away.
-    Draining { claim: Claim, held: Held, drained: bool },
+    Draining {
+        claim: Claim,
+        held: Held,
+        drained: bool,
+    },
     /// *Released* lies at this offset; once every reader sees it, the lock can go back.
     Leaving { released: u64 },
 }
@@ -120,7 +134,10 @@ pub(super) enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Request {
     /// A reading, which confirms a renewal that was granted before, and starts a queue whose wait was over.
-    Read { confirms: Option<Time>, starts: bool },
+    Read {
+        confirms: Option<Time>,
+        starts: bool,
+    },
     Claim,
     Progress,
     Released,
@@ -184,14 +201,19 @@ impl Tenure {
 
     /// True if nothing of the queue is here or under way, and nothing of it is wanted.
     pub fn is_over(&self) -> bool {
-        self.wanted == Wanted::No && matches!(self.phase, Phase::Out { .. }) && !self.unlocking && self.asked.is_none()
+        self.wanted == Wanted::No
+            && matches!(self.phase, Phase::Out { .. })
+            && !self.unlocking
+            && self.asked.is_none()
     }
 
     /// Where it stands, for people; none if it is not here and not meant to be.
     pub fn shown(&self) -> Option<QueuePhase> {
         match &self.phase {
             Phase::Out { .. } => (self.wanted == Wanted::Yes).then_some(QueuePhase::Locking),
-            Phase::Reading { .. } | Phase::Claiming { .. } | Phase::Waiting(_) => Some(QueuePhase::Waiting),
+            Phase::Reading { .. } | Phase::Claiming { .. } | Phase::Waiting(_) => {
+                Some(QueuePhase::Waiting)
+            }
             Phase::Owned { .. } => Some(QueuePhase::Owned),
             Phase::Draining { .. } | Phase::Leaving { .. } => Some(QueuePhase::Releasing),
         }
@@ -225,7 +247,13 @@ impl Tenure {
     }
 
     /// Whether we have the lock; none if there was no answer.
-    pub fn lock_answered(&mut self, now: Time, locked: Option<bool>, terms: &Terms, out: &mut Vec<Deed>) {
+    pub fn lock_answered(
+        &mut self,
+        now: Time,
+        locked: Option<bool>,
+        terms: &Terms,
+        out: &mut Vec<Deed>,
+    ) {
         let Some(asked) = self.asked.take() else {
             return;
         };
@@ -241,7 +269,9 @@ impl Tenure {
             (None, _) => {}
             (Some(true), Phase::Out { .. }) => self.locked(now, lease, terms, out),
             (Some(true), Phase::Leaving { .. }) => {}
-            (Some(true), Phase::Reading { .. } | Phase::Claiming { .. }) => self.lease = self.lease.max(lease),
+            (Some(true), Phase::Reading { .. } | Phase::Claiming { .. }) => {
+                self.lease = self.lease.max(lease)
+            }
             (Some(true), _) if terms.rules.renewal_reads_journal => {
                 self.granted = Some(lease);
                 self.look = true;
@@ -291,7 +321,14 @@ impl Tenure {
     }
 
     /// What the journal says; none if it could not be read.
-    pub fn read(&mut self, now: Time, ticket: Ticket, head: Option<&Head>, terms: &Terms, out: &mut Vec<Deed>) {
+    pub fn read(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        head: Option<&Head>,
+        terms: &Terms,
+        out: &mut Vec<Deed>,
+    ) {
         if ticket != self.ticket {
             return;
         }
@@ -306,8 +343,11 @@ impl Tenure {
         let epoch = match &self.phase {
             Phase::Out { .. } => {
                 let newest = head.newest.as_ref();
-                let holder = newest.filter(|newest| !matches!(newest.state, State::Released { .. }));
-                self.phase = Phase::Out { holder: holder.map(|newest| newest.by.clone()) };
+                let holder =
+                    newest.filter(|newest| !matches!(newest.state, State::Released { .. }));
+                self.phase = Phase::Out {
+                    holder: holder.map(|newest| newest.by.clone()),
+                };
                 return;
             }
             Phase::Reading { locked } => {
@@ -328,9 +368,19 @@ impl Tenure {
                 return;
             }
             Phase::Claiming { .. } => return,
-            Phase::Waiting(claim) | Phase::Owned { claim, .. } | Phase::Draining { claim, .. } => claim.epoch,
+            Phase::Waiting(claim) | Phase::Owned { claim, .. } | Phase::Draining { claim, .. } => {
+                claim.epoch
+            }
         };
-        if head.newest.as_ref().is_some_and(|newest| newest.epoch == epoch) {
+        if head.end <= epoch && !head.doubtful {
+            // The broker does not show everything yet, not even our claim.
+            self.look = true;
+            self.next_request = now + terms.durations.journal_retry;
+        } else if head
+            .newest
+            .as_ref()
+            .is_some_and(|newest| newest.epoch == epoch)
+        {
             if let Some(lease) = confirms {
                 if self.granted == confirms {
                     self.granted = None;
@@ -357,19 +407,34 @@ impl Tenure {
             self.next_request = now + terms.durations.journal_retry;
         }
         match (request, &mut self.phase) {
-            (Request::Claim, Phase::Claiming { locked, basis, end, .. }) => {
+            (
+                Request::Claim,
+                Phase::Claiming {
+                    locked, basis, end, ..
+                },
+            ) => {
                 let locked = *locked;
                 self.phase = match offset {
                     Some(offset) if now < self.lease => {
                         let direct = offset == *end || !terms.rules.direct_claim;
-                        let distrusted = self.distrusted_until.filter(|until| now < *until + terms.durations.wait);
-                        let basis = if direct && distrusted.is_none() { basis.clone() } else { Basis::Unknown };
+                        let distrusted = self
+                            .distrusted_until
+                            .filter(|until| now < *until + terms.durations.wait);
+                        let basis = if direct && distrusted.is_none() {
+                            basis.clone()
+                        } else {
+                            Basis::Unknown
+                        };
                         let since = if terms.rules.wait_from_acknowledgement {
                             distrusted.map_or(now, |until| now.max(until))
                         } else {
                             locked
                         };
-                        Phase::Waiting(Claim { epoch: offset, since, basis })
+                        Phase::Waiting(Claim {
+                            epoch: offset,
+                            since,
+                            basis,
+                        })
                     }
                     // It may lie there or come to lie there. Whatever it is, it is not a claim of ours.
                     _ => Phase::Reading { locked },
@@ -410,19 +475,27 @@ impl Tenure {
         let waits = |due: bool| (due && self.request.is_none()).then_some(self.next_request);
         let phase = match &self.phase {
             Phase::Out { .. } => waits(self.look),
-            Phase::Reading { .. } | Phase::Claiming { .. } => Some(waits(true).unwrap_or(self.lease).min(self.lease)),
+            Phase::Reading { .. } | Phase::Claiming { .. } => {
+                Some(waits(true).unwrap_or(self.lease).min(self.lease))
+            }
             Phase::Waiting(claim) => {
                 let over = claim.since + claim.basis.wait(facts, terms);
                 waits(self.look || valid).map(|at| if self.look { at } else { at.max(over) })
             }
-            Phase::Owned { recorded, since, .. } => {
+            Phase::Owned {
+                recorded, since, ..
+            } => {
                 let stand_in_over = since.saturating_add(terms.durations.stand_in_for);
                 let stand_in_over = (self.wanted == Wanted::StandIn).then_some(stand_in_over);
-                waits(self.look || valid && !recorded).into_iter().chain(stand_in_over).min()
+                waits(self.look || valid && !recorded)
+                    .into_iter()
+                    .chain(stand_in_over)
+                    .min()
             }
-            Phase::Draining { drained, .. } => {
-                waits(self.look || *drained).into_iter().chain([self.lease]).min()
-            }
+            Phase::Draining { drained, .. } => waits(self.look || *drained)
+                .into_iter()
+                .chain([self.lease])
+                .min(),
             Phase::Leaving { .. } => waits(true),
         };
         lock.into_iter().chain(phase).min()
@@ -431,7 +504,10 @@ impl Tenure {
     /// The keys that still wait in a queue that is ours, to be listed in *progress*; our epoch.
     pub fn recordable(&self, now: Time, terms: &Terms) -> Option<(Epoch, Keys)> {
         match &self.phase {
-            Phase::Owned { claim, held, .. } => Some((claim.epoch, waiting(held, now, terms.rules.waiting_keys_recorded))),
+            Phase::Owned { claim, held, .. } => Some((
+                claim.epoch,
+                waiting(held, now, terms.rules.waiting_keys_recorded),
+            )),
             _ => None,
         }
     }
@@ -469,10 +545,18 @@ impl Tenure {
             Phase::Reading { .. } | Phase::Claiming { .. } => self.unlock(out),
             Phase::Waiting(_) if terms.rules.release_after_wait => self.unlock(out),
             Phase::Waiting(claim) => {
-                self.phase = Phase::Draining { claim: claim.clone(), held: Held::default(), drained: true };
+                self.phase = Phase::Draining {
+                    claim: claim.clone(),
+                    held: Held::default(),
+                    drained: true,
+                };
             }
             Phase::Owned { claim, held, .. } => {
-                self.phase = Phase::Draining { claim: claim.clone(), held: held.clone(), drained: false };
+                self.phase = Phase::Draining {
+                    claim: claim.clone(),
+                    held: held.clone(),
+                    drained: false,
+                };
                 out.push(Deed::Drain);
             }
             Phase::Out { .. } | Phase::Draining { .. } | Phase::Leaving { .. } => {}
@@ -510,7 +594,9 @@ impl Tenure {
                 (over || self.look).then(|| read(self.granted, over))
             }
             _ if self.look => Some(read(self.granted, false)),
-            Phase::Owned { recorded: false, .. } if valid => Some(Request::Progress),
+            Phase::Owned {
+                recorded: false, ..
+            } if valid => Some(Request::Progress),
             Phase::Draining { drained: true, .. } if valid => Some(Request::Released),
             _ => None,
         };
@@ -522,15 +608,20 @@ impl Tenure {
         let ticket = self.ticket;
         let listed = |held: &Held| waiting(held, now, terms.rules.waiting_keys_recorded);
         out.push(match (&request, &self.phase) {
-            (Request::Claim, Phase::Claiming { predecessor, .. }) => {
-                Deed::Claim { ticket, predecessor: *predecessor }
-            }
-            (Request::Progress, Phase::Owned { claim, held, .. }) => {
-                Deed::Progress { ticket, epoch: claim.epoch, waiting: listed(held) }
-            }
-            (Request::Released, Phase::Draining { claim, held, .. }) => {
-                Deed::Released { ticket, epoch: claim.epoch, waiting: listed(held) }
-            }
+            (Request::Claim, Phase::Claiming { predecessor, .. }) => Deed::Claim {
+                ticket,
+                predecessor: *predecessor,
+            },
+            (Request::Progress, Phase::Owned { claim, held, .. }) => Deed::Progress {
+                ticket,
+                epoch: claim.epoch,
+                waiting: listed(held),
+            },
+            (Request::Released, Phase::Draining { claim, held, .. }) => Deed::Released {
+                ticket,
+                epoch: claim.epoch,
+                waiting: listed(held),
+            },
             _ => Deed::Read(ticket),
         });
         self.request = Some(request);
@@ -545,10 +636,21 @@ impl Tenure {
             return;
         }
         let claim = claim.clone();
-        let held = Held { keys: claim.basis.keys(), until: claim.since + terms.durations.call_bound };
+        let held = Held {
+            keys: claim.basis.keys(),
+            until: claim.since + terms.durations.call_bound,
+        };
         let lease = self.lease;
-        out.push(Deed::Assign { lease, held: held.clone() });
-        self.phase = Phase::Owned { claim, held, since: now, recorded: false };
+        out.push(Deed::Assign {
+            lease,
+            held: held.clone(),
+        });
+        self.phase = Phase::Owned {
+            claim,
+            held,
+            since: now,
+            recorded: false,
+        };
     }
 
     fn confirm(&mut self, lease: Time, out: &mut Vec<Deed>) {

@@ -1,8 +1,8 @@
 //! From any state on, once faults end, everything is finished and committed.
 
+use super::super::Death;
 use super::steps::{self, Faults, Step};
 use super::world::{Ask, NOW, Setting, UNIT, Wire, World};
-use super::super::Death;
 
 const MOST_TICKS: u32 = 60;
 const MOST_STEPS: u32 = 100;
@@ -27,10 +27,18 @@ pub fn finishes(setting: &Setting, mut world: World, late: bool) -> Result<(), S
             Step::LateRecordLands(_) if late => 8,
             Step::Answer(..) => 7,
             Step::Serve(slot, index) => match &world.members[*slot].wires[*index] {
-                Wire::Ask(Ask::Lock) if asked[*slot] || world.members[*slot].tenure.lease > NOW + UNIT => 0,
+                Wire::Ask(Ask::Lock)
+                    if asked[*slot] || world.members[*slot].tenure.lease > NOW + UNIT =>
+                {
+                    0
+                }
                 _ => 6,
             },
-            Step::Dispatch(..) | Step::CallEnds(_) | Step::Commit(_) | Step::Drained(_) | Step::WantAgain(_) => 5,
+            Step::Dispatch(..)
+            | Step::CallEnds(_)
+            | Step::Commit(_)
+            | Step::Drained(_)
+            | Step::WantAgain(_) => 5,
             Step::LockExpires if unused >= LOCK_LASTS => 4,
             Step::Tick => 1,
             _ => 0,
@@ -47,11 +55,17 @@ pub fn finishes(setting: &Setting, mut world: World, late: bool) -> Result<(), S
             ticks += 1;
             taken = 0;
             asked.fill(false);
-            unused = if possible.contains(&Step::LockExpires) { unused + 1 } else { 0 };
+            unused = if possible.contains(&Step::LockExpires) {
+                unused + 1
+            } else {
+                0
+            };
         }
         taken += 1;
         if ticks > MOST_TICKS || taken > MOST_STEPS {
-            return Err(format!("not finished after {ticks} ticks and {taken} steps"));
+            return Err(format!(
+                "not finished after {ticks} ticks and {taken} steps"
+            ));
         }
         steps::take(setting, &mut world, step)?;
         world = world.canonical(setting);

@@ -9,7 +9,7 @@ mod steps;
 mod symmetry;
 mod world;
 
-use super::{Durations, Rules, Terms};
+use super::{Death, Durations, Rules, Terms};
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::time::Duration;
@@ -28,6 +28,7 @@ struct Bounds {
     gives: u8,
     rules: Rules,
     union_of_records: bool,
+    deaths: &'static [Death],
     slow_answers: bool,
     most_states: usize,
     /// Of this many states one is run on without faults until everything is done.
@@ -46,6 +47,7 @@ impl Default for Bounds {
             gives: 1,
             rules: Rules::default(),
             union_of_records: true,
+            deaths: &[Death::Unproven, Death::Executor, Death::Pod],
             slow_answers: false,
             most_states: usize::MAX,
             calm_every: None,
@@ -81,6 +83,7 @@ impl Bounds {
             terms: (0..self.members).map(terms).collect(),
             union_of_records: self.union_of_records,
             call_units: self.call as u8,
+            deaths: self.deaths,
             slow_answers: self.slow_answers,
         }
     }
@@ -124,16 +127,32 @@ fn search(bounds: &Bounds) -> Searched {
                 let mut after = world.clone();
                 if let Err(broken) = steps::take(&setting, &mut after, step) {
                     let broken = Some((broken, way(&ways, *at, step)));
-                    return Searched { states: seen.len(), depth, complete: false, broken };
+                    return Searched {
+                        states: seen.len(),
+                        depth,
+                        complete: false,
+                        broken,
+                    };
                 }
                 let after = after.representative(&setting);
                 let hash = hash(&after);
                 if seen.insert(hash) {
-                    if bounds.calm_every.is_some_and(|every| hash.is_multiple_of(every)) {
+                    if bounds
+                        .calm_every
+                        .is_some_and(|every| hash.is_multiple_of(every))
+                    {
                         for late in [false, true] {
                             if let Err(broken) = calm::finishes(&setting, after.clone(), late) {
-                                let broken = Some((format!("without faults: {broken}"), way(&ways, *at, step)));
-                                return Searched { states: seen.len(), depth, complete: false, broken };
+                                let broken = Some((
+                                    format!("without faults: {broken}"),
+                                    way(&ways, *at, step),
+                                ));
+                                return Searched {
+                                    states: seen.len(),
+                                    depth,
+                                    complete: false,
+                                    broken,
+                                };
                             }
                         }
                     }
@@ -142,12 +161,22 @@ fn search(bounds: &Bounds) -> Searched {
                 }
             }
             if seen.len() > bounds.most_states {
-                return Searched { states: seen.len(), depth, complete: false, broken: None };
+                return Searched {
+                    states: seen.len(),
+                    depth,
+                    complete: false,
+                    broken: None,
+                };
             }
         }
         front = next;
     }
-    Searched { states: seen.len(), depth, complete: true, broken: None }
+    Searched {
+        states: seen.len(),
+        depth,
+        complete: true,
+        broken: None,
+    }
 }
 
 fn hash(world: &World) -> u64 {
@@ -204,14 +233,21 @@ fn show(bounds: &Bounds, way: &[Step]) {
         let outcome = steps::take(&setting, &mut world, *step);
         println!("{step:?} {}", outcome.err().unwrap_or_default());
         for member in &world.members {
-            let Member { tenure, run, wires, .. } = member;
-            println!("      {:?} lease {:?} {run:?} {wires:?}", tenure.phase, tenure.lease);
+            let Member {
+                tenure, run, wires, ..
+            } = member;
+            println!(
+                "      {:?} lease {:?} {run:?} {wires:?}",
+                tenure.phase, tenure.lease
+            );
         }
-        println!("      lock {:?} {:?} calls {:?}", world.lock, world.journal, world.calls);
+        println!(
+            "      lock {:?} {:?} calls {:?}",
+            world.lock, world.journal, world.calls
+        );
         world = world.representative(&setting);
     }
 }
-
 
 /// Fails with the way to it if a promise is broken anywhere within the bounds.
 fn holds(bounds: &Bounds) {
@@ -221,7 +257,11 @@ fn holds(bounds: &Bounds) {
         panic!("{broken}");
     }
     println!("{} states, {} steps deep", searched.states, searched.depth);
-    assert!(searched.complete, "{} states were not enough", searched.states);
+    assert!(
+        searched.complete,
+        "{} states were not enough",
+        searched.states
+    );
 }
 
 /// Fails unless a promise is broken somewhere within the bounds.
@@ -275,7 +315,9 @@ fn all_promises_hold_within_the_bounds_asked_for() {
         return;
     };
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let keys: Option<&'static str> = std::env::var("KEYLANE_EXPLORE_KEYS").ok().map(|keys| &*keys.leak());
+    let keys: Option<&'static str> = std::env::var("KEYLANE_EXPLORE_KEYS")
+        .ok()
+        .map(|keys| &*keys.leak());
     holds(&Bounds {
         members: number("KEYLANE_EXPLORE_MEMBERS").unwrap_or(2),
         most_faults: most_faults.parse().expect("a number of faults"),
@@ -293,25 +335,71 @@ macro_rules! needed {
     ($test:ident, $rule:ident, $promise:literal, $bounds:expr) => {
         #[test]
         fn $test() {
-            let rules = Rules { $rule: false, ..Rules::default() };
+            let rules = Rules {
+                $rule: false,
+                ..Rules::default()
+            };
             breaks($promise, &Bounds { rules, ..$bounds });
         }
     };
 }
 
-needed!(rule_1_is_needed, direct_claim, "P4", with(&["restart"], 1, 0));
-needed!(rule_2_is_needed, wait_from_acknowledgement, "P4", with(&["restart"], 1, 0));
-needed!(rule_3_is_needed, own_epoch_only, "P4", with(&["restart"], 1, 1));
-needed!(rule_4_is_needed, release_after_wait, "P4", with(&["restart"], 1, 1));
-needed!(rule_5_is_needed, proof_needs_record, "P4", with(&["restart", "crash"], 2, 1));
-needed!(rule_6_is_needed, waiting_keys_recorded, "P1", with(&["crash"], 1, 1));
-needed!(rule_7_is_needed, renewal_reads_journal, "P4", with(&["restart"], 2, 0));
-needed!(the_reading_before_the_start_is_needed, start_reads_journal, "P4", with(&["restart", "cut"], 2, 0));
+needed!(
+    rule_1_is_needed,
+    direct_claim,
+    "P4",
+    with(&["restart"], 1, 0)
+);
+needed!(
+    rule_2_is_needed,
+    wait_from_acknowledgement,
+    "P4",
+    with(&["restart"], 1, 0)
+);
+needed!(
+    rule_3_is_needed,
+    own_epoch_only,
+    "P4",
+    with(&["restart"], 1, 1)
+);
+needed!(
+    rule_4_is_needed,
+    release_after_wait,
+    "P4",
+    with(&["restart"], 1, 1)
+);
+needed!(
+    rule_5_is_needed,
+    proof_needs_record,
+    "P4",
+    with(&["restart", "crash"], 2, 1)
+);
+needed!(
+    rule_6_is_needed,
+    waiting_keys_recorded,
+    "P1",
+    with(&["crash"], 1, 1)
+);
+needed!(
+    rule_7_is_needed,
+    renewal_reads_journal,
+    "P4",
+    with(&["restart"], 2, 0)
+);
+needed!(
+    the_reading_before_the_start_is_needed,
+    start_reads_journal,
+    "P4",
+    with(&["restart", "cut"], 2, 0)
+);
 
 #[test]
 fn rule_8_is_needed() {
-    breaks("P6", &Bounds {
-        union_of_records: false,
-        ..with(&["restart"], 1, 1)
-    });
+    breaks(
+        "P6",
+        &Bounds {
+            union_of_records: false,
+            ..with(&["restart"], 1, 1)
+        },
+    );
 }

@@ -2,7 +2,7 @@
 
 use super::super::tenure::Phase;
 use super::super::{Death, Wanted};
-use super::world::{Ask, Call, Name, NOW, Run, Setting, Wire, World, prefix, watermark};
+use super::world::{Ask, Call, NOW, Name, Run, Setting, Wire, World, prefix, watermark};
 use crate::journal::Keys;
 
 /// Faults that an exploration includes.
@@ -65,7 +65,9 @@ pub enum Step {
     Crash(usize),
     Freeze(usize),
     Cut(usize),
-    BrokerRestarts { offset_lost: bool },
+    BrokerRestarts {
+        offset_lost: bool,
+    },
     /// A request is carried out and the answer is lost.
     AnswerLost(usize, usize),
     /// A record's writer hears of no success; the record arrives later.
@@ -80,7 +82,7 @@ pub fn steps(setting: &Setting, faults: Faults, world: &World, out: &mut Vec<Ste
     out.push(Step::Tick);
     for (slot, member) in world.members.iter().enumerate() {
         if !member.up {
-            for death in [Death::Unproven, Death::Executor, Death::Pod] {
+            for death in setting.deaths.iter().copied() {
                 out.push(Step::Start(slot, death));
             }
             continue;
@@ -88,7 +90,9 @@ pub fn steps(setting: &Setting, faults: Faults, world: &World, out: &mut Vec<Ste
         for (index, wire) in member.wires.iter().enumerate() {
             match wire {
                 // A frozen member's request was sent before.
-                Wire::Ask(_) if setting.slow_answers || !member.frozen => out.push(Step::Serve(slot, index)),
+                Wire::Ask(_) if setting.slow_answers || !member.frozen => {
+                    out.push(Step::Serve(slot, index))
+                }
                 Wire::Ask(Ask::Append(..)) => out.push(Step::Serve(slot, index)),
                 Wire::Ask(_) => {}
                 _ if member.frozen => {}
@@ -124,7 +128,9 @@ pub fn steps(setting: &Setting, faults: Faults, world: &World, out: &mut Vec<Ste
             if watermark(run.finished) != world.committed {
                 out.push(Step::Commit(slot));
             }
-            if (world.journal.finished | world.journal.finished_before) & run.finished != run.finished {
+            if (world.journal.finished | world.journal.finished_before) & run.finished
+                != run.finished
+            {
                 out.push(Step::Progress(slot));
             }
         }
@@ -143,8 +149,16 @@ pub fn steps(setting: &Setting, faults: Faults, world: &World, out: &mut Vec<Ste
         }
     }
     if world.gives > 0 {
-        let acting = world.members.iter().enumerate().filter(|(_, member)| member.acts());
-        out.extend(acting.filter(|(_, member)| member.tenure.wanted != Wanted::No).map(|(slot, _)| Step::GiveAway(slot)));
+        let acting = world
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.acts());
+        out.extend(
+            acting
+                .filter(|(_, member)| member.tenure.wanted != Wanted::No)
+                .map(|(slot, _)| Step::GiveAway(slot)),
+        );
     }
     if world.faults > 0 {
         fault_steps(faults, world, out);
@@ -235,7 +249,9 @@ pub fn take(setting: &Setting, world: &mut World, step: Step) -> Result<(), Stri
         Step::Progress(slot) => {
             let terms = world.terms(setting, slot);
             let member = &world.members[slot];
-            if let (Some((epoch, keys)), Some(run)) = (member.tenure.recordable(NOW, terms), &member.run) {
+            if let (Some((epoch, keys)), Some(run)) =
+                (member.tenure.recordable(NOW, terms), &member.run)
+            {
                 let record = super::world::Record {
                     by: terms.me.clone(),
                     epoch: Some(epoch),
@@ -287,7 +303,10 @@ pub fn take(setting: &Setting, world: &mut World, step: Step) -> Result<(), Stri
             world.faults -= 1;
             world.members[slot].forget();
             world.members[slot].up = false;
-            world.calls.iter_mut().for_each(|call| call.current &= usize::from(call.slot) != slot);
+            world
+                .calls
+                .iter_mut()
+                .for_each(|call| call.current &= usize::from(call.slot) != slot);
         }
         Step::Freeze(slot) => {
             world.faults -= 1;
@@ -306,7 +325,8 @@ pub fn take(setting: &Setting, world: &mut World, step: Step) -> Result<(), Stri
         }
         Step::RecordLate(slot, index) => {
             world.faults -= 1;
-            if let Wire::Ask(Ask::Append(ticket, record)) = world.members[slot].wires.remove(index) {
+            if let Wire::Ask(Ask::Append(ticket, record)) = world.members[slot].wires.remove(index)
+            {
                 world.late.push(record);
                 world.members[slot].wires.push(Wire::Appended(ticket, None));
             }
@@ -339,11 +359,17 @@ fn start(setting: &Setting, world: &mut World, slot: usize, death: Death) {
         };
     }
     member.earlier.push(death);
-    for call in world.calls.iter_mut().filter(|call| usize::from(call.slot) == slot) {
+    for call in world
+        .calls
+        .iter_mut()
+        .filter(|call| usize::from(call.slot) == slot)
+    {
         call.same_pod &= death != Death::Unproven;
     }
     if death == Death::Pod {
-        world.calls.retain(|call| usize::from(call.slot) != slot || !call.same_pod);
+        world
+            .calls
+            .retain(|call| usize::from(call.slot) != slot || !call.same_pod);
     }
     world.want(setting, slot, Wanted::Yes);
 }
@@ -368,7 +394,9 @@ fn serve(setting: &Setting, world: &mut World, slot: usize, index: usize, heard:
             Wire::Unlocked
         }
         Ask::UnlockFor(whom) => {
-            world.lock = world.lock.filter(|holder| *holder != setting.name_of(&whom));
+            world.lock = world
+                .lock
+                .filter(|holder| *holder != setting.name_of(&whom));
             Wire::Unlocked
         }
         Ask::Read(ticket) => Wire::Read(ticket, (!cut).then(|| world.reading(setting))),
@@ -382,7 +410,9 @@ fn serve(setting: &Setting, world: &mut World, slot: usize, index: usize, heard:
             Wire::Appended(ticket, heard.then_some(offset))
         }
     };
-    let at_once = !setting.slow_answers && !matches!(answer, Wire::Appended(..)) && world.members[slot].acts();
+    let at_once = !setting.slow_answers
+        && !matches!(answer, Wire::Appended(..))
+        && world.members[slot].acts();
     world.members[slot].wires.push(answer);
     if at_once {
         let last = world.members[slot].wires.len() - 1;
@@ -441,7 +471,12 @@ fn check(setting: &Setting, world: &World) -> Result<(), String> {
     if wrong(prefix(world.committed)) {
         return Err("P2: the committed offset passed an unfinished message".into());
     }
-    if world.members.iter().filter_map(|member| member.run.as_ref()).any(|run| wrong(run.finished)) {
+    if world
+        .members
+        .iter()
+        .filter_map(|member| member.run.as_ref())
+        .any(|run| wrong(run.finished))
+    {
         return Err("P2: a member takes an unfinished message for finished".into());
     }
     Ok(())

@@ -31,7 +31,9 @@ impl World {
         };
         let rename = |name: &mut Incarnation| {
             let Name(of, process) = setting.name_of(name);
-            *name = setting.terms[usize::from(slot(of))][usize::from(process)].me.clone();
+            *name = setting.terms[usize::from(slot(of))][usize::from(process)]
+                .me
+                .clone();
         };
         if let Some(holder) = &mut world.lock {
             holder.0 = slot(holder.0);
@@ -48,7 +50,10 @@ impl World {
         for member in &mut world.members {
             match &mut member.tenure.phase {
                 Phase::Out { holder: Some(by) } => rename(by),
-                Phase::Claiming { basis: Basis::Claimed { by, .. }, .. } => rename(by),
+                Phase::Claiming {
+                    basis: Basis::Claimed { by, .. },
+                    ..
+                } => rename(by),
                 Phase::Waiting(claim) => {
                     if let Basis::Claimed { by, .. } = &mut claim.basis {
                         rename(by);
@@ -69,7 +74,9 @@ impl World {
                 }
             }
         }
-        world.calls.sort_by_key(|call| (call.message, call.slot, call.left));
+        world
+            .calls
+            .sort_by_key(|call| (call.message, call.slot, call.left));
         world
     }
 }

@@ -131,6 +131,8 @@ pub struct Setting {
     /// Rule 8: what is finished is the union of all records, read again before the first dispatch.
     pub union_of_records: bool,
     pub call_units: u8,
+    /// How processes end: what is proven when the next one of the slot starts.
+    pub deaths: &'static [Death],
     /// Answers to locks and readings arrive at any time after they were given, and lock requests may have
     /// been sent long before they are carried out. Without: the broker carries out each as it is sent and
     /// the answer is there at once, which leaves out nothing but delays that other delays amount to.
@@ -264,7 +266,10 @@ impl World {
     /// Unless answers are slow, a reading takes no time, but for the one before a claim.
     fn read_at_once(&mut self, setting: &Setting, slot: usize) -> bool {
         let member = &mut self.members[slot];
-        if setting.slow_answers || member.cut || matches!(member.tenure.phase, Phase::Reading { .. }) {
+        if setting.slow_answers
+            || member.cut
+            || matches!(member.tenure.phase, Phase::Reading { .. })
+        {
             return false;
         }
         let reads = |wire: &Wire| matches!(wire, Wire::Ask(Ask::Read(_)));
@@ -279,7 +284,9 @@ impl World {
         let member = &mut self.members[slot];
         member.known[1] = known;
         let mut deeds = Vec::new();
-        member.tenure.read(NOW, ticket, Some(&head), terms, &mut deeds);
+        member
+            .tenure
+            .read(NOW, ticket, Some(&head), terms, &mut deeds);
         for deed in deeds {
             self.carry_out(setting, slot, deed);
         }
@@ -298,7 +305,9 @@ impl World {
         let member = &mut self.members[slot];
         let run = member.run.as_ref();
         let drained = run.and_then(|run| run.drained.clone());
-        let finished = drained.as_ref().map_or_else(|| run.map_or(0, |run| run.finished), |drained| drained.0);
+        let finished = drained
+            .as_ref()
+            .map_or_else(|| run.map_or(0, |run| run.finished), |drained| drained.0);
         let running = drained.map(|drained| drained.1).unwrap_or_default();
         let record = |epoch, released, keys| Record {
             by,
@@ -474,9 +483,9 @@ impl World {
         for member in &mut self.members {
             let tenure = &mut member.tenure;
             let own = match &mut tenure.phase {
-                Phase::Waiting(claim) | Phase::Owned { claim, .. } | Phase::Draining { claim, .. } => {
-                    Some(&mut claim.epoch)
-                }
+                Phase::Waiting(claim)
+                | Phase::Owned { claim, .. }
+                | Phase::Draining { claim, .. } => Some(&mut claim.epoch),
                 _ => None,
             };
             let was = own.as_ref().map(|epoch| **epoch);
@@ -523,7 +532,10 @@ impl World {
                     _ => {}
                 }
             }
-            let claim_is_answered = member.wires.iter().any(|wire| matches!(wire, Wire::Appended(..)));
+            let claim_is_answered = member
+                .wires
+                .iter()
+                .any(|wire| matches!(wire, Wire::Appended(..)));
             match &mut tenure.phase {
                 Phase::Claiming {
                     end, predecessor, ..
@@ -547,7 +559,9 @@ impl World {
             if again || !matches!(tenure.phase, Phase::Claiming { .. } | Phase::Waiting(_)) {
                 member.known = [Known::default(); 2];
             }
-            if let Phase::Owned { claim, held, .. } | Phase::Draining { claim, held, .. } = &mut tenure.phase {
+            if let Phase::Owned { claim, held, .. } | Phase::Draining { claim, held, .. } =
+                &mut tenure.phase
+            {
                 claim.basis = Basis::Unknown;
                 claim.since = Time::ZERO;
                 if held.keys.is_empty() {
@@ -574,7 +588,13 @@ impl World {
             }
         }
         for record in &mut self.late {
-            record.epoch = record.epoch.map(|epoch| if Some(epoch) == highest { HIGHEST } else { PASSED });
+            record.epoch = record.epoch.map(|epoch| {
+                if Some(epoch) == highest {
+                    HIGHEST
+                } else {
+                    PASSED
+                }
+            });
         }
         self.journal.end = to_end(end);
         if setting.union_of_records {
@@ -583,7 +603,8 @@ impl World {
         if let Some(newest) = &mut self.journal.newest {
             newest.epoch = HIGHEST;
         }
-        self.calls.sort_by_key(|call| (call.message, call.slot, call.left));
+        self.calls
+            .sort_by_key(|call| (call.message, call.slot, call.left));
         self
     }
 }
