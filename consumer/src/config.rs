@@ -128,8 +128,8 @@ fn parse(mut document: Value) -> Result<Config, String> {
             ));
         }
     }
-    let spec: ConsumerSpec =
-        serde_json::from_value(spec).map_err(|error| format!("spec: {error}"))?;
+    let spec: ConsumerSpec = serde_path_to_error::deserialize(spec)
+        .map_err(|error| format!("spec.{}: {}", error.path(), error.inner()))?;
     check::check(&spec)?;
     Ok(Config {
         name: metadata.name,
@@ -303,7 +303,7 @@ spec:
             ),
             (
                 "http: {port: 8080, path: /events}",
-                "{http: {port: 8080}, batch: {maxMessages: 2}}\n  ordering: {mode: None}",
+                "http: {port: 8080}, batch: {maxMessages: 2}}\n  ordering: {mode: None",
                 "handler.batch.maxMessages above 1 needs",
             ),
             (
@@ -343,7 +343,7 @@ spec:
                 "suspend: {every: true}",
                 "unknown field `every`",
             ),
-            ("replicas: 2", "redactKeys: perhaps", "redactKeys"),
+            ("replicas: 2", "redactKeys: perhaps", "spec.redactKeys: invalid type"),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.contains(named), "{to}: {error}");

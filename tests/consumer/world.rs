@@ -8,7 +8,7 @@ use axum::routing::post;
 use keylane_consumer::config::Config;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::ConsumerSpec;
-use keylane_consumer::exec::{Control, Executor, Options, incarnation};
+use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
 use keylane_consumer::handler::http::HttpHandler;
 use keylane_consumer::message::QueueId;
 use keylane_consumer::source::rocketmq::RocketmqSource;
@@ -319,6 +319,7 @@ impl Running {
             options,
             source,
             HttpHandler::new(&spec.handler.http, &spec.topic).unwrap(),
+            Measures::new().unwrap(),
         );
         let (control, shutdown) = (executor.control(), CancellationToken::new());
         let task = tokio::spawn(executor.run(shutdown.clone()));

@@ -139,7 +139,7 @@ mod tests {
             "1mi",
             "1e3",
             "1m",
-            "9999999Ti",
+            "99999999Ti",
         ] {
             let error = text.parse::<ByteQuantity>().unwrap_err().to_string();
             assert!(error.contains("such as 256Mi"), "{text}: {error}");

@@ -263,7 +263,8 @@ impl LaneExecutor {
     /// Nothing of the head can run any more; it goes on at this time.
     fn wait(&mut self, head: u32, at: Time) {
         let of = &mut self.store.heads[head];
-        (of.stage, of.not_before) = (Stage::Waiting, at);
+        // A timer that was set before counts no more.
+        (of.stage, of.not_before, of.timer) = (Stage::Waiting, at, 0);
         let lane = of.lane;
         let slot = self.store.lanes[lane].queue;
         if self.queues[slot].releasing {

@@ -342,10 +342,10 @@ impl LaneExecutor {
         for (_, head) in self.store.heads.iter() {
             if let Some(orphan) = &head.orphan
                 && orphan.queue == *id
-                && let Some(fingerprint) = orphan.fingerprint
+                && orphan.kind != Kind::Own
             {
                 held.until = held.until.max(head.sent + bound);
-                keys.push(fingerprint);
+                keys.push(orphan.fingerprint);
             }
         }
         if let HeldKeys::Some(held) = &mut held.keys {
@@ -435,10 +435,10 @@ impl LaneExecutor {
                 memory += super::InMemory::one(self.store.nodes[node].message.cost());
             }
         }
-        let fingerprint = (kind != Kind::Own).then(|| self.store.key(lane).fingerprint());
         let orphan = Orphan {
             queue: self.queues[slot].id.clone(),
-            fingerprint,
+            fingerprint: self.store.key(lane).fingerprint(),
+            kind,
             memory,
         };
         self.store.orphan_head(number, orphan);

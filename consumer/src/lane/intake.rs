@@ -139,6 +139,9 @@ impl LaneExecutor {
         if queue.pulling || queue.releasing || self.now < queue.pull_after {
             return;
         }
+        // What was finished under a former owner may lie right above.
+        let queue = &mut self.queues[slot];
+        queue.pulled = queue.pulled.max(queue.finished.watermark());
         let (span, cost, stopped) = (queue.span(), queue.usual_cost, queue.stopped);
         let room = self.share(slot).room(span, cost, stopped);
         if room == 0 {

@@ -95,7 +95,7 @@ impl Queue {
     }
 
     pub fn span(&self) -> u64 {
-        self.pulled - self.finished.watermark()
+        self.pulled.saturating_sub(self.finished.watermark())
     }
 
     pub fn progress(&self) -> Progress {

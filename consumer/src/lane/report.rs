@@ -9,7 +9,7 @@ use super::view::{
     LISTED, LaneState, LaneView, LongLane, Oldest, Progress, QueueSummary, StuckKey, Summary,
     TroubledKey,
 };
-use super::{Assignment, Time};
+use super::{Assignment, HeldKeys, InMemory, Time};
 use crate::message::QueueId;
 use std::time::Duration;
 
@@ -35,18 +35,44 @@ impl LaneExecutor {
         self.queues[self.slot(assignment)?].oldest(&self.store)
     }
 
-    /// [Fingerprints](LaneKey::fingerprint) of the lanes of a queue whose call runs, or may still run.
-    /// Costs as much as there are heads in hand.
-    pub fn running(&self, assignment: Assignment) -> impl Iterator<Item = u64> + '_ {
-        let slot = self.slot(assignment);
-        let heads = self.store.heads.iter().map(|(_, head)| head);
-        heads
-            .filter(|head| matches!(head.stage, Stage::Running | Stage::Unsure))
-            .filter(move |head| {
+    /// [Fingerprints](super::LaneKey::fingerprint) of the lanes of a queue that have a call which runs or may
+    /// still run, in ascending order: calls of this assignment, of an earlier one that was dropped here,
+    /// and those it was told of when it was assigned, unless it was told of all. Costs as much as there
+    /// are heads in hand.
+    pub fn running(&self, assignment: Assignment) -> impl Iterator<Item = u64> + use<> {
+        let mut running = Vec::new();
+        if let Some(slot) = self.slot(assignment) {
+            let queue = &self.queues[slot];
+            for (_, head) in self.store.heads.iter() {
                 let lane = self.store.lanes.get(head.lane);
-                lane.is_some_and(|lane| Some(lane.queue) == slot)
-            })
-            .map(|head| self.store.key(head.lane).fingerprint())
+                let unsure = matches!(head.stage, Stage::Running | Stage::Unsure);
+                match &head.orphan {
+                    Some(orphan) if orphan.queue == queue.id => running.push(orphan.fingerprint),
+                    None if unsure && lane.is_some_and(|lane| lane.queue == slot) => {
+                        running.push(self.store.key(head.lane).fingerprint());
+                    }
+                    _ => {}
+                }
+            }
+            if let HeldKeys::Some(keys) = &queue.hold.keys
+                && self.now < queue.hold.until
+            {
+                running.extend_from_slice(keys);
+            }
+        }
+        running.sort_unstable();
+        running.dedup();
+        running.into_iter()
+    }
+
+    /// What is in memory, with what calls of dropped queues still hold.
+    pub fn in_memory(&self) -> InMemory {
+        self.store.memory
+    }
+
+    /// Calls that run.
+    pub fn busy(&self) -> u32 {
+        self.busy
     }
 
     /// One queue.

@@ -113,7 +113,7 @@ pub struct Head {
     pub first_failed: Option<Time>,
     pub sure_at: Time,
     pub not_before: Time,
-    /// Number of the timer that counts.
+    /// Number of the timer that counts; 0 for none.
     pub timer: u64,
     pub attempts: u32,
     /// Calls in a row that the handler did not take, or ways back that failed.
@@ -164,8 +164,8 @@ impl Head {
 #[derive(Debug)]
 pub struct Orphan {
     pub queue: QueueId,
-    /// None if its message waits for nobody.
-    pub fingerprint: Option<u64>,
+    pub fingerprint: u64,
+    pub kind: Kind,
     pub memory: InMemory,
 }
 

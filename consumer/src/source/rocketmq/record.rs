@@ -133,10 +133,7 @@ fn put_body(buffer: &mut Vec<u8>, flag: u32, body: &[u8]) -> Result<(), String> 
     let (name, outcome) = match flag & COMPRESSION {
         // Producers before 5.0 knew zlib only and did not say so.
         0 | ZLIB => ("zlib", append(buffer, flate2::read::ZlibDecoder::new(body))),
-        LZ4 => (
-            "lz4",
-            lz4::Decoder::new(body).and_then(|decoder| append(buffer, decoder)),
-        ),
+        LZ4 => ("lz4", append_lz4(buffer, body)),
         ZSTD => (
             "zstd",
             zstd::stream::read::Decoder::new(body).and_then(|decoder| append(buffer, decoder)),
@@ -149,6 +146,13 @@ fn put_body(buffer: &mut Vec<u8>, flag: u32, body: &[u8]) -> Result<(), String> 
         }
     };
     outcome.map_err(|error| format!("the body cannot be decompressed as {name}: {error}"))
+}
+
+/// A stream of lz4 that ends early is told only at the end.
+fn append_lz4(buffer: &mut Vec<u8>, body: &[u8]) -> io::Result<()> {
+    let mut decoder = lz4::Decoder::new(body)?;
+    append(buffer, &mut decoder)?;
+    decoder.finish().1
 }
 
 fn append(buffer: &mut Vec<u8>, body: impl Read) -> io::Result<()> {

@@ -116,6 +116,10 @@ fn bodies_are_decompressed() {
         let read = written.read();
         assert_eq!(read.body, plain, "{method}");
         assert_eq!(read.defect, None);
+        let mut cut = written;
+        cut.body.truncate(cut.body.len() - 5);
+        let read = cut.read();
+        assert!(read.defect.is_some() && read.body.is_empty(), "{method}");
     }
 }
 
