@@ -343,7 +343,11 @@ spec:
                 "suspend: {every: true}",
                 "unknown field `every`",
             ),
-            ("replicas: 2", "redactKeys: perhaps", "spec.redactKeys: invalid type"),
+            (
+                "replicas: 2",
+                "redactKeys: perhaps",
+                "spec.redactKeys: invalid type",
+            ),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.contains(named), "{to}: {error}");

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod bad_input;
+mod hand_over;
 mod process;
 mod world;
 

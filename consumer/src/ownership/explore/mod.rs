@@ -372,13 +372,19 @@ needed!(
     rule_5_is_needed,
     proof_needs_record,
     "P4",
-    with(&["restart", "crash"], 2, 1)
+    Bounds {
+        deaths: &[Death::Executor],
+        ..with(&["restart", "crash"], 2, 1)
+    }
 );
 needed!(
     rule_6_is_needed,
     waiting_keys_recorded,
     "P1",
-    with(&["crash"], 1, 1)
+    Bounds {
+        deaths: &[Death::Executor],
+        ..with(&["crash"], 1, 1)
+    }
 );
 needed!(
     rule_7_is_needed,
