@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-const POLL_GROUP: Duration = Duration::from_secs(1);
-const HEARTBEAT_EVERY: u32 = 3;
+const POLL_GROUP: Duration = Duration::from_millis(500);
+const HEARTBEAT_EVERY: u32 = 6;
 const LONG_POLL: Duration = Duration::from_secs(15);
 const PULL_RETRY: Duration = Duration::from_millis(500);
 const HANDLER_RETRY: Duration = Duration::from_millis(250);

@@ -26,6 +26,14 @@ pub struct Head {
     pub doubtful: bool,
 }
 
+impl Head {
+    /// Whether the last tenure ended in order.
+    pub fn is_released(&self) -> bool {
+        let released = |newest: &Newest| matches!(newest.state, State::Released { .. });
+        !self.doubtful && self.newest.as_ref().is_some_and(released)
+    }
+}
+
 /// The tenure with the highest epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Newest {

@@ -19,6 +19,8 @@ const GONE_AFTER_TROUBLE: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 struct BrokerMembers {
     last_seen: BTreeMap<String, Time>,
+    /// Those on the last list that had us.
+    latest: BTreeSet<String>,
     /// When the broker last failed to answer.
     trouble: Option<Time>,
     foreign: BTreeSet<String>,
@@ -50,15 +52,16 @@ impl Membership {
             state.trouble = Some(now);
         }
         let Some(members) = members else { return };
-        let (ours, foreign) = members
+        let (ours, foreign): (BTreeSet<String>, _) = members
             .into_iter()
             .partition(|member| member.starts_with(CLIENT_ID_PREFIX));
         state.foreign = foreign;
-        state.last_seen.extend(
-            BTreeSet::from_iter::<BTreeSet<String>>(ours)
-                .into_iter()
-                .map(|member| (member, now)),
-        );
+        state
+            .last_seen
+            .extend(ours.iter().map(|member| (member.clone(), now)));
+        if ours.contains(me) {
+            state.latest = ours;
+        }
         let trouble = state
             .trouble
             .is_some_and(|at| now < at + GONE_AFTER_TROUBLE);
@@ -96,12 +99,13 @@ impl Membership {
                 continue;
             };
             let members = state.last_seen.keys().cloned().collect();
-            groups.entry(members).or_default().insert(queue.clone());
+            let lists = (members, state.latest.clone());
+            groups.entry(lists).or_default().insert(queue.clone());
         }
         if groups != self.allocated.0 {
             let mut allocation = Allocation::default();
-            for (members, queues) in &groups {
-                allocation.add(queues, members, me);
+            for ((members, latest), queues) in &groups {
+                allocation.add(queues, members, latest, me);
             }
             self.allocated = (groups, allocation);
         }
@@ -109,26 +113,41 @@ impl Membership {
     }
 }
 
-/// Queues of brokers with the same members, by their members.
-type Groups = BTreeMap<BTreeSet<String>, BTreeSet<QueueId>>;
+/// Queues of brokers with the same members, by the members and by the last list.
+type Groups = BTreeMap<(BTreeSet<String>, BTreeSet<String>), BTreeSet<QueueId>>;
 
 /// The queues of one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
     /// Those meant for it.
     pub ours: BTreeSet<QueueId>,
+    /// Those that will be, if members that are not on the last list stay away.
+    pub if_released: BTreeSet<QueueId>,
     /// Those for which it is next in line.
     pub stand_in: BTreeSet<QueueId>,
 }
 
 impl Allocation {
-    fn add(&mut self, queues: &BTreeSet<QueueId>, members: &BTreeSet<String>, me: &str) {
+    fn add(
+        &mut self,
+        queues: &BTreeSet<QueueId>,
+        members: &BTreeSet<String>,
+        latest: &BTreeSet<String>,
+        me: &str,
+    ) {
         if !members.contains(me) {
             return;
         }
         let owners = allocate(queues, members);
         self.ours
             .extend(owners.get(me).into_iter().flatten().cloned());
+        if members != latest {
+            let soon = allocate(queues, latest).remove(me).unwrap_or_default();
+            let gone = owners.iter().filter(|(owner, _)| !latest.contains(**owner));
+            for (_, owned) in gone {
+                self.if_released.extend(soon.intersection(owned).cloned());
+            }
+        }
         for (owner, owned) in &owners {
             if *owner == me {
                 continue;
@@ -235,6 +254,24 @@ mod tests {
                 .ours
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn what_a_member_that_left_may_have_released_can_be_taken_at_once() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        let both = members(&["keylane:x", "keylane:y"]);
+        membership.listed(SECOND, &broker, "keylane:x", both);
+        let before = membership.allocation(&queues(), "keylane:x").clone();
+        assert!(before.if_released.is_empty());
+        membership.listed(SECOND * 2, &broker, "keylane:x", members(&["keylane:x"]));
+        let after = membership.allocation(&queues(), "keylane:x");
+        assert_eq!(after.ours, before.ours);
+        let all = after.ours.union(&after.if_released).cloned();
+        assert_eq!(BTreeSet::from_iter(all), queues());
+        // A list without us says nothing.
+        membership.listed(SECOND * 3, &broker, "keylane:x", members(&[]));
+        let trouble = membership.allocation(&queues(), "keylane:x");
+        assert_eq!(trouble.ours.len(), 2);
     }
 
     #[test]

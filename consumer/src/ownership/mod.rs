@@ -166,13 +166,20 @@ impl Ownership {
         let wanted = |queue: &QueueId| {
             if allocation.ours.contains(queue) {
                 Wanted::Yes
+            } else if allocation.if_released.contains(queue) {
+                Wanted::IfReleased
             } else if allocation.stand_in.contains(queue) {
                 Wanted::StandIn
             } else {
                 Wanted::No
             }
         };
-        for queue in allocation.ours.union(&allocation.stand_in) {
+        let of_interest = [
+            &allocation.ours,
+            &allocation.if_released,
+            &allocation.stand_in,
+        ];
+        for queue in of_interest.into_iter().flatten() {
             self.queues.entry(queue.clone()).or_default();
         }
         for (queue, state) in &mut self.queues {

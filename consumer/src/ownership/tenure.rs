@@ -87,6 +87,9 @@ pub enum Wanted {
     No,
     /// It is somebody else's, and ours if that member is frozen.
     StandIn,
+    /// It will be ours if its owner, who is not on the list any more, does not come back soon: it is taken
+    /// already if that owner has released it.
+    IfReleased,
     /// It is ours.
     Yes,
 }
@@ -193,7 +196,7 @@ impl Tenure {
             // Whoever it is meant for goes first.
             self.stand_in_grants = 0;
             self.next_lock = now + terms.durations.stand_in_every;
-        } else if wanted == Wanted::Yes && self.wanted != Wanted::Yes {
+        } else if matches!(wanted, Wanted::Yes | Wanted::IfReleased) && self.wanted != wanted {
             self.next_lock = now;
         }
         self.wanted = wanted;
@@ -259,10 +262,11 @@ impl Tenure {
         };
         let durations = &terms.durations;
         let lease = asked + durations.lease;
-        let standing_in = self.wanted == Wanted::StandIn && matches!(self.phase, Phase::Out { .. });
+        let out_of_turn = matches!(self.phase, Phase::Out { .. }).then_some(self.wanted);
         self.next_lock = match locked {
             Some(true) => asked + durations.renew_every,
-            _ if standing_in => now + durations.stand_in_every,
+            _ if out_of_turn == Some(Wanted::StandIn) => now + durations.stand_in_every,
+            _ if out_of_turn == Some(Wanted::IfReleased) => now + durations.if_released_every,
             _ => now + durations.lock_every,
         };
         match (locked, &self.phase) {
@@ -280,8 +284,8 @@ impl Tenure {
             (Some(false), Phase::Reading { .. } | Phase::Claiming { .. }) => self.go_out(),
             (Some(false), phase) => {
                 self.stand_in_grants = 0;
-                // Whoever has it may have claimed it. A stand-in need not know.
-                self.look |= !(standing_in && matches!(phase, Phase::Out { .. }));
+                // Whoever has it may have claimed it; whom it is not meant for need not know.
+                self.look |= self.wanted == Wanted::Yes || !matches!(phase, Phase::Out { .. });
             }
         }
     }
@@ -348,6 +352,11 @@ impl Tenure {
                 self.phase = Phase::Out {
                     holder: holder.map(|newest| newest.by.clone()),
                 };
+                return;
+            }
+            Phase::Reading { .. } if self.wanted == Wanted::IfReleased && !head.is_released() => {
+                self.unlock(out);
+                self.next_lock = now + terms.durations.if_released_every;
                 return;
             }
             Phase::Reading { locked } => {
@@ -531,7 +540,7 @@ impl Tenure {
     /// Begins to give away what is not wanted.
     fn give_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
         let wanted = match (self.wanted, &self.phase) {
-            (Wanted::Yes, _) => true,
+            (Wanted::Yes | Wanted::IfReleased, _) => true,
             (Wanted::StandIn, Phase::Owned { since, .. }) => {
                 now < since.saturating_add(terms.durations.stand_in_for)
             }

@@ -22,6 +22,8 @@ pub struct Durations {
     pub lock_every: Duration,
     /// The same for a queue that is not ours unless its owner is frozen.
     pub stand_in_every: Duration,
+    /// The same for a queue whose owner is not on the last list.
+    pub if_released_every: Duration,
     /// How long the queue of a frozen owner is kept before it can show that it is back.
     pub stand_in_for: Duration,
     /// Time before something that failed at the journal is tried again.
@@ -38,6 +40,7 @@ impl Durations {
             renew_every: Duration::from_secs(3),
             lock_every: Duration::from_millis(200),
             stand_in_every: Duration::from_secs(5),
+            if_released_every: Duration::from_millis(400),
             stand_in_for: Duration::from_secs(60),
             journal_retry: Duration::from_millis(300),
         }

@@ -339,3 +339,33 @@ fn there_is_always_something_to_wait_for_and_never_a_busy_loop() {
         world.now = next;
     }
 }
+
+#[test]
+fn a_queue_whose_owner_left_is_taken_early_only_if_it_was_released() {
+    let allocation = Allocation {
+        if_released: BTreeSet::from([queue(0)]),
+        ..Allocation::default()
+    };
+    let ran = State::Ran {
+        waiting: Keys::default(),
+    };
+    let released = State::Released {
+        running: Keys::default(),
+    };
+    let mut world = World::new();
+    world.claimed_by(queue(0), "keylane:other:1", ran);
+    world.ownership.allocate(world.now, &allocation);
+    for _ in 0..100 {
+        world.now += STEP;
+        world.settle();
+    }
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    assert!(world.seen.iter().all(|action| *action == unlock));
+    world.claimed_by(queue(0), "keylane:other:1", released);
+    world.seen.clear();
+    let waited = world.until(|seen| assigned(seen) == 1);
+    assert!(waited <= Duration::from_millis(500), "{waited:?}");
+}

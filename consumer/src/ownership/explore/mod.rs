@@ -65,6 +65,7 @@ impl Bounds {
             renew_every: Duration::ZERO,
             lock_every: Duration::ZERO,
             stand_in_every: Duration::ZERO,
+            if_released_every: Duration::ZERO,
             stand_in_for: Duration::MAX,
             journal_retry: Duration::ZERO,
         };
