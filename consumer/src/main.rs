@@ -72,7 +72,11 @@ async fn main() -> Result<()> {
     let config = Config::read(&run.file)?;
     let spec = config.spec();
     let host = run.pod_uid.clone().unwrap_or_else(host_name);
-    let options = Options::new(incarnation(&host), run.lanes.unwrap_or(spec.lanes.max));
+    let lanes = run.lanes.unwrap_or(spec.lanes.max);
+    let options = Options {
+        pod: run.pod_uid.clone(),
+        ..Options::new(incarnation(&host), lanes)
+    };
     info!(
         consumer = config.name(),
         topic = spec.topic,

@@ -8,6 +8,7 @@ mod bad_input;
 mod dead_letters;
 mod filters;
 mod function;
+mod hand_over;
 mod modes;
 mod offsets;
 mod process;

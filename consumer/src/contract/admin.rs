@@ -1,10 +1,21 @@
-//! The admin API of an executor pod: `GET /v1/stats`, `GET /v1/lanes`, `PUT /v1/lanes`.
+//! The admin API of an executor pod: `GET /v1/stats`, `GET /v1/lanes`, `PUT /v1/lanes`,
+//! `POST /v1/members/gone`.
 //!
 //! Every request carries `Authorization: Bearer <token>`; without a valid token the answer is 401 and
 //! nothing else. Bodies are JSON. Counters only grow during the life of one incarnation; a new
 //! incarnation starts them at zero, so a reader takes differences only within one incarnation.
 
 use serde::{Deserialize, Serialize};
+
+/// Body of `POST /v1/members/gone`: pods of the group of which the kubelet reported every container as
+/// terminated before the pod object vanished, by a deletion that was not forced. Nothing else proves that
+/// nothing of them runs any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MembersGone {
+    /// Uids of the pods.
+    pub pods: Vec<String>,
+}
 
 /// Answer of `GET /v1/stats`: what one executor knows of itself. Times are seconds, counts are messages.
 /// With `redactKeys` every key in it is a hash: `sha256:` and the first 16 hexadecimal digits of SHA-256

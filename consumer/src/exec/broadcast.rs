@@ -6,7 +6,7 @@
 use crate::contract::admin::QueuePhase;
 use crate::lane::{Assignment, Time};
 use crate::message::QueueId;
-use crate::ownership::Action;
+use crate::ownership::{Action, Held, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Broadcast {
         });
     }
 
-    pub fn start_found(&mut self, queue: &QueueId, start: u64) {
+    pub fn start_found(&mut self, queue: &QueueId) {
         if let Some(phase @ Phase::Starting(None)) = self.queues.get_mut(queue) {
             self.assignments += 1;
             let assignment = Assignment(self.assignments);
@@ -55,8 +55,8 @@ impl Broadcast {
             self.actions.push(Action::Assign {
                 queue: queue.clone(),
                 assignment,
-                start,
                 lease: Time::MAX,
+                held: Held::default(),
             });
         }
     }
@@ -73,6 +73,7 @@ impl Broadcast {
             self.actions.push(Action::Drop {
                 queue: queue.clone(),
                 assignment,
+                released: true,
             });
         }
     }
@@ -83,8 +84,9 @@ impl Broadcast {
                 && next.is_some_and(|at| now >= at)
             {
                 *next = None;
-                self.actions.push(Action::FindStart {
+                self.actions.push(Action::Read {
                     queue: queue.clone(),
+                    ticket: Ticket::default(),
                 });
             }
         }
@@ -126,30 +128,37 @@ mod tests {
         let mut broadcast = Broadcast::default();
         let queue = QueueId::new("b", 0);
         broadcast.allocate(NOW, &BTreeSet::from([queue.clone()]));
-        let find = Action::FindStart {
+        let find = Action::Read {
             queue: queue.clone(),
+            ticket: Ticket::default(),
         };
         assert_eq!(broadcast.poll(NOW), std::slice::from_ref(&find));
         assert_eq!(broadcast.poll(NOW), []);
         broadcast.start_failed(NOW, &queue);
         assert_eq!(broadcast.next_deadline(), Some(NOW + START_RETRY));
         assert_eq!(broadcast.poll(NOW + START_RETRY), [find]);
-        broadcast.start_found(&queue, 7);
+        broadcast.start_found(&queue);
         let assignment = Assignment(1);
         assert_eq!(
             broadcast.poll(NOW),
             [Action::Assign {
                 queue: queue.clone(),
                 assignment,
-                start: 7,
-                lease: Time::MAX
+                lease: Time::MAX,
+                held: Held::default(),
             }]
         );
         broadcast.allocate(NOW, &BTreeSet::new());
         assert_eq!(broadcast.poll(NOW), [Action::Release { assignment }]);
         assert!(!broadcast.is_empty());
         broadcast.released(&queue);
-        assert_eq!(broadcast.poll(NOW), [Action::Drop { queue, assignment }]);
+        let released = true;
+        let drop = Action::Drop {
+            queue,
+            assignment,
+            released,
+        };
+        assert_eq!(broadcast.poll(NOW), [drop]);
         assert!(broadcast.is_empty());
     }
 }

@@ -15,6 +15,8 @@ pub enum Request {
     SetLanes(LaneTarget, oneshot::Sender<LaneTarget>),
     /// A new spec; the answer are the fields that take effect at the next start only.
     Reconfigure(Box<ConsumerSpec>, oneshot::Sender<Vec<String>>),
+    /// These pods are gone, and everything that ran in them is dead.
+    PodsGone(Vec<String>, oneshot::Sender<()>),
     /// Whether the handler answers and every broker is known.
     Ready(oneshot::Sender<bool>),
 }
@@ -58,6 +60,12 @@ impl Control {
     pub async fn reconfigure(&self, spec: ConsumerSpec) -> Result<Vec<String>, Gone> {
         self.ask(|reply| Request::Reconfigure(Box::new(spec), reply))
             .await
+    }
+
+    /// Says that every container of these pods, by their uids, was reported terminated: what they owned
+    /// is taken over without waiting for calls of theirs. It must be true.
+    pub async fn pods_gone(&self, uids: Vec<String>) -> Result<(), Gone> {
+        self.ask(|reply| Request::PodsGone(uids, reply)).await
     }
 
     /// True once the handler answers and the brokers of the topic list this executor as a member.

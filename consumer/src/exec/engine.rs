@@ -1,5 +1,6 @@
 //! The event loop.
 
+mod journal;
 mod queues;
 mod report;
 
@@ -8,6 +9,7 @@ use super::calls::Calls;
 use super::clock::Clock;
 use super::commits::Commits;
 use super::control::{Control, Request};
+use super::ledger::Ledger;
 use super::live::{self, Placing};
 use super::owner::Owner;
 use super::start::Starts;
@@ -17,9 +19,10 @@ use crate::contract::CANCEL_GRACE_SECONDS;
 use crate::contract::admin::LaneTarget;
 use crate::contract::spec::{ConsumerSpec, Consumption};
 use crate::handler::Handler;
+use crate::journal::Progress;
 use crate::lane::{Assignment, Input, LaneExecutor, Time};
 use crate::message::QueueId;
-use crate::ownership::membership::Membership;
+use crate::ownership::membership::{Allocation, Membership};
 use crate::ownership::{LEASE, Ownership};
 use crate::source::{Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +47,18 @@ struct Assigned {
     discard: bool,
     /// When a queue that is given away stops waiting for its running calls.
     give_up_at: Option<Time>,
+    recorded: Recorded,
+}
+
+/// What was last written to the journal of how far a queue is.
+#[derive(Default)]
+struct Recorded {
+    under_way: bool,
+    /// When, and the watermark and the number of finished messages above it.
+    last: Option<(Time, u64, u64)>,
+    /// What *released* says, from the moment the queue has stopped: it says the same if it has to be
+    /// written again.
+    released: Option<Progress>,
 }
 
 /// Consumes one topic for one group with one handler.
@@ -61,6 +76,7 @@ pub struct Executor<S, H> {
     owner: Owner,
     membership: Membership,
     commits: Commits,
+    ledger: Ledger,
     assigned: BTreeMap<Assignment, Assigned>,
     /// Queues that are given up to be begun anew.
     start_over: BTreeSet<QueueId>,
@@ -115,7 +131,6 @@ impl<S: Source, H: Handler> Executor<S, H> {
         Self {
             starts: Arc::new(Starts::new(
                 source.clone(),
-                clock.clone(),
                 spec.start_from.clone(),
                 broadcasting,
             )),
@@ -133,10 +148,13 @@ impl<S: Source, H: Handler> Executor<S, H> {
             owner: if broadcasting {
                 Owner::Broadcasting(Broadcast::default())
             } else {
-                Owner::Clustering(Box::new(Ownership::new(call_bound)))
+                let me = options.incarnation.as_str().into();
+                let pod = options.pod.as_deref();
+                Owner::Clustering(Box::new(Ownership::new(me, pod, call_bound)))
             },
             membership: Membership::default(),
             commits: Commits::default(),
+            ledger: Ledger::default(),
             assigned: BTreeMap::new(),
             start_over: BTreeSet::new(),
             route: Route::default(),
@@ -245,7 +263,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             .min();
         [
             self.calls.with(|lanes| lanes.next_deadline()),
-            self.owner.next_deadline(),
+            self.owner.next_deadline(self.clock.now()),
             give_up,
         ]
         .into_iter()
@@ -260,7 +278,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         );
         let now = self.clock.now();
         self.draining = Some(now);
-        self.owner.allocate(now, BTreeSet::new());
+        self.owner.allocate(now, &Allocation::default());
     }
 
     async fn end(self) {
@@ -297,7 +315,6 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 let follow = tasks::follow_group(
                     self.source.clone(),
                     self.clock.clone(),
-                    self.starts.clone(),
                     self.options.incarnation.clone(),
                     self.events.clone(),
                     self.leave.subscribe(),
@@ -307,7 +324,6 @@ impl<S: Source, H: Handler> Executor<S, H> {
             Event::Group(group) => self.group(now, group),
             Event::Locked {
                 broker,
-                sent,
                 asked,
                 locked,
             } => {
@@ -316,16 +332,29 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 let route_is_young = now < self.route_asked_at + LEASE;
                 self.owner.lock_reply(
                     now,
-                    sent,
                     &broker,
                     &asked,
                     locked.as_ref().filter(|_| route_is_young),
                 );
             }
-            Event::Start { queue, start } => match self.known("the starting offset", start) {
-                Some(start) => self.owner.start_found(now, &queue, start),
-                None => self.owner.start_failed(now, &queue),
-            },
+            Event::Read {
+                queue,
+                ticket,
+                standing,
+            } => {
+                let standing = self.known("where the group stands", standing);
+                let head = standing.map(|standing| self.ledger.take(&queue, standing));
+                self.owner.read(now, &queue, ticket, head.as_ref());
+            }
+            Event::Appended {
+                queue,
+                ticket,
+                offset,
+            } => {
+                let offset = self.known("a journal record", offset);
+                self.owner.appended(now, &queue, ticket, offset);
+            }
+            Event::Recorded { assignment, offset } => self.recorded(assignment, offset),
             Event::Pulled {
                 assignment,
                 queue,
@@ -354,6 +383,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             Event::Committed { due, answer } => self.committed(due, answer),
             Event::Unlocked { queue, result } => {
                 self.unlocking -= 1;
+                self.owner.unlocked(&queue);
                 if let Err(error) = result {
                     warn!(
                         "queue {queue} is not given back, its lock ends within a minute: {error}"
@@ -412,6 +442,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let members = self.known("the members of the group", members);
             self.membership
                 .listed(now, &broker, &self.options.incarnation, members);
+            let members = self.membership.members(&broker);
+            self.owner.members(&broker, members);
         }
         if well && self.broker_error.take().is_some() {
             info!("all brokers answer");
@@ -420,15 +452,23 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let mut allocation = if self.owner.is_clustering() {
                 self.membership
                     .allocation(&self.queues, &self.options.incarnation)
+                    .clone()
             } else {
-                (*self.queues).clone()
+                Allocation {
+                    ours: (*self.queues).clone(),
+                    ..Allocation::default()
+                }
             };
             // What starts over is let go first, and taken again in a later round.
             let here: BTreeSet<_> = self.assigned.values().map(|of| of.queue.clone()).collect();
             self.start_over.retain(|queue| here.contains(queue));
-            allocation.retain(|queue| !self.start_over.contains(queue));
+            allocation
+                .ours
+                .retain(|queue| !self.start_over.contains(queue));
             self.ready |= well;
-            self.owner.allocate(now, allocation);
+            self.owner.allocate(now, &allocation);
+            let queues = &self.queues;
+            self.ledger.retain(|queue| queues.contains(queue));
         }
     }
 }

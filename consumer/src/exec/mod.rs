@@ -17,6 +17,7 @@ mod control;
 mod engine;
 mod follow;
 mod gate;
+mod ledger;
 mod live;
 mod measures;
 mod owner;
@@ -38,6 +39,8 @@ use std::time::Duration;
 pub struct Options {
     /// Identity of this process; see [`incarnation`].
     pub incarnation: String,
+    /// The pod this process runs in, if there is one: no other process of Keylane runs there.
+    pub pod: Option<String>,
     /// Lanes that may run at once until somebody sets another target.
     pub lanes: u32,
     /// Time between commits.
@@ -49,6 +52,7 @@ impl Options {
     pub fn new(incarnation: String, lanes: u32) -> Self {
         Self {
             incarnation,
+            pod: None,
             lanes,
             persist_interval: Duration::from_secs(2),
         }

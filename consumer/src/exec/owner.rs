@@ -2,9 +2,11 @@
 
 use super::broadcast::Broadcast;
 use crate::contract::admin::QueuePhase;
+use crate::journal::{Epoch, Head, Keys};
 use crate::lane::{Assignment, Time};
 use crate::message::QueueId;
-use crate::ownership::{Action, Ownership, Start};
+use crate::ownership::membership::Allocation;
+use crate::ownership::{Action, Ownership, Ticket};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -23,10 +25,24 @@ impl Owner {
     }
 
     /// The queues meant for this process now.
-    pub fn allocate(&mut self, now: Time, queues: BTreeSet<QueueId>) {
+    pub fn allocate(&mut self, now: Time, allocation: &Allocation) {
         match self {
-            Self::Clustering(ownership) => ownership.allocate(queues),
-            Self::Broadcasting(broadcast) => broadcast.allocate(now, &queues),
+            Self::Clustering(ownership) => ownership.allocate(now, allocation),
+            Self::Broadcasting(broadcast) => broadcast.allocate(now, &allocation.ours),
+        }
+    }
+
+    /// The members of the group at a broker, as far as its list is trusted.
+    pub fn members(&mut self, broker: &Arc<str>, members: BTreeSet<String>) {
+        if let Self::Clustering(ownership) = self {
+            ownership.members(broker, members);
+        }
+    }
+
+    /// Everything that ran in this pod is dead.
+    pub fn pod_gone(&mut self, pod: &str) {
+        if let Self::Clustering(ownership) = self {
+            ownership.pod_gone(pod);
         }
     }
 
@@ -39,33 +55,48 @@ impl Owner {
     pub fn lock_reply(
         &mut self,
         now: Time,
-        sent: Time,
         broker: &Arc<str>,
         asked: &BTreeSet<QueueId>,
         locked: Option<&BTreeSet<QueueId>>,
     ) {
         if let Self::Clustering(ownership) = self {
-            ownership.lock_reply(now, sent, broker, asked, locked);
+            ownership.lock_reply(now, broker, asked, locked);
         }
     }
 
-    pub fn start_found(&mut self, now: Time, queue: &QueueId, start: Start) {
-        match self {
-            Self::Clustering(ownership) => ownership.start_found(now, queue, start),
-            Self::Broadcasting(broadcast) => broadcast.start_found(queue, start.offset),
+    pub fn unlocked(&mut self, queue: &QueueId) {
+        if let Self::Clustering(ownership) = self {
+            ownership.unlocked(queue);
         }
     }
 
-    pub fn start_failed(&mut self, now: Time, queue: &QueueId) {
+    /// It was read where the group stands in a queue; none if that failed.
+    pub fn read(&mut self, now: Time, queue: &QueueId, ticket: Ticket, head: Option<&Head>) {
         match self {
-            Self::Clustering(ownership) => ownership.start_failed(now, queue),
+            Self::Clustering(ownership) => ownership.journal_read(now, queue, ticket, head),
+            Self::Broadcasting(broadcast) if head.is_some() => broadcast.start_found(queue),
             Self::Broadcasting(broadcast) => broadcast.start_failed(now, queue),
         }
     }
 
-    pub fn released(&mut self, queue: &QueueId) {
+    pub fn appended(&mut self, now: Time, queue: &QueueId, ticket: Ticket, offset: Option<u64>) {
+        if let Self::Clustering(ownership) = self {
+            ownership.appended(now, queue, ticket, offset);
+        }
+    }
+
+    /// Our epoch in a queue, and the keys that still wait in it, for a progress record.
+    pub fn recordable(&self, now: Time, queue: &QueueId) -> Option<(Epoch, Keys)> {
         match self {
-            Self::Clustering(ownership) => ownership.released(queue),
+            Self::Clustering(ownership) => ownership.recordable(now, queue),
+            Self::Broadcasting(_) => None,
+        }
+    }
+
+    /// A queue that was to be released has stopped.
+    pub fn drained(&mut self, queue: &QueueId) {
+        match self {
+            Self::Clustering(ownership) => ownership.drained(queue),
             Self::Broadcasting(broadcast) => broadcast.released(queue),
         }
     }
@@ -77,9 +108,9 @@ impl Owner {
         }
     }
 
-    pub fn next_deadline(&self) -> Option<Time> {
+    pub fn next_deadline(&self, now: Time) -> Option<Time> {
         match self {
-            Self::Clustering(ownership) => ownership.next_deadline(),
+            Self::Clustering(ownership) => ownership.next_deadline(now),
             Self::Broadcasting(broadcast) => broadcast.next_deadline(),
         }
     }

@@ -2,20 +2,22 @@
 
 use super::clock::Clock;
 use super::commits::{Answer, Due};
+use super::ledger::{self, Reading, Standing};
 use super::live::Placing;
 use super::start::Starts;
 use crate::handler::Handler;
+use crate::journal::{Incarnation, Log, Record};
 use crate::lane::{Assignment, Incoming, Output, SendBack, SendBackId, Time};
 use crate::message::QueueId;
-use crate::ownership::Start;
+use crate::ownership::Ticket;
 use crate::source::{Commit, Pulled, Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-const POLL_GROUP: Duration = Duration::from_secs(1);
-const HEARTBEAT_EVERY: u32 = 3;
+const POLL_GROUP: Duration = Duration::from_millis(500);
+const HEARTBEAT_EVERY: u32 = 6;
 const LONG_POLL: Duration = Duration::from_secs(15);
 const PULL_RETRY: Duration = Duration::from_millis(500);
 const HANDLER_RETRY: Duration = Duration::from_millis(250);
@@ -28,13 +30,25 @@ pub enum Event {
     Group(Group),
     Locked {
         broker: Arc<str>,
-        sent: Time,
         asked: BTreeSet<QueueId>,
         locked: Result<BTreeSet<QueueId>, SourceError>,
     },
-    Start {
+    /// Where the group stands in a queue.
+    Read {
         queue: QueueId,
-        start: Result<Start, SourceError>,
+        ticket: Ticket,
+        standing: Result<Standing, SourceError>,
+    },
+    /// Where a record lies that ownership wanted written.
+    Appended {
+        queue: QueueId,
+        ticket: Ticket,
+        offset: Result<u64, SourceError>,
+    },
+    /// The same of a record that tells how far a queue is.
+    Recorded {
+        assignment: Assignment,
+        offset: Result<u64, SourceError>,
     },
     Pulled {
         assignment: Assignment,
@@ -106,14 +120,12 @@ pub async fn await_handler<H: Handler>(handler: Arc<H>, events: Events) {
 pub async fn follow_group<S: Source>(
     source: Arc<S>,
     clock: Arc<Clock>,
-    starts: Arc<Starts<S>>,
     me: String,
     events: Events,
     mut leave: watch::Receiver<bool>,
 ) {
     let mut route = Route::default();
     let mut round = 0u32;
-    let mut surveyed = false;
     let mut interval = tokio::time::interval(POLL_GROUP);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -125,13 +137,6 @@ pub async fn follow_group<S: Source>(
         let fetched = source.route().await;
         if let Ok(fetched) = &fetched {
             route = fetched.clone();
-            if !surveyed {
-                // Remembers which queues nobody has consumed from yet, before any lock is taken.
-                surveyed = true;
-                for queue in &route.queues {
-                    surveyed &= starts.committed(queue).await.is_ok();
-                }
-            }
         }
         let polls = route.masters.keys().map(|broker| {
             let (source, broker) = (&source, broker.clone());
@@ -171,36 +176,90 @@ pub async fn follow_group<S: Source>(
 
 pub async fn lock<S: Source>(
     source: Arc<S>,
-    clock: Arc<Clock>,
     broker: Arc<str>,
     asked: BTreeSet<QueueId>,
     events: Events,
 ) {
-    let sent = clock.now();
     let locked = source.lock(&broker, &asked).await;
     let _ = events.send(Event::Locked {
         broker,
-        sent,
         asked,
         locked,
     });
 }
 
-pub async fn unlock<S: Source>(source: Arc<S>, queue: QueueId, events: Events) {
-    let result = source
-        .unlock(&queue.broker, &BTreeSet::from([queue.clone()]))
-        .await;
+/// Gives a lock back, in the name of `holder` if it is not ours.
+pub async fn unlock<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    holder: Option<Incarnation>,
+    events: Events,
+) {
+    let result = match holder {
+        Some(holder) => source.unlock_for(&queue, &holder).await,
+        None => {
+            let queues = BTreeSet::from([queue.clone()]);
+            source.unlock(&queue.broker, &queues).await
+        }
+    };
     let _ = events.send(Event::Unlocked { queue, result });
 }
 
-pub async fn find_start<S: Source>(
+/// A reading to make: of which queue, on from where, and of what.
+pub struct ToRead {
+    pub queue: QueueId,
+    pub ticket: Ticket,
+    pub log: Log,
+    pub reading: Reading,
+}
+
+pub async fn read<S: Source>(
+    source: Arc<S>,
     starts: Arc<Starts<S>>,
-    queue: QueueId,
     queues: Arc<BTreeSet<QueueId>>,
+    to_read: ToRead,
     events: Events,
 ) {
-    let start = starts.find(&queue, &queues).await;
-    let _ = events.send(Event::Start { queue, start });
+    let ToRead {
+        queue,
+        ticket,
+        log,
+        reading,
+    } = to_read;
+    let standing = ledger::read(&*source, &starts, &queue, &queues, log, reading).await;
+    let _ = events.send(Event::Read {
+        queue,
+        ticket,
+        standing,
+    });
+}
+
+/// Writes a record that ownership wants written.
+pub async fn append<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    record: Record,
+    ticket: Ticket,
+    events: Events,
+) {
+    let offset = ledger::append(source, &queue, record).await;
+    let _ = events.send(Event::Appended {
+        queue,
+        ticket,
+        offset,
+    });
+}
+
+/// Writes how far a queue is.
+pub async fn record<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    record: Record,
+    assignment: Assignment,
+    events: Events,
+) {
+    let offset = ledger::append(source, &queue, record).await;
+    let _ = events.send(Event::Recorded { assignment, offset });
 }
 
 pub async fn pull<S: Source>(

@@ -8,9 +8,7 @@ use super::executor::{LaneExecutor, name, parse};
 use super::retry::{self, DEAD_LETTER};
 use super::slab::NONE;
 use super::store::{Kind, Stage};
-use super::{
-    CallId, CallResult, InMemory, OnExhausted, OnFailure, Output, SendBack, SendBackId, Time,
-};
+use super::{CallId, CallResult, OnExhausted, OnFailure, Output, SendBack, SendBackId, Time};
 use std::time::Duration;
 
 impl LaneExecutor {
@@ -94,7 +92,7 @@ impl LaneExecutor {
     fn orphan_ended(&mut self, head: u32, result: &CallResult) {
         let of = &mut self.store.heads[head];
         if let Some(orphan) = &mut of.orphan {
-            self.store.memory -= std::mem::replace(&mut orphan.memory, InMemory::default());
+            self.store.memory -= std::mem::take(&mut orphan.memory);
         }
         match self.sure_at(head, result) {
             Some(sure_at) => self.unsure_until(head, sure_at),

@@ -4,6 +4,7 @@
 //! Every call is bounded in time by the adapter. An error means that the outcome is unknown; callers
 //! repeat the call, which all of these allow.
 
+pub mod journal;
 pub mod rocketmq;
 
 use crate::message::{Message, QueueId};
@@ -146,7 +147,7 @@ impl SourceError {
 ///
 /// Calls for different queues may run at the same time; a pull waits at the broker for new messages
 /// (long polling) and must not delay any other call.
-pub trait Source: Send + Sync + 'static {
+pub trait Source: journal::Journal {
     /// Fetches the route afresh from the name server.
     fn route(&self) -> impl Future<Output = Result<Route, SourceError>> + Send;
 

@@ -1,12 +1,12 @@
 //! What happens to the queues that run here: pulled, committed, given back.
 
-use super::{Assigned, Executor};
+use super::Executor;
 use crate::contract::spec::Mode;
 use crate::exec::commits::{Answer, Due};
 use crate::exec::measures;
 use crate::exec::tasks::{self, Batch};
 use crate::handler::Handler;
-use crate::lane::{Assignment, Finished, Held, Input, Output, Time};
+use crate::lane::{Assignment, Input, Output, Time};
 use crate::message::QueueId;
 use crate::ownership::Action;
 use crate::source::{Source, SourceError};
@@ -138,47 +138,22 @@ impl<S: Source, H: Handler> Executor<S, H> {
     fn carry_out(&mut self, now: Time, action: Action) {
         match action {
             Action::Lock { broker, queues } => {
-                let (source, clock, events) =
-                    (self.source.clone(), self.clock.clone(), self.events.clone());
+                let (source, events) = (self.source.clone(), self.events.clone());
                 self.tasks
-                    .spawn(tasks::lock(source, clock, broker, queues, events));
+                    .spawn(tasks::lock(source, broker, queues, events));
             }
-            Action::FindStart { queue } => {
-                let (starts, queues) = (self.starts.clone(), self.queues.clone());
-                self.tasks.spawn(tasks::find_start(
-                    starts,
-                    queue,
-                    queues,
-                    self.events.clone(),
-                ));
-            }
+            Action::Read { queue, ticket } => self.read(queue, ticket),
+            Action::Append {
+                queue,
+                ticket,
+                record,
+            } => self.append(queue, ticket, record),
             Action::Assign {
                 queue,
                 assignment,
-                start,
                 lease,
-            } => {
-                info!("queue {queue} is ours from offset {start}");
-                let assigned = Assigned {
-                    queue: queue.clone(),
-                    lease,
-                    drained: false,
-                    discard: false,
-                    give_up_at: None,
-                };
-                self.assigned.insert(assignment, assigned);
-                if self.owner.is_clustering() {
-                    self.commits.assigned(assignment, queue.clone());
-                }
-                self.calls.handle(Input::Assign {
-                    queue,
-                    assignment,
-                    start,
-                    lease,
-                    finished: Finished::default(),
-                    held: Held::default(),
-                });
-            }
+                held,
+            } => self.assign(queue, assignment, lease, held),
             Action::Renew { assignment, lease } => {
                 if let Some(assigned) = self.assigned.get_mut(&assignment) {
                     assigned.lease = lease;
@@ -191,14 +166,15 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 }
                 self.calls.handle(Input::Release { assignment });
             }
-            Action::Drop { queue, assignment } => {
-                if self
-                    .assigned
-                    .remove(&assignment)
-                    .is_some_and(|assigned| assigned.give_up_at.is_none())
-                {
+            Action::Drop {
+                queue,
+                assignment,
+                released,
+            } => {
+                self.assigned.remove(&assignment);
+                if !released {
                     warn!(
-                        "queue {queue} is lost; what was not committed will run again with its next owner"
+                        "queue {queue} is lost; what was not written down runs again with its next owner"
                     );
                 }
                 self.commits.dropped(assignment);
@@ -206,12 +182,18 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 // Decided on before, and not begun.
                 self.calls.withdraw(|call| call.queue == queue);
             }
-            Action::Unlock { queue } => {
-                info!("queue {queue} is given back");
+            Action::Unlock { queue, holder } => {
+                match &holder {
+                    None => info!("queue {queue} is given back"),
+                    Some(holder) => info!(
+                        "queue {queue} is taken from {holder}, which its broker does not list any more"
+                    ),
+                }
                 self.unlocking += 1;
                 self.tasks.spawn(tasks::unlock(
                     self.source.clone(),
                     queue,
+                    holder,
                     self.events.clone(),
                 ));
             }
@@ -260,6 +242,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             return;
         }
         self.next_persist = now + self.options.persist_interval;
+        self.write_down(now);
         for (assignment, assigned) in &self.assigned {
             let progress = self.calls.with(|lanes| lanes.progress(*assignment));
             let Some(progress) = progress.filter(|_| !assigned.discard) else {
@@ -281,6 +264,9 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let Some(give_up_at) = assigned.give_up_at else {
                 continue;
             };
+            if assigned.recorded.released.is_some() {
+                continue;
+            }
             let progress = self.calls.with(|lanes| lanes.progress(*assignment));
             let committed = assigned.discard
                 || !self.owner.is_clustering()
@@ -288,7 +274,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                     self.commits.is_committed(*assignment, progress.watermark)
                 });
             if assigned.drained && committed {
-                done.push(assigned.queue.clone());
+                done.push((*assignment, assigned.queue.clone()));
             } else if now >= give_up_at {
                 let what = if assigned.drained {
                     "its last commit"
@@ -299,14 +285,15 @@ impl<S: Source, H: Handler> Executor<S, H> {
                     "queue {} is given away without waiting longer for {what}",
                     assigned.queue
                 );
-                done.push(assigned.queue.clone());
+                done.push((*assignment, assigned.queue.clone()));
             } else if assigned.drained {
                 // Commits that failed are sent again soon.
                 self.next_persist = self.next_persist.min(now + Duration::from_millis(100));
             }
         }
-        for queue in done {
-            self.owner.released(&queue);
+        for (assignment, queue) in done {
+            self.stopped(assignment);
+            self.owner.drained(&queue);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::lane::{self, Assignment, Input, QueueSummary, Time};
 use crate::message::{QueueId, Topic};
 use crate::source::Source;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::info;
 
 const LISTED_LANES: usize = 1_000;
 
@@ -23,6 +24,13 @@ impl<S: Source, H: Handler> Executor<S, H> {
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Lanes(reply) => drop(reply.send(self.lane_list())),
             Request::Ready(reply) => drop(reply.send(self.ready && self.handler_ready)),
+            Request::PodsGone(uids, reply) => {
+                for uid in uids {
+                    info!("every container of pod {uid} is reported terminated");
+                    self.owner.pod_gone(&uid);
+                }
+                let _ = reply.send(());
+            }
             Request::Reconfigure(spec, reply) => drop(reply.send(self.reconfigure(*spec))),
             Request::SetLanes(target, reply) => {
                 if (target.term, target.sequence) >= (self.target.term, self.target.sequence) {

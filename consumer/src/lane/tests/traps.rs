@@ -179,7 +179,7 @@ fn empty_body_escapes_the_limits() {
         bytes: 10 * incoming(0, "a").message.cost(),
         ..Limits::default()
     };
-    let mut rig = Rig::with(
+    let rig = Rig::with(
         Settings {
             limits,
             ..Settings::default()

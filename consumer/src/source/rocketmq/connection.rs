@@ -44,6 +44,7 @@ pub enum Purpose {
     Lock,
     Offsets,
     SendBack,
+    Journal,
     Pull(Topic, u32),
 }
 

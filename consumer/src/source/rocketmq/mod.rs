@@ -7,6 +7,7 @@
 
 mod answer;
 mod connection;
+mod journal;
 mod pulled;
 mod record;
 mod subscription;
@@ -16,6 +17,7 @@ use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
 use crate::message::{Message, QueueId, Topic};
 use answer::{Answer, response};
 use connection::{Connection, Purpose};
+use journal::Journals;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -58,6 +60,7 @@ pub struct RocketmqSource {
     broadcasting: bool,
     /// Brokers that took the expression of the filter.
     filter_taken: RwLock<BTreeSet<Arc<str>>>,
+    journals: Journals,
     route: RwLock<Route>,
 }
 
@@ -76,6 +79,7 @@ impl RocketmqSource {
                 .then(|| format!("%RETRY%{}", spec.consumer_group)),
             broadcasting: spec.consumption == Consumption::Broadcasting,
             filter_taken: RwLock::default(),
+            journals: Journals::new(&spec.consumer_group),
             route: RwLock::default(),
         })
     }
