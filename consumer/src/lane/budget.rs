@@ -111,22 +111,43 @@ mod tests {
     #[test]
     fn what_is_spent_comes_back_with_time() {
         let mut budgets = Budgets::default();
-        assert_eq!(budgets.left(BUDGET, seconds(0), KEY, seconds(20)), seconds(40));
+        assert_eq!(
+            budgets.left(BUDGET, seconds(0), KEY, seconds(20)),
+            seconds(40)
+        );
         budgets.spend(BUDGET, seconds(0), KEY, seconds(50), false);
-        assert_eq!(budgets.left(BUDGET, seconds(0), KEY, seconds(0)), seconds(10));
-        assert_eq!(budgets.left(BUDGET, seconds(100), KEY, seconds(0)), seconds(20));
-        assert_eq!(budgets.left(BUDGET, seconds(5_000), KEY, seconds(0)), seconds(60));
-        assert_eq!(budgets.left(BUDGET, seconds(0), (2, 7), seconds(0)), seconds(60));
+        assert_eq!(
+            budgets.left(BUDGET, seconds(0), KEY, seconds(0)),
+            seconds(10)
+        );
+        assert_eq!(
+            budgets.left(BUDGET, seconds(100), KEY, seconds(0)),
+            seconds(20)
+        );
+        assert_eq!(
+            budgets.left(BUDGET, seconds(5_000), KEY, seconds(0)),
+            seconds(60)
+        );
+        assert_eq!(
+            budgets.left(BUDGET, seconds(0), (2, 7), seconds(0)),
+            seconds(60)
+        );
     }
 
     #[test]
     fn a_broken_key_has_nothing_left_until_it_succeeds() {
         let mut budgets = Budgets::default();
         budgets.spend(BUDGET, seconds(0), KEY, seconds(60), true);
-        assert_eq!(budgets.left(BUDGET, seconds(9_999), KEY, seconds(0)), seconds(0));
+        assert_eq!(
+            budgets.left(BUDGET, seconds(9_999), KEY, seconds(0)),
+            seconds(0)
+        );
         budgets.succeeded(KEY);
         assert!(budgets.is_empty());
-        assert_eq!(budgets.left(BUDGET, seconds(9_999), KEY, seconds(0)), seconds(60));
+        assert_eq!(
+            budgets.left(BUDGET, seconds(9_999), KEY, seconds(0)),
+            seconds(60)
+        );
     }
 
     #[test]
@@ -136,8 +157,14 @@ mod tests {
             budgets.spend(BUDGET, seconds(0), (1, key), seconds(60), true);
             budgets.spend(BUDGET, seconds(0), KEY, seconds(1), true);
         }
-        assert_eq!((budgets.accounts.len(), budgets.by_use.len()), (ACCOUNTS, ACCOUNTS));
-        assert_eq!(budgets.left(BUDGET, seconds(0), KEY, seconds(0)), seconds(0));
+        assert_eq!(
+            (budgets.accounts.len(), budgets.by_use.len()),
+            (ACCOUNTS, ACCOUNTS)
+        );
+        assert_eq!(
+            budgets.left(BUDGET, seconds(0), KEY, seconds(0)),
+            seconds(0)
+        );
         budgets.forget_queue(1);
         assert!(budgets.is_empty() && budgets.by_use.is_empty());
     }

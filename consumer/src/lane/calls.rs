@@ -5,11 +5,12 @@
 //! stage than [`Stage::Waiting`].
 
 use super::executor::{LaneExecutor, name, parse};
+use super::head::Stage;
 use super::retry::{self, DEAD_LETTER};
 use super::slab::NONE;
-use super::store::{Kind, Stage};
+use super::store::Kind;
 use super::{
-    CallId, CallResult, InMemory, OnExhausted, OnFailure, Output, SendBack, SendBackId, Time,
+    CallId, CallResult, OnExhausted, OnFailure, Output, SendBack, SendBackId, Time,
 };
 use std::time::Duration;
 
@@ -94,7 +95,7 @@ impl LaneExecutor {
     fn orphan_ended(&mut self, head: u32, result: &CallResult) {
         let of = &mut self.store.heads[head];
         if let Some(orphan) = &mut of.orphan {
-            self.store.memory -= std::mem::replace(&mut orphan.memory, InMemory::default());
+            self.store.memory -= std::mem::take(&mut orphan.memory);
         }
         match self.sure_at(head, result) {
             Some(sure_at) => self.unsure_until(head, sure_at),
@@ -215,7 +216,9 @@ impl LaneExecutor {
         let of = &self.store.heads[head];
         let reconsumed = self.store.first(lane).reconsume_times;
         let back = self.settings.on_failure == OnFailure::SendBack;
-        let attempts = of.attempts.saturating_add(if back { reconsumed } else { 0 });
+        let attempts = of
+            .attempts
+            .saturating_add(if back { reconsumed } else { 0 });
         let used_up = permanent || attempts >= policy.max_attempts;
         if back && !used_up {
             self.store.heads[head].send_back = Some(retry::delay_level(reconsumed, wanted));
@@ -224,8 +227,8 @@ impl LaneExecutor {
         let key = (slot, self.store.lanes[lane].hash);
         let remembered = self.store.lanes[lane].kind != Kind::Own;
         let blocked = self.now.saturating_sub(of.first_failed.unwrap_or(self.now));
-        let mut delay = wanted
-            .unwrap_or_else(|| retry::delay(&policy.backoff, of.attempts, &mut self.rng));
+        let mut delay =
+            wanted.unwrap_or_else(|| retry::delay(&policy.backoff, of.attempts, &mut self.rng));
         let mut broken = false;
         if let Some(budget) = policy.budget {
             let left = if remembered {

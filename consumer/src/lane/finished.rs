@@ -68,7 +68,11 @@ impl Chunk {
         let (first, bit) = ((at / WORD) as usize, at % WORD);
         let flip = if wanted { 0 } else { u64::MAX };
         (first..WORDS).find_map(|index| {
-            let above = if index == first { u64::MAX << bit } else { u64::MAX };
+            let above = if index == first {
+                u64::MAX << bit
+            } else {
+                u64::MAX
+            };
             let word = (bits[index] ^ flip) & above;
             (word != 0).then(|| index as u64 * WORD + u64::from(word.trailing_zeros()))
         })
@@ -110,7 +114,8 @@ impl Finished {
     pub fn contains(&self, offset: u64) -> bool {
         let chunk = |at: u64| self.chunks.get((at / CHUNK) as usize);
         offset < self.watermark
-            || chunk(offset - self.base).is_some_and(|chunk| chunk.is_set((offset - self.base) % CHUNK))
+            || chunk(offset - self.base)
+                .is_some_and(|chunk| chunk.is_set((offset - self.base) % CHUNK))
     }
 
     /// Marks one offset as finished. Returns false if it already was.
@@ -176,11 +181,15 @@ impl Finished {
     fn find(&self, from: u64, wanted: bool) -> Option<u64> {
         let distance = from - self.base;
         let first = (distance / CHUNK) as usize;
-        self.chunks.iter().enumerate().skip(first).find_map(|(index, chunk)| {
-            let at = if index == first { distance % CHUNK } else { 0 };
-            let place = chunk.find(at, wanted)?;
-            Some(self.base + index as u64 * CHUNK + place)
-        })
+        self.chunks
+            .iter()
+            .enumerate()
+            .skip(first)
+            .find_map(|(index, chunk)| {
+                let at = if index == first { distance % CHUNK } else { 0 };
+                let place = chunk.find(at, wanted)?;
+                Some(self.base + index as u64 * CHUNK + place)
+            })
     }
 
     fn set(&mut self, from: u64, to: u64) -> u64 {
@@ -204,7 +213,9 @@ impl Finished {
 
     /// Moves the watermark over a run of finished offsets and frees the chunks below it.
     fn advance(&mut self) {
-        self.watermark = self.find(self.watermark, false).unwrap_or_else(|| self.end());
+        self.watermark = self
+            .find(self.watermark, false)
+            .unwrap_or_else(|| self.end());
         while self.watermark - self.base >= CHUNK {
             self.chunks.pop_front();
             self.base += CHUNK;

@@ -98,7 +98,11 @@ impl Hot {
             return;
         }
         let least = (1..COUNTERS).fold(0, |least, at| {
-            if self.counts[at] < self.counts[least] { at } else { least }
+            if self.counts[at] < self.counts[least] {
+                at
+            } else {
+                least
+            }
         });
         let counter = &mut self.counters[least];
         counter.queue = queue;
@@ -207,7 +211,10 @@ mod tests {
             let mut hot = Hot::default();
             feed(&mut hot, 0, 1, size, 5, "hot");
             let top = hot.top(Duration::from_secs(1), 3, queue);
-            assert_eq!((top[0].key.as_str(), &top[0].queue), ("hot", &queue(0).unwrap()));
+            assert_eq!(
+                (top[0].key.as_str(), &top[0].queue),
+                ("hot", &queue(0).unwrap())
+            );
             let truth = size as f64 * 10.0 / 5.0;
             assert!(top[0].rate > truth * 0.8, "{} of {truth}", top[0].rate);
             assert!(top[0].rate - top[0].error < truth * 1.3, "{:?}", top[0]);

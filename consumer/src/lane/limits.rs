@@ -117,19 +117,26 @@ impl Share<'_> {
     /// until it holds half of what it may.
     pub fn room(&self, span: u64, cost: u64, stopped: bool) -> u32 {
         let half = |limit: u64| if stopped { limit.div_ceil(2) } else { limit };
-        let (messages, bytes) = (self.messages(), self.bytes());
-        let below = self.held.messages < half(messages) && self.held.bytes < half(bytes);
-        if span >= half(self.limits.span) || !(below || self.held.messages == 0) {
+        if span >= half(self.limits.span) {
             return 0;
         }
+        let (messages, bytes) = (self.messages(), self.bytes());
+        let pull = u64::from(self.limits.pull);
         // What is taken lowers the threshold itself.
         let slope = if self.queues > 1 { 1 + ALPHA } else { 1 };
-        let left = (messages.saturating_sub(self.held.messages)) / slope;
-        let left_bytes = (bytes.saturating_sub(self.held.bytes)) / slope / cost.max(1);
+        let left = messages.saturating_sub(self.held.messages) / slope;
+        let left_bytes = bytes.saturating_sub(self.held.bytes) / slope;
+        // A few messages at a time are not worth a pull.
+        let few =
+            left < messages.div_ceil(8).clamp(1, pull) || left_bytes < bytes.div_ceil(8).max(1);
+        let left = left.min(left_bytes / cost.max(1));
+        let below = self.held.messages < half(messages) && self.held.bytes < half(bytes);
+        if self.held.messages > 0 && (few || !below) {
+            return 0;
+        }
         // With very many queues, replies that come at once would mostly be thrown away.
         let fair = 2 * self.limits.messages / self.queues.max(1);
-        let most = left.min(left_bytes).min(fair).max(1);
-        most.min(u64::from(self.limits.pull)) as u32
+        left.min(fair).min(pull).max(1) as u32
     }
 }
 
@@ -183,10 +190,19 @@ mod tests {
             let stuck = fill(0);
             let others: Vec<u64> = (1..queues).map(&mut fill).collect();
             let fair = 1_000 / queues as u64;
-            assert!(stuck >= (1_000 - queues as u64) * 3 / 5, "{queues}: {stuck}");
-            assert!(others.iter().all(|other| *other >= 1), "{queues}: {others:?}");
+            assert!(
+                stuck >= (1_000 - queues as u64) * 3 / 5,
+                "{queues}: {stuck}"
+            );
+            assert!(
+                others.iter().all(|other| *other >= 1),
+                "{queues}: {others:?}"
+            );
             assert!(others[0] >= fair * 2 / 5, "{queues}: {others:?}");
-            assert!(stuck + others.iter().sum::<u64>() <= 1_000, "{queues}: the pod's limit holds");
+            assert!(
+                stuck + others.iter().sum::<u64>() <= 1_000,
+                "{queues}: the pod's limit holds"
+            );
         }
     }
 
@@ -194,7 +210,10 @@ mod tests {
     fn a_queue_that_holds_nothing_is_never_stopped_by_the_others() {
         let starved = share(8, (1_000, 100_000), (0, 0));
         assert!(starved.admits(50));
-        assert_eq!((starved.room(0, 100, false), starved.room(0, 100, true)), (1, 1));
+        assert_eq!(
+            (starved.room(0, 100, false), starved.room(0, 100, true)),
+            (1, 1)
+        );
     }
 
     #[test]

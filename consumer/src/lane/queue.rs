@@ -161,9 +161,9 @@ fn spread(hash: u32) -> u64 {
 
 impl Table {
     fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let found = self.0.find(spread(hash), |entry| {
-            entry.hash == hash && is(entry.lane)
-        });
+        let found = self
+            .0
+            .find(spread(hash), |entry| entry.hash == hash && is(entry.lane));
         found.map(|entry| entry.lane)
     }
 

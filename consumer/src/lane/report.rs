@@ -3,8 +3,9 @@
 
 use super::executor::LaneExecutor;
 use super::finished::Finished;
+use super::head::Stage;
 use super::slab::NONE;
-use super::store::{Stage, State};
+use super::store::State;
 use super::view::{
     LISTED, LaneState, LaneView, LongLane, Oldest, Progress, QueueSummary, StuckKey, Summary,
     TroubledKey,
@@ -129,7 +130,11 @@ impl LaneExecutor {
             head: self.store.first(number).offset,
             messages: u64::from(lane.len),
             state: self.state(number),
-            attempts: self.store.heads.get(lane.head).map_or(0, |head| head.attempts),
+            attempts: self
+                .store
+                .heads
+                .get(lane.head)
+                .map_or(0, |head| head.attempts),
         })
     }
 
@@ -185,7 +190,8 @@ impl LaneExecutor {
             return Vec::new();
         }
         let by_age = self.store.by_age.iter(&self.store.heads);
-        let old = by_age.take_while(|head| now.saturating_sub(self.store.heads[*head].since) > much);
+        let old =
+            by_age.take_while(|head| now.saturating_sub(self.store.heads[*head].since) > much);
         // One that only waits for a slot or is suspended is not stuck by itself.
         let in_hand = old.filter(|head| {
             let lane = self.store.heads[*head].lane;

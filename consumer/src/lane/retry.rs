@@ -59,10 +59,16 @@ mod tests {
                 .map(|_| delay(&backoff, attempts, &mut rng).as_secs_f64())
                 .collect();
             assert!(
-                delays.iter().all(|delay| (plain * 0.8..=plain * 1.2).contains(delay)),
+                delays
+                    .iter()
+                    .all(|delay| (plain * 0.8..=plain * 1.2).contains(delay)),
                 "attempt {attempts}: {delays:?}"
             );
-            assert!(delays.iter().any(|delay| (delay - plain).abs() > plain * 0.1));
+            assert!(
+                delays
+                    .iter()
+                    .any(|delay| (delay - plain).abs() > plain * 0.1)
+            );
         }
     }
 

@@ -11,7 +11,8 @@ use crate::message::QueueId;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-const WATCHED: usize = 4096;
+/// As many as a table of 4,096 places takes.
+const WATCHED: usize = 3_500;
 /// A key that moved to another queue after so long moved because the topic changed.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -39,6 +40,7 @@ impl Splits {
         key: &str,
         name: impl Fn(u32) -> Option<QueueId>,
     ) {
+        self.seen.reserve(WATCHED + 1 - self.seen.len());
         let former = self.seen.insert(hash, (queue, now));
         if let Some((former, at)) = former
             && former != queue
@@ -53,12 +55,15 @@ impl Splits {
             self.mask = self.mask << 1 | 1;
             let mask = self.mask;
             self.seen.retain(|hash, _| hash & mask == 0);
-            self.seen.shrink_to_fit();
         }
     }
 
     fn report(&mut self, key: &str, one: QueueId, other: QueueId) {
-        let queues = if one < other { [one, other] } else { [other, one] };
+        let queues = if one < other {
+            [one, other]
+        } else {
+            [other, one]
+        };
         self.found.retain(|found| found.key != key);
         self.found.truncate(LISTED - 1);
         self.found.push_front(SplitKey {
@@ -89,7 +94,13 @@ mod tests {
     fn meet(splits: &mut Splits, second: u64, queue: u32, key: u64) {
         let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
         if splits.watches(hash) {
-            splits.met(Duration::from_secs(second), queue, hash, &key.to_string(), name);
+            splits.met(
+                Duration::from_secs(second),
+                queue,
+                hash,
+                &key.to_string(),
+                name,
+            );
         }
     }
 

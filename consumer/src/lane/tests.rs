@@ -133,7 +133,10 @@ impl Rig {
 
     /// Delivers messages of these keys from an offset on.
     fn deliver(&mut self, assignment: u64, from: u64, keys: &[&str]) {
-        let messages = keys.iter().zip(from..).map(|(key, offset)| incoming(offset, key));
+        let messages = keys
+            .iter()
+            .zip(from..)
+            .map(|(key, offset)| incoming(offset, key));
         self.give(Input::Pulled {
             assignment: Assignment(assignment),
             from,
@@ -144,14 +147,22 @@ impl Rig {
 
     /// Takes the call that runs for a message.
     fn take(&mut self, offset: u64) -> Call {
-        let call = self.calls.iter().position(|call| call.message.offset == offset);
-        self.calls.remove(call.unwrap_or_else(|| panic!("{offset} is not called: {:?}", self.offsets())))
+        let call = self
+            .calls
+            .iter()
+            .position(|call| call.message.offset == offset);
+        self.calls
+            .remove(call.unwrap_or_else(|| panic!("{offset} is not called: {:?}", self.offsets())))
     }
 
     /// Ends the call of a message.
     fn end(&mut self, offset: u64, result: CallResult) -> CallId {
         let id = self.take(offset).id;
-        self.give(Input::CallEnded { id, acked: 0, result });
+        self.give(Input::CallEnded {
+            id,
+            acked: 0,
+            result,
+        });
         id
     }
 
@@ -173,14 +184,20 @@ impl Rig {
     fn until_called(&mut self, longest: Duration) -> Duration {
         let begin = self.now;
         while self.calls.is_empty() && self.backs.is_empty() && self.now < begin + longest {
-            self.now = self.core.next_deadline().unwrap_or(Time::MAX).min(begin + longest);
+            self.now = self
+                .core
+                .next_deadline()
+                .unwrap_or(Time::MAX)
+                .min(begin + longest);
             self.give(Input::Tick);
         }
         self.now - begin
     }
 
     fn progress(&self, assignment: u64) -> Progress {
-        self.core.progress(Assignment(assignment)).expect("an assigned queue")
+        self.core
+            .progress(Assignment(assignment))
+            .expect("an assigned queue")
     }
 
     fn summary(&self) -> Summary {

@@ -29,7 +29,10 @@ fn agrees(start: u64, steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
         let watermark = (start..).find(|offset| !model.contains(offset)).unwrap();
         prop_assert_eq!(finished.watermark(), watermark);
-        prop_assert_eq!(finished.finished_above(), model.range(watermark..).count() as u64);
+        prop_assert_eq!(
+            finished.finished_above(),
+            model.range(watermark..).count() as u64
+        );
     }
     let above: Vec<u64> = finished.ranges().flatten().collect();
     let expected: Vec<u64> = model.range(finished.watermark()..).copied().collect();
@@ -62,7 +65,11 @@ proptest! {
 #[test]
 fn a_million_finished_offsets_beyond_a_stuck_head_take_at_most_a_bit_each() {
     let boxes = |finished: &Finished| {
-        finished.chunks.iter().filter(|chunk| chunk.bits.is_some()).count() as u64
+        finished
+            .chunks
+            .iter()
+            .filter(|chunk| chunk.bits.is_some())
+            .count() as u64
     };
     let (mut all, mut every_other) = (Finished::new(7), Finished::new(7));
     for offset in 8..1_000_008 {

@@ -6,9 +6,15 @@ use super::*;
 #[test]
 fn lease_ends_while_a_handler_runs() {
     let mut rig = Rig::loaded(2, &["a", "a", "b", "b"]);
-    rig.give(Input::Release { assignment: Assignment(1) });
+    rig.give(Input::Release {
+        assignment: Assignment(1),
+    });
     rig.wait(secs(3_600));
-    assert_eq!((rig.drained.len(), rig.offsets()), (0, vec![0, 2]), "it is not drained by time");
+    assert_eq!(
+        (rig.drained.len(), rig.offsets()),
+        (0, vec![0, 2]),
+        "it is not drained by time"
+    );
     rig.done(0);
     rig.done(2);
     assert_eq!((rig.drained.len(), rig.offsets()), (1, vec![]));
@@ -23,18 +29,28 @@ fn same_key_on_two_workers_after_revoke_and_reassignment() {
         rig.done(1);
         rig.now = secs(10);
         if drop {
-            rig.give(Input::Drop { assignment: Assignment(1) });
+            rig.give(Input::Drop {
+                assignment: Assignment(1),
+            });
         }
         assert_eq!(rig.core.running(Assignment(1)).count(), usize::from(!drop));
         rig.assign(2, 0, 0);
         rig.deliver(2, 0, &["a", "b", "a"]);
         assert_eq!(rig.offsets(), [1], "the former call of a still runs");
         assert_eq!(rig.core.running(Assignment(2)).count(), 2);
-        rig.give(Input::CallEnded { id: stale, acked: 1, result: CallResult::Done });
+        rig.give(Input::CallEnded {
+            id: stale,
+            acked: 1,
+            result: CallResult::Done,
+        });
         assert_eq!(rig.progress(2).watermark, 0, "its result belongs to nobody");
         rig.done(1);
         rig.until_called(secs(60));
-        assert_eq!((rig.now, rig.offsets()), (BOUND, vec![0]), "until it can no longer run");
+        assert_eq!(
+            (rig.now, rig.offsets()),
+            (BOUND, vec![0]),
+            "until it can no longer run"
+        );
         rig.done(0);
         assert_eq!(rig.offsets(), [2]);
     }
@@ -45,14 +61,20 @@ fn same_key_on_two_workers_after_revoke_and_reassignment() {
 fn a_fresh_record_dropped_behind_a_stale_container_of_an_old_epoch() {
     let mut rig = Rig::loaded(9, &["a", "b"]);
     let stale = [rig.take(0).id, rig.take(1).id];
-    rig.give(Input::Drop { assignment: Assignment(1) });
+    rig.give(Input::Drop {
+        assignment: Assignment(1),
+    });
     rig.now = BOUND;
     rig.assign(2, 0, 0);
     rig.deliver(1, 0, &["x", "x", "x"]);
     rig.deliver(2, 0, &["a", "b"]);
     rig.deliver(2, 2, &["a"]);
     for id in stale {
-        rig.give(Input::CallEnded { id, acked: 1, result: failed() });
+        rig.give(Input::CallEnded {
+            id,
+            acked: 1,
+            result: failed(),
+        });
         rig.give(Input::CallOver { id });
     }
     assert_eq!(rig.offsets(), [0, 1]);
@@ -60,7 +82,10 @@ fn a_fresh_record_dropped_behind_a_stale_container_of_an_old_epoch() {
     rig.done(0);
     rig.done(2);
     let progress = rig.progress(2);
-    assert_eq!((progress.watermark, progress.buffered, rig.core.busy()), (3, 0, 0));
+    assert_eq!(
+        (progress.watermark, progress.buffered, rig.core.busy()),
+        (3, 0, 0)
+    );
     assert_eq!(rig.core.in_memory(), InMemory::default());
 }
 
@@ -72,7 +97,9 @@ fn one_stuck_key_pins_the_minimum_then_the_whole_queue_stops() {
     while next <= 1_000_000 {
         let (_, offset, most) = rig.pulls.pop().expect("the queue is pulled on");
         assert_eq!(offset, next);
-        let keys: Vec<String> = (0..u64::from(most)).map(|key| (key % 100).to_string()).collect();
+        let keys: Vec<String> = (0..u64::from(most))
+            .map(|key| (key % 100).to_string())
+            .collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         rig.deliver(1, next, &keys);
         next += u64::from(most);
@@ -94,7 +121,12 @@ fn filtered_tail_never_commits() {
     let mut rig = Rig::loaded(1, &["a"]);
     rig.done(0);
     let (assignment, _, _) = rig.pulls.pop().expect("a pull");
-    rig.give(Input::Pulled { assignment, from: 1, next: 1_000_000, messages: Vec::new() });
+    rig.give(Input::Pulled {
+        assignment,
+        from: 1,
+        next: 1_000_000,
+        messages: Vec::new(),
+    });
     assert_eq!(rig.progress(1).watermark, 1_000_000);
     rig.give(Input::Pulled {
         assignment,
@@ -103,7 +135,10 @@ fn filtered_tail_never_commits() {
         messages: vec![incoming(1_000_050, "a")],
     });
     let progress = rig.progress(1);
-    assert_eq!((progress.watermark, progress.finished_above), (1_000_050, 49));
+    assert_eq!(
+        (progress.watermark, progress.finished_above),
+        (1_000_050, 49)
+    );
     rig.done(1_000_050);
     assert_eq!(rig.progress(1).watermark, 1_000_100);
 }
@@ -112,11 +147,26 @@ fn filtered_tail_never_commits() {
 #[test]
 fn no_key_means_one_lane_for_all_or_null_pointer() {
     let mut rig = Rig::loaded(9, &["_", "_", "*", "*", "a"]);
-    assert_eq!(rig.offsets(), [0, 2, 3, 4], "one lane of its queue, or each its own");
+    assert_eq!(
+        rig.offsets(),
+        [0, 2, 3, 4],
+        "one lane of its queue, or each its own"
+    );
     // A key is asked for, and there is none.
-    let message = Arc::new(Message { offset: 5, ..Message::default() });
-    let messages = vec![Incoming { place: Place::Key, message }];
-    rig.give(Input::Pulled { assignment: Assignment(1), from: 5, next: 6, messages });
+    let message = Arc::new(Message {
+        offset: 5,
+        ..Message::default()
+    });
+    let messages = vec![Incoming {
+        place: Place::Key,
+        message,
+    }];
+    rig.give(Input::Pulled {
+        assignment: Assignment(1),
+        from: 5,
+        next: 6,
+        messages,
+    });
     rig.done(0);
     rig.done(1);
     assert_eq!(rig.take(5).key, LaneKey::Shared);
@@ -125,11 +175,25 @@ fn no_key_means_one_lane_for_all_or_null_pointer() {
 /// uForwarder.
 #[test]
 fn empty_body_escapes_the_limits() {
-    let limits = Limits { bytes: 10 * incoming(0, "a").message.cost(), ..Limits::default() };
-    let mut rig = Rig::with(Settings { limits, ..Settings::default() }, &["a"; 100]);
+    let limits = Limits {
+        bytes: 10 * incoming(0, "a").message.cost(),
+        ..Limits::default()
+    };
+    let rig = Rig::with(
+        Settings {
+            limits,
+            ..Settings::default()
+        },
+        &["a"; 100],
+    );
     assert_eq!((rig.progress(1).buffered, rig.progress(1).pulled), (10, 10));
     assert!(incoming(0, "a").message.body.is_empty());
-    assert_eq!(rig.core.queue_summary(Assignment(1)).map(|queue| queue.stopped), Some(true));
+    assert_eq!(
+        rig.core
+            .queue_summary(Assignment(1))
+            .map(|queue| queue.stopped),
+        Some(true)
+    );
 }
 
 /// apache/rocketmq #10827.
@@ -140,8 +204,17 @@ fn lost_reply_to_a_pull_breaks_the_order_by_redelivery() {
     rig.deliver(1, 0, &["a", "a", "b"]);
     assert_eq!(rig.offsets(), [2, 1], "a reply that comes twice");
     let twice = [4, 3, 3, 4, 2, 9].map(|offset| incoming(offset, "a"));
-    rig.give(Input::Pulled { assignment: Assignment(1), from: 3, next: 5, messages: twice.to_vec() });
-    assert_eq!(rig.progress(1).buffered, 4, "twice in one reply, disordered, not asked for");
+    rig.give(Input::Pulled {
+        assignment: Assignment(1),
+        from: 3,
+        next: 5,
+        messages: twice.to_vec(),
+    });
+    assert_eq!(
+        rig.progress(1).buffered,
+        4,
+        "twice in one reply, disordered, not asked for"
+    );
     for offset in [1, 3, 4] {
         assert_eq!(rig.offsets(), [2, offset]);
         rig.done(offset);
@@ -151,7 +224,10 @@ fn lost_reply_to_a_pull_breaks_the_order_by_redelivery() {
 /// confluentinc/parallel-consumer, notes of 0.5.3.2.
 #[test]
 fn keys_never_freed() {
-    let mut rig = Rig::new(Settings { lanes: 100, ..Settings::default() });
+    let mut rig = Rig::new(Settings {
+        lanes: 100,
+        ..Settings::default()
+    });
     rig.assign(1, 0, 0);
     for round in 0..100 {
         let keys: Vec<String> = (0..100).map(|key| format!("{round}-{key}")).collect();
@@ -161,15 +237,28 @@ fn keys_never_freed() {
             rig.done(offset);
         }
     }
-    assert_eq!((rig.summary().live_keys, rig.core.lane_views().count()), (0, 0));
+    assert_eq!(
+        (rig.summary().live_keys, rig.core.lane_views().count()),
+        (0, 0)
+    );
     assert_eq!(rig.core.in_memory(), InMemory::default());
 }
 
 /// Apache RocketMQ LitePull `poll()`.
 #[test]
 fn limits_forget_what_is_already_handed_out() {
-    let limits = Limits { messages: 4, ..Limits::default() };
-    let mut rig = Rig::with(Settings { limits, lanes: 9, ..Settings::default() }, &["a", "b", "c", "d"]);
+    let limits = Limits {
+        messages: 4,
+        ..Limits::default()
+    };
+    let mut rig = Rig::with(
+        Settings {
+            limits,
+            lanes: 9,
+            ..Settings::default()
+        },
+        &["a", "b", "c", "d"],
+    );
     rig.pulls.clear();
     assert_eq!(rig.offsets().len(), 4, "all are handed out");
     rig.wait(secs(60));
@@ -181,7 +270,9 @@ fn limits_forget_what_is_already_handed_out() {
     assert_eq!(rig.pulls.len(), 1);
     // What calls of a dropped queue hold is in memory, too.
     rig.deliver(1, 4, &["e", "f", "g"]);
-    rig.give(Input::Drop { assignment: Assignment(1) });
+    rig.give(Input::Drop {
+        assignment: Assignment(1),
+    });
     assert_eq!(rig.core.in_memory().messages, 4);
     rig.pulls.clear();
     rig.assign(2, 1, 0);
@@ -206,7 +297,10 @@ fn downstream_down_for_ten_minutes_and_consumers_never_recover_without_a_restart
             rig.end(offset, refused());
         }
     }
-    assert!((100..150).contains(&probes), "{probes} probes in ten minutes");
+    assert!(
+        (100..150).contains(&probes),
+        "{probes} probes in ten minutes"
+    );
     rig.until_called(secs(10));
     let probe = rig.offsets()[0];
     rig.done(probe);
@@ -218,7 +312,10 @@ fn downstream_down_for_ten_minutes_and_consumers_never_recover_without_a_restart
         }
     }
     let counters = rig.summary().counters;
-    assert_eq!((counters.finished, counters.failed, counters.exhausted), (6, 0, 0));
+    assert_eq!(
+        (counters.finished, counters.failed, counters.exhausted),
+        (6, 0, 0)
+    );
 }
 
 /// The story's first implementation: keys were hashed to so many lanes, by `Math.abs(hash) % lanes`.
@@ -235,8 +332,18 @@ fn hash_lanes_let_two_keys_wait_for_each_other() {
 /// The story's first implementation.
 #[test]
 fn retry_that_spins() {
-    let retry = RetryPolicy { max_attempts: 1_000, budget: None, ..RetryPolicy::default() };
-    let mut rig = Rig::with(Settings { retry, ..Settings::default() }, &["a"]);
+    let retry = RetryPolicy {
+        max_attempts: 1_000,
+        budget: None,
+        ..RetryPolicy::default()
+    };
+    let mut rig = Rig::with(
+        Settings {
+            retry,
+            ..Settings::default()
+        },
+        &["a"],
+    );
     let mut calls = 0;
     while rig.now < secs(60) {
         rig.until_called(secs(60));
@@ -251,15 +358,25 @@ fn retry_that_spins() {
 /// The story's first implementation.
 #[test]
 fn send_back_that_says_yes_and_loses_the_message() {
-    let settings = Settings { on_failure: OnFailure::SendBack, ..Settings::default() };
+    let settings = Settings {
+        on_failure: OnFailure::SendBack,
+        ..Settings::default()
+    };
     let mut rig = Rig::with(settings, &["*"]);
     rig.end(0, failed());
     let first = rig.backs[0].id;
     assert_eq!(rig.progress(1).watermark, 0);
     rig.sent_back(Err("connection reset".into()));
     rig.until_called(secs(60));
-    rig.give(Input::SentBack { id: first, result: Ok(()) });
-    assert_eq!(rig.progress(1).watermark, 0, "an answer that was given already");
+    rig.give(Input::SentBack {
+        id: first,
+        result: Ok(()),
+    });
+    assert_eq!(
+        rig.progress(1).watermark,
+        0,
+        "an answer that was given already"
+    );
     rig.sent_back(Ok(()));
     assert_eq!(rig.progress(1).watermark, 1);
 }
@@ -267,12 +384,20 @@ fn send_back_that_says_yes_and_loses_the_message() {
 /// The story's first implementation.
 #[test]
 fn batch_is_assumed_to_be_of_one_queue() {
-    let mut rig = Rig::new(Settings { lanes: 9, batch: 10, ..Settings::default() });
+    let mut rig = Rig::new(Settings {
+        lanes: 9,
+        batch: 10,
+        ..Settings::default()
+    });
     rig.assign(1, 1, 0);
     rig.assign(2, 2, 0);
     rig.deliver(1, 0, &["a", "a", "_"]);
     rig.deliver(2, 0, &["a", "_", "a"]);
-    let mut batches: Vec<_> = rig.calls.iter().map(|call| (call.queue.id, call.message.offset, call.rest.len())).collect();
+    let mut batches: Vec<_> = rig
+        .calls
+        .iter()
+        .map(|call| (call.queue.id, call.message.offset, call.rest.len()))
+        .collect();
     batches.sort_unstable();
     // The first message of each lane came alone and was called at once or with those of its reply.
     assert_eq!(batches, [(1, 0, 1), (1, 2, 0), (2, 0, 1), (2, 1, 0)]);
@@ -281,8 +406,15 @@ fn batch_is_assumed_to_be_of_one_queue() {
 /// Kafka consumers in general: memory is shared, so one queue starves the rest.
 #[test]
 fn one_stuck_queue_uses_up_the_memory_of_all() {
-    let limits = Limits { messages: 100, ..Limits::default() };
-    let mut rig = Rig::new(Settings { limits, lanes: 1, ..Settings::default() });
+    let limits = Limits {
+        messages: 100,
+        ..Limits::default()
+    };
+    let mut rig = Rig::new(Settings {
+        limits,
+        lanes: 1,
+        ..Settings::default()
+    });
     rig.assign(1, 1, 0);
     rig.assign(2, 2, 0);
     rig.deliver(1, 0, &["stuck"; 1_000]);
@@ -296,7 +428,11 @@ fn one_stuck_queue_uses_up_the_memory_of_all() {
         while let Some(call) = rig.calls.iter().find(|call| call.queue.id == 2) {
             let id = call.id;
             rig.calls.retain(|call| call.id != id);
-            rig.give(Input::CallEnded { id, acked: 1, result: CallResult::Done });
+            rig.give(Input::CallEnded {
+                id,
+                acked: 1,
+                result: CallResult::Done,
+            });
         }
     }
     assert_eq!(rig.progress(2).watermark, 500);
