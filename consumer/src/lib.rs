@@ -12,4 +12,6 @@ pub mod lane;
 pub mod message;
 pub mod metrics;
 pub mod ownership;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod source;

@@ -5,9 +5,10 @@
 //! stage than [`Stage::Waiting`].
 
 use super::executor::{LaneExecutor, name, parse};
+use super::head::Stage;
 use super::retry::{self, DEAD_LETTER};
 use super::slab::NONE;
-use super::store::{Kind, Stage};
+use super::store::Kind;
 use super::{CallId, CallResult, OnExhausted, OnFailure, Output, SendBack, SendBackId, Time};
 use std::time::Duration;
 

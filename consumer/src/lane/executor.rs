@@ -5,20 +5,18 @@
 
 use super::availability::Availability;
 use super::budget::Budgets;
-use super::finished::Finished;
+use super::head::Stage;
 use super::hot::Hot;
 use super::queue::Queue;
 use super::slab::Slab;
 use super::split::Splits;
-use super::store::{Kind, Orphan, Stage, State, Store};
+use super::store::{State, Store};
 use super::timers::{Due, Timers};
 use super::view::Counters;
-use super::{Assignment, Call, CallId, Held, HeldKeys, Input, Output, Settings, Suspension, Time};
-use crate::message::QueueId;
+use super::{Assignment, Call, CallId, Input, Output, Settings, Suspension, Time};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// See the [module docs](super).
@@ -30,9 +28,9 @@ pub struct LaneExecutor {
     pub(super) now: Time,
     pub(super) store: Store,
     pub(super) queues: Slab<Queue>,
-    assignments: BTreeMap<Assignment, u32>,
+    pub(super) assignments: BTreeMap<Assignment, u32>,
     /// Queues with ready lanes, each once, in the order of their turn.
-    turns: VecDeque<u32>,
+    pub(super) turns: VecDeque<u32>,
     /// Queues that a limit stopped, each once.
     pub(super) stopped: VecDeque<u32>,
     pub(super) timers: Timers,
@@ -97,6 +95,7 @@ impl LaneExecutor {
     pub fn handle(&mut self, now: Time, input: Input) {
         self.busy_time += now.saturating_sub(self.now) * self.busy;
         self.now = self.now.max(now);
+        let ended = matches!(input, Input::CallEnded { .. });
         match input {
             Input::Assign {
                 queue,
@@ -154,7 +153,10 @@ impl LaneExecutor {
                 Due::Hold(assignment) => self.hold_over(assignment),
             }
         }
-        self.check_stopped();
+        // The end of a call checks its own queue; that of others can wait for what is rarer.
+        if !ended {
+            self.check_stopped();
+        }
         self.next_suspect();
     }
 
@@ -300,166 +302,6 @@ impl LaneExecutor {
                 .as_deref()
                 .is_some_and(|key| keys.contains(key))
     }
-
-    fn assign(
-        &mut self,
-        id: QueueId,
-        assignment: Assignment,
-        finished: Finished,
-        lease: Time,
-        mut held: Held,
-    ) {
-        // One owner of a queue at a time, in this process too.
-        let former: Vec<Assignment> = self
-            .assigned()
-            .filter(|(of, slot)| *of == assignment || self.queues[*slot].id == id)
-            .map(|(of, _)| of)
-            .collect();
-        for former in former {
-            self.drop_queue(former);
-        }
-        self.hold_for_orphans(&id, &mut held);
-        if held.until > self.now {
-            self.timers.set(held.until, Due::Hold(assignment));
-        }
-        let mut queue = Queue::new(id, assignment, finished, lease, held);
-        queue.suspended = self.suspension.queues.contains(&queue.id);
-        let slot = self.queues.insert(queue);
-        self.assignments.insert(assignment, slot);
-        self.check_pull(slot);
-    }
-
-    /// Makes the keys wait whose calls of a former assignment may still run here.
-    fn hold_for_orphans(&self, id: &QueueId, held: &mut Held) {
-        if self.orphans == 0 {
-            return;
-        }
-        let bound = self.settings.timeout + self.settings.cancel_grace;
-        let mut keys: Vec<u64> = match &held.keys {
-            HeldKeys::Some(keys) if self.now < held.until => keys.to_vec(),
-            _ => Vec::new(),
-        };
-        for (_, head) in self.store.heads.iter() {
-            if let Some(orphan) = &head.orphan
-                && orphan.queue == *id
-                && orphan.kind != Kind::Own
-            {
-                held.until = held.until.max(head.sent + bound);
-                keys.push(orphan.fingerprint);
-            }
-        }
-        if let HeldKeys::Some(held) = &mut held.keys {
-            keys.sort_unstable();
-            *held = Arc::from(keys);
-        }
-    }
-
-    fn hold_over(&mut self, assignment: Assignment) {
-        let Some(slot) = self.slot(assignment) else {
-            return;
-        };
-        self.queues[slot].hold = Held::default();
-        while let Some(lane) = self.queues[slot].held.first() {
-            self.store.leave_line(&mut self.queues[slot], lane);
-            self.make_ready(lane);
-        }
-    }
-
-    fn release(&mut self, assignment: Assignment) {
-        let Some(slot) = self.slot(assignment) else {
-            return;
-        };
-        if std::mem::replace(&mut self.queues[slot].releasing, true) {
-            return;
-        }
-        let nodes: Vec<u32> = self.queues[slot].order.iter(&self.store.nodes).collect();
-        for node in nodes {
-            // Its lane may have been forgotten with it already.
-            let Some(lane) = self.store.nodes.get(node).map(|node| node.lane) else {
-                continue;
-            };
-            let queue = &mut self.queues[slot];
-            match self.store.heads.get(self.store.lanes[lane].head) {
-                Some(head) if head.stage != Stage::Waiting => {
-                    let keep = head.count;
-                    self.store.truncate(queue, lane, keep);
-                }
-                _ => self.store.forget_lane(queue, lane),
-            }
-        }
-        self.check_drained(slot);
-    }
-
-    /// Says so when nothing of a queue that is given away can run any more.
-    pub(super) fn check_drained(&mut self, slot: u32) {
-        let queue = &mut self.queues[slot];
-        if queue.releasing && queue.in_hand == 0 && !std::mem::replace(&mut queue.drained, true) {
-            let assignment = queue.assignment;
-            self.outputs.push_back(Output::Drained { assignment });
-        }
-    }
-
-    fn drop_queue(&mut self, assignment: Assignment) {
-        let Some(slot) = self.assignments.remove(&assignment) else {
-            return;
-        };
-        while let Some(node) = self.queues[slot].order.first() {
-            let lane = self.store.nodes[node].lane;
-            self.leave_orphan(slot, lane);
-            self.store.forget_lane(&mut self.queues[slot], lane);
-        }
-        let queue = self.queues.remove(slot);
-        self.past += queue.counters;
-        self.turns.retain(|of| *of != slot);
-        self.stopped.retain(|of| *of != slot);
-        self.budgets.forget_queue(slot);
-        self.splits.forget_queue(slot);
-        self.hot.forget_queue(slot);
-        self.outputs
-            .retain(|output| output.assignment() != Some(assignment));
-    }
-
-    /// Keeps what must be known of a call that outlives its queue.
-    fn leave_orphan(&mut self, slot: u32, lane: u32) {
-        let of = &self.store.lanes[lane];
-        let (number, kind) = (of.head, of.kind);
-        let Some(head) = self.store.heads.get(number) else {
-            return;
-        };
-        if !matches!(head.stage, Stage::Running | Stage::Unsure) {
-            return;
-        }
-        let mut memory = super::InMemory::default();
-        if head.stage == Stage::Running {
-            for node in self.store.messages(lane).take(head.count as usize) {
-                memory += super::InMemory::one(self.store.nodes[node].message.cost());
-            }
-        }
-        let orphan = Orphan {
-            queue: self.queues[slot].id.clone(),
-            fingerprint: self.store.key(lane).fingerprint(),
-            kind,
-            memory,
-        };
-        self.store.orphan_head(number, orphan);
-        self.orphans += 1;
-    }
-
-    fn suspend(&mut self, suspension: Suspension) {
-        self.suspension = suspension;
-        let slots: Vec<u32> = self.assigned().map(|(_, slot)| slot).collect();
-        // Those that stay suspended come back when their turn comes.
-        while let Some(lane) = self.store.suspended.first() {
-            let slot = self.store.lanes[lane].queue;
-            self.store.leave_line(&mut self.queues[slot], lane);
-            self.make_ready(lane);
-        }
-        for slot in slots {
-            let queue = &mut self.queues[slot];
-            queue.suspended = self.suspension.queues.contains(&queue.id);
-            self.give_turn(slot);
-        }
-    }
 }
 
 /// What a call of a head is called outside.
@@ -470,14 +312,4 @@ pub(super) fn name(number: u32, head: u32) -> u64 {
 /// The number and the head.
 pub(super) fn parse(name: u64) -> (u32, u32) {
     ((name >> 32) as u32, name as u32)
-}
-
-impl Output {
-    fn assignment(&self) -> Option<Assignment> {
-        match self {
-            Self::Dispatch(_) => None,
-            Self::SendBack(back) => Some(back.assignment),
-            Self::Pull { assignment, .. } | Self::Drained { assignment } => Some(*assignment),
-        }
-    }
 }

@@ -117,19 +117,26 @@ impl Share<'_> {
     /// until it holds half of what it may.
     pub fn room(&self, span: u64, cost: u64, stopped: bool) -> u32 {
         let half = |limit: u64| if stopped { limit.div_ceil(2) } else { limit };
-        let (messages, bytes) = (self.messages(), self.bytes());
-        let below = self.held.messages < half(messages) && self.held.bytes < half(bytes);
-        if span >= half(self.limits.span) || !(below || self.held.messages == 0) {
+        if span >= half(self.limits.span) {
             return 0;
         }
+        let (messages, bytes) = (self.messages(), self.bytes());
+        let pull = u64::from(self.limits.pull);
         // What is taken lowers the threshold itself.
         let slope = if self.queues > 1 { 1 + ALPHA } else { 1 };
-        let left = (messages.saturating_sub(self.held.messages)) / slope;
-        let left_bytes = (bytes.saturating_sub(self.held.bytes)) / slope / cost.max(1);
+        let left = messages.saturating_sub(self.held.messages) / slope;
+        let left_bytes = bytes.saturating_sub(self.held.bytes) / slope;
+        // A few messages at a time are not worth a pull.
+        let few =
+            left < messages.div_ceil(8).clamp(1, pull) || left_bytes < bytes.div_ceil(8).max(1);
+        let left = left.min(left_bytes / cost.max(1));
+        let below = self.held.messages < half(messages) && self.held.bytes < half(bytes);
+        if self.held.messages > 0 && (few || !below) {
+            return 0;
+        }
         // With very many queues, replies that come at once would mostly be thrown away.
         let fair = 2 * self.limits.messages / self.queues.max(1);
-        let most = left.min(left_bytes).min(fair).max(1);
-        most.min(u64::from(self.limits.pull)) as u32
+        left.min(fair).min(pull).max(1) as u32
     }
 }
 

@@ -28,6 +28,22 @@ pub trait Linked<K> {
     fn links_mut(&mut self) -> &mut Links;
 }
 
+/// Says where a value keeps its neighbours in lists of a kind.
+macro_rules! linked {
+    ($value:ty, $kind:ty, $field:ident) => {
+        impl $crate::lane::list::Linked<$kind> for $value {
+            fn links(&self) -> &$crate::lane::list::Links {
+                &self.$field
+            }
+
+            fn links_mut(&mut self) -> &mut $crate::lane::list::Links {
+                &mut self.$field
+            }
+        }
+    };
+}
+pub(super) use linked;
+
 /// A list of kind `K`.
 #[derive(Debug)]
 pub struct List<K> {
@@ -65,6 +81,7 @@ impl<K> List<K> {
     }
 
     /// Puts a value, which is in no list of this kind, at the end.
+    #[inline]
     pub fn push_back<T: Linked<K>>(&mut self, slab: &mut Slab<T>, value: u32) {
         *slab[value].links_mut() = Links {
             previous: self.last,
@@ -79,6 +96,7 @@ impl<K> List<K> {
     }
 
     /// Takes a value of this list out.
+    #[inline]
     pub fn remove<T: Linked<K>>(&mut self, slab: &mut Slab<T>, value: u32) {
         let Links { previous, next } = *slab[value].links();
         match previous {

@@ -21,11 +21,13 @@
 //! Where to read on: [`executor`] is the loop, [`calls`] what follows from the end of a call, [`queue`] one
 //! queue with its lanes, [`store`] how lanes and messages lie in memory.
 
+mod assignment;
 mod availability;
 mod budget;
 mod calls;
 mod executor;
 mod finished;
+mod head;
 mod hot;
 mod intake;
 pub mod limits;

@@ -3,8 +3,9 @@
 
 use super::executor::LaneExecutor;
 use super::finished::Finished;
+use super::head::Stage;
 use super::slab::NONE;
-use super::store::{Stage, State};
+use super::store::State;
 use super::view::{
     LISTED, LaneState, LaneView, LongLane, Oldest, Progress, QueueSummary, StuckKey, Summary,
     TroubledKey,

@@ -66,6 +66,7 @@ impl<T> Slab<T> {
     ///
     /// # Panics
     /// Beyond 2³² values.
+    #[inline]
     pub fn insert(&mut self, value: T) -> u32 {
         let number = match self.open.last() {
             Some(page) => *page,
@@ -104,6 +105,7 @@ impl<T> Slab<T> {
     ///
     /// # Panics
     /// If there is none of this number.
+    #[inline]
     pub fn remove(&mut self, number: u32) -> T {
         let (index, slot) = (number as usize / PAGE, number as usize % PAGE);
         let page = &mut self.pages[index];
@@ -137,6 +139,7 @@ impl<T> Slab<T> {
     }
 
     /// The value of this number, if there is one.
+    #[inline]
     pub fn get(&self, number: u32) -> Option<&T> {
         let (page, slot) = (number as usize / PAGE, number as usize % PAGE);
         match self.pages.get(page)?.slots.get(slot)? {
@@ -146,6 +149,7 @@ impl<T> Slab<T> {
     }
 
     /// The value of this number, if there is one.
+    #[inline]
     pub fn get_mut(&mut self, number: u32) -> Option<&mut T> {
         let (page, slot) = (number as usize / PAGE, number as usize % PAGE);
         match self.pages.get_mut(page)?.slots.get_mut(slot)? {
@@ -170,6 +174,7 @@ impl<T> Slab<T> {
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, number: u32) -> &T {
         match &self.pages[number as usize / PAGE].slots[number as usize % PAGE] {
             Slot::Occupied(value) => value,
@@ -179,6 +184,7 @@ impl<T> Index<u32> for Slab<T> {
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
+    #[inline]
     fn index_mut(&mut self, number: u32) -> &mut T {
         match &mut self.pages[number as usize / PAGE].slots[number as usize % PAGE] {
             Slot::Occupied(value) => value,

@@ -11,7 +11,8 @@ use crate::message::QueueId;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-const WATCHED: usize = 4096;
+/// As many as a table of 4,096 places takes.
+const WATCHED: usize = 3_500;
 /// A key that moved to another queue after so long moved because the topic changed.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -39,6 +40,7 @@ impl Splits {
         key: &str,
         name: impl Fn(u32) -> Option<QueueId>,
     ) {
+        self.seen.reserve(WATCHED + 1 - self.seen.len());
         let former = self.seen.insert(hash, (queue, now));
         if let Some((former, at)) = former
             && former != queue
@@ -53,7 +55,6 @@ impl Splits {
             self.mask = self.mask << 1 | 1;
             let mask = self.mask;
             self.seen.retain(|hash, _| hash & mask == 0);
-            self.seen.shrink_to_fit();
         }
     }
 

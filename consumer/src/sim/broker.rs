@@ -159,7 +159,8 @@ impl Broker {
         }
         let offsets = &self.queues[queue].offsets;
         let rest = offsets.iter().enumerate().skip(from as usize);
-        let visible = rest.take_while(|(_, sent)| sent.as_ref().is_none_or(|sent| sent.visible <= now));
+        let visible =
+            rest.take_while(|(_, sent)| sent.as_ref().is_none_or(|sent| sent.visible <= now));
         let (mut next, mut messages) = (from, Vec::new());
         for (offset, sent) in visible {
             if messages.len() == most as usize {
@@ -175,7 +176,13 @@ impl Broker {
             // One twice, one that was not asked for, and not in order.
             let twice = rng.random_range(0..messages.len());
             messages.push(messages[twice].clone());
-            messages.extend(offsets[..from as usize].iter().flatten().next().map(incoming));
+            messages.extend(
+                offsets[..from as usize]
+                    .iter()
+                    .flatten()
+                    .next()
+                    .map(incoming),
+            );
             messages.rotate_left(1);
         }
         Reply::Messages(next, messages)

@@ -29,7 +29,12 @@ impl World {
     }
 
     fn give_away(&mut self, queue: QueueIndex) {
-        if let Owner::Pod { pod, assignment, leaving, .. } = &mut self.owners[queue]
+        if let Owner::Pod {
+            pod,
+            assignment,
+            leaving,
+            ..
+        } = &mut self.owners[queue]
             && leaving.is_none()
             && self.now >= self.pods[*pod].frozen_until
         {
@@ -41,11 +46,15 @@ impl World {
 
     /// A queue that is given away has no call any more, but for what was running before it came.
     pub(super) fn drained(&mut self, assignment: Assignment) {
-        let is = |owner: &Owner| matches!(owner, Owner::Pod { assignment: of, .. } if *of == assignment);
+        let is =
+            |owner: &Owner| matches!(owner, Owner::Pod { assignment: of, .. } if *of == assignment);
         if let Some(queue) = self.owners.iter().position(is) {
             let held = self.still_running(queue);
             let nothing = matches!(&held.keys, HeldKeys::Some(keys) if keys.is_empty());
-            assert!(!nothing || !self.judge.runs(self.now, queue), "drained while a call runs (P7)");
+            assert!(
+                !nothing || !self.judge.runs(self.now, queue),
+                "drained while a call runs (P7)"
+            );
             self.free(queue, held);
         }
     }
@@ -54,8 +63,14 @@ impl World {
     fn still_running(&self, queue: QueueIndex) -> Held {
         let all = self.hold_all(self.now);
         match &self.owners[queue] {
-            Owner::Pod { held, .. } if matches!(held.keys, HeldKeys::All) && self.now < held.until => all,
-            Owner::Pod { pod, assignment, .. } => Held {
+            Owner::Pod { held, .. }
+                if matches!(held.keys, HeldKeys::All) && self.now < held.until =>
+            {
+                all
+            }
+            Owner::Pod {
+                pod, assignment, ..
+            } => Held {
                 keys: HeldKeys::Some(self.pods[*pod].executor.running(*assignment).collect()),
                 ..all
             },
@@ -66,7 +81,10 @@ impl World {
     /// Takes a queue from its owner, who knows.
     fn free(&mut self, queue: QueueIndex, held: Held) {
         self.persist(queue);
-        if let Owner::Pod { pod, assignment, .. } = self.owners[queue] {
+        if let Owner::Pod {
+            pod, assignment, ..
+        } = self.owners[queue]
+        {
             self.owners[queue] = Owner::Free { at: self.now, held };
             self.input(pod, self.pods[pod].life, Input::Drop { assignment });
         }
@@ -75,7 +93,14 @@ impl World {
     /// Ends what has taken too long: hand-overs whose calls do not end, and leases.
     pub(super) fn expire(&mut self) {
         for queue in 0..self.owners.len() {
-            let Owner::Pod { pod, assignment, lease, leaving, .. } = self.owners[queue] else {
+            let Owner::Pod {
+                pod,
+                assignment,
+                lease,
+                leaving,
+                ..
+            } = self.owners[queue]
+            else {
                 continue;
             };
             let frozen = self.now < self.pods[pod].frozen_until;
@@ -105,7 +130,11 @@ impl World {
             {
                 let held = self.hold_all(lease);
                 // Either way of waiting for calls that still run has to do.
-                let at = if self.rng.random() { lease.max(self.now) } else { held.until };
+                let at = if self.rng.random() {
+                    lease.max(self.now)
+                } else {
+                    held.until
+                };
                 self.owners[queue] = Owner::Free { at, held };
             }
         }
@@ -113,7 +142,13 @@ impl World {
 
     /// The lock of a queue is lost and got back by the same process, whose calls still run.
     fn lose_and_regain(&mut self, queue: QueueIndex) {
-        if let Owner::Pod { pod, assignment, leaving: None, lease, .. } = self.owners[queue]
+        if let Owner::Pod {
+            pod,
+            assignment,
+            leaving: None,
+            lease,
+            ..
+        } = self.owners[queue]
             && self.now < lease
             && self.now >= self.pods[pod].frozen_until
         {
@@ -145,14 +180,26 @@ impl World {
         let queue = self.broker.queues[queue].id.clone();
         let key = self.rng.random_range(1..self.plan.keys + 1).to_string();
         let suspension = match self.rng.random_range(0..5) {
-            0 => Suspension { all: true, ..Suspension::default() },
-            1 => Suspension { queues: [queue].into(), ..Suspension::default() },
-            2 => Suspension { keys: [key].into(), ..Suspension::default() },
+            0 => Suspension {
+                all: true,
+                ..Suspension::default()
+            },
+            1 => Suspension {
+                queues: [queue].into(),
+                ..Suspension::default()
+            },
+            2 => Suspension {
+                keys: [key].into(),
+                ..Suspension::default()
+            },
             _ => Suspension::default(),
         };
         self.suspended(pod, suspension);
         // Nobody is suspended for ever.
-        let (wait, life) = (self.plan.faults_until.saturating_sub(self.now), self.pods[pod].life);
+        let (wait, life) = (
+            self.plan.faults_until.saturating_sub(self.now),
+            self.pods[pod].life,
+        );
         self.after(wait, Event::Resume(pod, life));
     }
 
@@ -167,12 +214,27 @@ impl World {
             return;
         }
         let calls = self.pods[pod].calls.iter();
-        let calls: Vec<_> = calls.map(|(id, call)| (*id, call.queue, call.offset)).collect();
+        let calls: Vec<_> = calls
+            .map(|(id, call)| (*id, call.queue, call.offset))
+            .collect();
         for (id, queue, offset) in calls {
             self.killed.insert((pod, life, id));
             self.judge.ended(self.now, queue, offset);
-            let result = CallResult::Lost { error: "connection reset".to_owned() };
-            self.after(Duration::ZERO, Event::Input(pod, life, Input::CallEnded { id, acked: 0, result }));
+            let result = CallResult::Lost {
+                error: "connection reset".to_owned(),
+            };
+            self.after(
+                Duration::ZERO,
+                Event::Input(
+                    pod,
+                    life,
+                    Input::CallEnded {
+                        id,
+                        acked: 0,
+                        result,
+                    },
+                ),
+            );
         }
     }
 }

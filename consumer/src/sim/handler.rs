@@ -41,17 +41,28 @@ pub fn fate(rng: &mut StdRng, plan: &Plan, now: Time, messages: u32, poison: boo
     }
     let error = || "no".to_owned();
     let retry_after = rng.random_bool(0.3).then_some(quick);
-    fate.acked = if poison { 0 } else { rng.random_range(0..messages) };
+    fate.acked = if poison {
+        0
+    } else {
+        rng.random_range(0..messages)
+    };
     let bound = plan.timeout + plan.cancel_grace;
-    let between = |rng: &mut StdRng, from: Duration, to: Duration| from + (to - from).mul_f64(rng.random());
+    let between =
+        |rng: &mut StdRng, from: Duration, to: Duration| from + (to - from).mul_f64(rng.random());
     fate.result = match rng.random_range(0..if poison { 3 } else { 9 }) {
-        0 => CallResult::Failed { error: error(), retry_after },
+        0 => CallResult::Failed {
+            error: error(),
+            retry_after,
+        },
         1 => CallResult::Panicked { error: error() },
         2 if plan.killers && poison => {
             fate.kills = true;
             CallResult::Lost { error: error() }
         }
-        2 => CallResult::Failed { error: error(), retry_after: None },
+        2 => CallResult::Failed {
+            error: error(),
+            retry_after: None,
+        },
         3 => CallResult::Permanent { error: error() },
         4 | 5 => {
             (fate.acked, fate.reported) = (0, plan.timeout);
@@ -69,7 +80,10 @@ pub fn fate(rng: &mut StdRng, plan: &Plan, now: Time, messages: u32, poison: boo
         refused => {
             (fate.acked, fate.ends) = (0, Duration::ZERO);
             match refused {
-                7 => CallResult::NotTaken { error: error(), retry_after },
+                7 => CallResult::NotTaken {
+                    error: error(),
+                    retry_after,
+                },
                 _ => CallResult::NotSent,
             }
         }

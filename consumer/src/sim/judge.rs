@@ -42,9 +42,17 @@ impl Judge {
         for (index, offset) in offsets.iter().enumerate() {
             assert_eq!(self.queues[queue][offset].0, lane, "a batch is of one lane");
             let before = self.queues[queue].range(..offset);
-            let overtaken = before.filter(|(of, (at, done))| !done && *at == lane && !offsets[..index].contains(of));
-            assert_eq!(overtaken.map(|(of, _)| *of).collect::<Vec<_>>(), [0u64; 0], "{lane:?} of {queue}: {offset} overtakes");
-            assert!(!self.written.contains(&(queue, *offset)), "{queue}: {offset} runs again though it is written down as finished (P6)");
+            let overtaken = before
+                .filter(|(of, (at, done))| !done && *at == lane && !offsets[..index].contains(of));
+            assert_eq!(
+                overtaken.map(|(of, _)| *of).collect::<Vec<_>>(),
+                [0u64; 0],
+                "{lane:?} of {queue}: {offset} overtakes"
+            );
+            assert!(
+                !self.written.contains(&(queue, *offset)),
+                "{queue}: {offset} runs again though it is written down as finished (P6)"
+            );
         }
         self.ends.insert((queue, lane), end);
     }
@@ -66,7 +74,10 @@ impl Judge {
     pub fn claimed(&mut self, queue: QueueIndex, finished: &Finished) {
         for (offset, (lane, done)) in &self.queues[queue] {
             let claimed = finished.contains(*offset);
-            assert!(*done || !claimed, "{queue}: {offset} of {lane:?} is claimed to be finished");
+            assert!(
+                *done || !claimed,
+                "{queue}: {offset} of {lane:?} is claimed to be finished"
+            );
             if claimed {
                 self.written.insert((queue, *offset));
             }
@@ -75,7 +86,9 @@ impl Judge {
 
     /// Whether a call of the queue runs.
     pub fn runs(&self, now: Time, queue: QueueIndex) -> bool {
-        self.ends.iter().any(|((of, _), end)| *of == queue && *end > now)
+        self.ends
+            .iter()
+            .any(|((of, _), end)| *of == queue && *end > now)
     }
 
     /// Messages that are not finished.

@@ -10,10 +10,13 @@ mod faults;
 mod handler;
 mod judge;
 mod plan;
+mod shell;
+mod steady;
 mod world;
 
 #[cfg(test)]
 mod tests;
 
 pub use plan::{Mode, Plan};
+pub use steady::Steady;
 pub use world::{Outcome, World};

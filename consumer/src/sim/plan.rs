@@ -65,7 +65,13 @@ impl Plan {
     /// Any world that can be.
     pub fn any(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let modes = [Mode::Key, Mode::Key, Mode::Key, Mode::Queue, Mode::Unordered];
+        let modes = [
+            Mode::Key,
+            Mode::Key,
+            Mode::Key,
+            Mode::Queue,
+            Mode::Unordered,
+        ];
         Self {
             seed,
             mode: modes[rng.random_range(0..modes.len())],
@@ -74,10 +80,18 @@ impl Plan {
             messages: rng.random_range(1..60),
             pods: rng.random_range(1..4),
             lanes: rng.random_range(1..8),
-            batch: if rng.random() { 1 } else { rng.random_range(2..6) },
+            batch: if rng.random() {
+                1
+            } else {
+                rng.random_range(2..6)
+            },
             service_us: 10u64.pow(rng.random_range(0..6)),
             failures: rng.random_range(0.0..0.5),
-            poison: if rng.random() { 0.0 } else { rng.random_range(0.0..0.1) },
+            poison: if rng.random() {
+                0.0
+            } else {
+                rng.random_range(0.0..0.1)
+            },
             killers: rng.random(),
             network: rng.random_range(0.0..0.2),
             fault_every: Duration::from_millis(rng.random_range(50..1_500)),
@@ -88,7 +102,11 @@ impl Plan {
                 span: rng.random_range(5..80),
                 pull: rng.random_range(1..40),
             },
-            on_exhausted: if rng.random() { OnExhausted::Block } else { OnExhausted::DeadLetter },
+            on_exhausted: if rng.random() {
+                OnExhausted::Block
+            } else {
+                OnExhausted::DeadLetter
+            },
             timeout: Duration::from_millis(rng.random_range(100..1_000)),
             cancel_grace: Duration::from_millis(rng.random_range(1..1_000)),
             lease: Duration::from_secs(3),

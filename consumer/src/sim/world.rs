@@ -1,12 +1,11 @@
 //! The world: processes with the real core, and the order in which things happen to them.
 
 use super::broker::{Broker, QueueIndex, Reply};
-use super::handler::{Fate, fate};
 use super::judge::Judge;
 use super::plan::{Mode, Plan};
 use crate::lane::{
-    Assignment, Call, CallId, CallResult, Held, HeldKeys, InMemory, Input, LaneExecutor, Output, Place,
-    SendBack, Suspension, Time,
+    Assignment, CallId, CallResult, Held, InMemory, Input, LaneExecutor, Output, Place, SendBack,
+    Suspension, Time,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -129,8 +128,8 @@ pub struct World {
     /// Calls that ended with their handler.
     pub(super) killed: BTreeSet<CallName>,
     /// It tells what happens.
-    traced: bool,
-    assignments: u64,
+    pub(super) traced: bool,
+    pub(super) assignments: u64,
     events: BinaryHeap<Reverse<Timed>>,
     numbers: u64,
 }
@@ -230,7 +229,10 @@ impl World {
                 at < self.plan.faults_until + SETTLED,
                 "{} messages are not finished: {:?}",
                 self.judge.unfinished(),
-                self.pods.iter().map(|pod| pod.executor.summary(at)).collect::<Vec<_>>()
+                self.pods
+                    .iter()
+                    .map(|pod| pod.executor.summary(at))
+                    .collect::<Vec<_>>()
             );
             self.now = at;
             if self.traced {
@@ -240,7 +242,12 @@ impl World {
         }
         for pod in &self.pods {
             let summary = pod.executor.summary(self.now);
-            let left = (summary.live_keys, summary.busy, summary.waiting, summary.blocked);
+            let left = (
+                summary.live_keys,
+                summary.busy,
+                summary.waiting,
+                summary.blocked,
+            );
             assert_eq!(left, (0, 0, 0, 0), "something is left behind");
         }
         Outcome {
@@ -253,22 +260,39 @@ impl World {
     fn is_settled(&self) -> bool {
         self.judge.unfinished() == 0
             && self.is_calm()
-            && self.pods.iter().all(|pod| pod.executor.in_memory() == InMemory::default())
-            && self.owners.iter().zip(&self.broker.queues).all(|(owner, queue)| match owner {
-                Owner::Pod { pod, assignment, .. } => {
-                    let progress = self.pods[*pod].executor.progress(*assignment);
-                    progress.is_some_and(|progress| progress.watermark == queue.offsets.len() as u64)
-                }
-                Owner::Free { .. } => false,
-            })
+            && self
+                .pods
+                .iter()
+                .all(|pod| pod.executor.in_memory() == InMemory::default())
+            && self
+                .owners
+                .iter()
+                .zip(&self.broker.queues)
+                .all(|(owner, queue)| match owner {
+                    Owner::Pod {
+                        pod, assignment, ..
+                    } => {
+                        let progress = self.pods[*pod].executor.progress(*assignment);
+                        progress.is_some_and(|progress| {
+                            progress.watermark == queue.offsets.len() as u64
+                        })
+                    }
+                    Owner::Free { .. } => false,
+                })
     }
 
     fn happens(&mut self, event: Event) {
         match event {
             Event::Input(pod, life, input) => self.input(pod, life, input),
             Event::Reply(pod, life, assignment, queue, from, most) => {
-                let faults = if self.is_calm() { 0.0 } else { self.plan.network };
-                let reply = self.broker.pull(&mut self.rng, self.now, queue, from, most, faults);
+                let faults = if self.is_calm() {
+                    0.0
+                } else {
+                    self.plan.network
+                };
+                let reply = self
+                    .broker
+                    .pull(&mut self.rng, self.now, queue, from, most, faults);
                 let twice = self.rng.random_bool(faults / 2.0);
                 for _ in 0..1 + usize::from(twice) {
                     let input = reply_input(self.now, assignment, from, &reply);
@@ -312,7 +336,10 @@ impl World {
             Event::Fault => {
                 if !self.is_calm() {
                     self.fault();
-                    let wait = self.plan.fault_every.mul_f64(self.rng.random_range(0.1..2.0));
+                    let wait = self
+                        .plan
+                        .fault_every
+                        .mul_f64(self.rng.random_range(0.1..2.0));
                     self.after(wait, Event::Fault);
                 }
             }
@@ -347,9 +374,17 @@ impl World {
             let wait = Duration::from_micros(self.rng.random_range(100..5_000));
             match output {
                 Output::Dispatch(call) => self.dispatch(pod, call),
-                Output::Pull { assignment, queue, offset, max_messages } => {
+                Output::Pull {
+                    assignment,
+                    queue,
+                    offset,
+                    max_messages,
+                } => {
                     let queue = self.broker.index(&queue);
-                    self.after(wait, Event::Reply(pod, life, assignment, queue, offset, max_messages));
+                    self.after(
+                        wait,
+                        Event::Reply(pod, life, assignment, queue, offset, max_messages),
+                    );
                 }
                 Output::SendBack(back) => self.after(wait, Event::Back(pod, life, Box::new(back))),
                 Output::Drained { assignment } => self.drained(assignment),
@@ -375,142 +410,15 @@ impl World {
         // Queues that come when the memory is full, because calls of former ones still hold it, add the one
         // message that each is always allowed.
         let more = self.owners.len() as u64 + busy * u64::from(self.plan.batch);
-        assert!(memory.messages <= self.plan.limits.messages + more, "{memory:?} in memory");
-        assert!(memory.bytes <= self.plan.limits.bytes + more * 500, "{memory:?} in memory");
+        assert!(
+            memory.messages <= self.plan.limits.messages + more,
+            "{memory:?} in memory"
+        );
+        assert!(
+            memory.bytes <= self.plan.limits.bytes + more * 500,
+            "{memory:?} in memory"
+        );
         assert_eq!(busy as usize, self.pods[pod].calls.len());
-    }
-
-    fn dispatch(&mut self, pod: usize, call: Call) {
-        let of = &self.pods[pod];
-        let queue = self.broker.index(&call.queue);
-        assert!(self.now < call.lease, "dispatched past the lease");
-        assert!(of.calls.len() < of.lanes as usize, "more calls than lanes");
-        let owned = matches!(&self.owners[queue], Owner::Pod { pod: owner, leaving: None, .. } if *owner == pod);
-        assert!(owned, "dispatched from a queue that is not its own, or is given away");
-        let messages: Vec<_> = std::iter::once(&call.message).chain(&call.rest).collect();
-        let suspension = &of.suspension;
-        let suspended = suspension.all
-            || suspension.queues.contains(&call.queue)
-            || messages.iter().any(|of| of.key.as_deref().is_some_and(|key| suspension.keys.contains(key)));
-        assert!(!suspended, "dispatched though it is suspended");
-        let poison = self.broker.sent(queue, call.message.offset).is_some_and(|sent| sent.poison);
-        let Fate { ends, reported, acked, result, over, late, kills } =
-            fate(&mut self.rng, &self.plan, self.now, messages.len() as u32, poison);
-        let offsets: Vec<u64> = messages.iter().map(|message| message.offset).collect();
-        self.judge.started(self.now, queue, &offsets, self.now + ends);
-        let (life, id, offset) = (of.life, call.id, offsets[0]);
-        if self.traced {
-            let (now, key) = (self.now, &call.key);
-            println!("{now:?} pod {pod} calls {id:?}: {key:?} {offsets:?}, to end as {result:?}");
-        }
-        self.pods[pod].calls.insert(id, InFlight { queue, offset });
-        let done = offsets[..acked as usize].to_vec();
-        self.after(ends, Event::Truth((pod, life, id), queue, done));
-        if kills {
-            return self.after(reported, Event::Die(pod, life));
-        }
-        let twice = self.rng.random_bool(self.plan.network);
-        for _ in 0..1 + usize::from(twice) {
-            let result = result.clone();
-            self.after(reported, Event::Input(pod, life, Input::CallEnded { id, acked, result }));
-        }
-        if late {
-            let result = CallResult::Done;
-            self.after(ends, Event::Input(pod, life, Input::CallEnded { id, acked, result }));
-        }
-        if over {
-            self.after(ends, Event::Input(pod, life, Input::CallOver { id }));
-        }
-    }
-
-    fn back(&mut self, pod: usize, life: u64, back: &SendBack) {
-        let faults = if self.is_calm() { 0.0 } else { self.plan.network };
-        let queue = self.broker.index(&back.queue);
-        let (stored, answered) = match self.rng.random_bool(faults) {
-            // Lost on the way there, or on the way back.
-            true => (self.rng.random(), false),
-            false => (true, true),
-        };
-        if stored {
-            let offset = back.message.offset;
-            let again = self.broker.take_back(self.now, queue, offset, back.delay_level);
-            if let Some((queue, offset, lane)) = again {
-                self.judge.sent(queue, offset, lane);
-            }
-            self.judge.finished(queue, offset);
-        }
-        let result = if answered { Ok(()) } else { Err("lost".to_owned()) };
-        self.input(pod, life, Input::SentBack { id: back.id, result });
-    }
-
-    /// Gives free queues to processes.
-    fn allocate(&mut self) {
-        for queue in 0..self.owners.len() {
-            let Owner::Free { at, held } = &self.owners[queue] else {
-                continue;
-            };
-            let pod = self.rng.random_range(0..self.pods.len());
-            if *at > self.now || self.now < self.pods[pod].frozen_until {
-                continue;
-            }
-            let held = held.clone();
-            self.assign(pod, queue, held);
-        }
-    }
-
-    pub(super) fn assign(&mut self, pod: usize, queue: QueueIndex, held: Held) {
-        self.assignments += 1;
-        let (assignment, lease) = (Assignment(self.assignments), self.now + self.plan.lease);
-        self.owners[queue] = Owner::Pod { pod, assignment, lease, held: held.clone(), leaving: None };
-        let of = &self.broker.queues[queue];
-        let input = Input::Assign {
-            queue: of.id.clone(),
-            assignment,
-            start: of.committed,
-            lease,
-            finished: of.journal.clone(),
-            held,
-        };
-        self.input(pod, self.pods[pod].life, input);
-    }
-
-    fn renew(&mut self) {
-        for queue in 0..self.owners.len() {
-            let miss = !self.is_calm() && self.rng.random_bool(self.plan.network);
-            let Owner::Pod { pod, assignment, lease, .. } = &mut self.owners[queue] else {
-                continue;
-            };
-            if self.now < *lease && self.now >= self.pods[*pod].frozen_until && !miss {
-                *lease = self.now + self.plan.lease;
-                let (pod, assignment, lease) = (*pod, *assignment, *lease);
-                self.input(pod, self.pods[pod].life, Input::Renew { assignment, lease });
-            }
-        }
-        self.expire();
-    }
-
-    /// Writes down what is finished of a queue, if it is still its owner's to say.
-    pub(super) fn persist(&mut self, queue: QueueIndex) {
-        let Owner::Pod { pod, assignment, lease, .. } = &self.owners[queue] else {
-            return;
-        };
-        if self.now >= *lease || self.now < self.pods[*pod].frozen_until {
-            return;
-        }
-        if let Some(finished) = self.pods[*pod].executor.finished(*assignment) {
-            self.judge.claimed(queue, finished);
-            let of = &mut self.broker.queues[queue];
-            of.committed = finished.watermark();
-            of.journal.union(finished);
-        }
-    }
-
-    /// Until when calls may run that are sent before a lease ends.
-    pub(super) fn hold_all(&self, lease: Time) -> Held {
-        Held {
-            keys: HeldKeys::All,
-            until: lease + self.plan.timeout + self.plan.cancel_grace,
-        }
     }
 }
 
