@@ -283,6 +283,12 @@ async fn handle(
     headers: HeaderMap,
     body: bytes::Bytes,
 ) -> StatusCode {
+    // A call goes on when its caller dies.
+    let call = tokio::spawn(called(handler, headers, body.len()));
+    call.await.unwrap()
+}
+
+async fn called(handler: Handler, headers: HeaderMap, size: usize) -> StatusCode {
     static CALLS: AtomicU64 = AtomicU64::new(1);
     let text = |name: &str| {
         headers
@@ -315,7 +321,7 @@ async fn handle(
     };
     let ok = status < 300;
     if ok {
-        handler.bodies.lock().unwrap().push(body.len());
+        handler.bodies.lock().unwrap().push(size);
         handler.done.lock().unwrap().push(Done {
             queue: call.queue.clone(),
             offset: call.offset,
