@@ -9,6 +9,7 @@ mod dead_letters;
 mod filters;
 mod function;
 mod hand_over;
+mod journal;
 mod modes;
 mod offsets;
 mod process;

@@ -203,3 +203,124 @@ pub struct Known {
     /// Records that cannot be read.
     pub unreadable: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Progress;
+
+    fn claim(by: &str) -> Result<Record, Unreadable> {
+        let body = Body::Claim { predecessor: None };
+        let by = by.into();
+        Ok(Record { by, body })
+    }
+
+    fn progress(finished: Finished, witness: Option<u64>) -> Progress {
+        let witness = witness.map(|offset| Witness {
+            offset,
+            stored_at_ms: 1,
+            physical_offset: 1,
+        });
+        Progress {
+            finished,
+            witness,
+            ..Progress::default()
+        }
+    }
+
+    fn ran(by: &str, epoch: Epoch, progress: Progress) -> Result<Record, Unreadable> {
+        let body = Body::Progress { epoch, progress };
+        let by = by.into();
+        Ok(Record { by, body })
+    }
+
+    fn released(by: &str, epoch: Epoch) -> Result<Record, Unreadable> {
+        let progress = Progress::default();
+        let body = Body::Released { epoch, progress };
+        let by = by.into();
+        Ok(Record { by, body })
+    }
+
+    fn log(records: impl IntoIterator<Item = Result<Record, Unreadable>>) -> Log {
+        let mut log = Log::default();
+        for (offset, record) in (0..).zip(records) {
+            log.push(Entry { offset, record });
+        }
+        log
+    }
+
+    fn newest(log: &Log) -> (Epoch, String, State) {
+        let newest = log.head().newest.unwrap();
+        (newest.epoch, newest.by.to_string(), newest.state)
+    }
+
+    #[test]
+    fn the_highest_epoch_says_who_may_run_also_when_an_older_one_writes_last() {
+        let old = ran("a", 0, progress(Finished::below(9), None));
+        let log = log([claim("a"), claim("b"), old, released("a", 0)]);
+        assert_eq!(newest(&log), (1, "b".into(), State::Claimed));
+        assert_eq!(log.finished(|_| true).finished, Finished::below(9));
+    }
+
+    #[test]
+    fn an_epoch_is_known_by_its_progress_long_after_its_claim() {
+        let records = (0..200).map(|_| ran("a", 0, progress(Finished::default(), None)));
+        let log = log([claim("a")].into_iter().chain(records));
+        let waiting = Keys::default();
+        assert_eq!(newest(&log), (0, "a".into(), State::Ran { waiting }));
+    }
+
+    #[test]
+    fn what_arrives_after_released_does_not_undo_it() {
+        let late = ran("a", 0, progress(Finished::below(3), None));
+        let log = log([claim("a"), released("a", 0), late]);
+        assert!(log.head().is_released());
+        assert_eq!(log.finished(|_| true).finished, Finished::below(3));
+    }
+
+    #[test]
+    fn what_is_finished_is_the_union_of_what_passes_the_check() {
+        let log = log([
+            claim("a"),
+            ran("a", 0, progress(Finished::new(2, [5..7]), Some(6))),
+            ran("a", 0, progress(Finished::new(1, [20..21]), Some(20))),
+            claim("b"),
+            ran("b", 3, progress(Finished::new(4, [8..9]), None)),
+        ]);
+        let known = log.finished(|witness| witness.offset != 20);
+        assert_eq!(known.finished, Finished::new(4, [5..7, 8..9]));
+        assert_eq!((known.discarded, known.unreadable), (1, 0));
+    }
+
+    #[test]
+    fn garbage_and_later_versions_leave_doubt_and_never_an_exemption() {
+        let damaged = || Err(Unreadable::Damaged("a test"));
+        assert!(log([damaged()]).head().doubtful);
+        assert!(
+            log([claim("a"), released("a", 0), damaged()])
+                .head()
+                .doubtful
+        );
+        assert!(
+            !log([damaged(), claim("a"), released("a", 1)])
+                .head()
+                .doubtful
+        );
+        let version = Err(Unreadable::Version {
+            version: 9,
+            by: "new".into(),
+            epoch: None,
+        });
+        let log = log([claim("a"), version]);
+        assert_eq!(newest(&log), (1, "new".into(), State::Claimed));
+    }
+
+    #[test]
+    fn a_journal_that_was_recreated_is_never_taken_for_one_that_never_was() {
+        let mut log = log([claim("a"), claim("b")]);
+        log.bounds(0, 0);
+        let head = log.head();
+        assert!(head.doubtful && head.newest.is_none());
+        assert!(!Log::default().head().doubtful);
+    }
+}

@@ -5,6 +5,9 @@
 //! within seconds; `KEYLANE_EXPLORE=<faults>` in the environment searches deeper (release build advised).
 
 mod calm;
+mod canonical;
+mod effects;
+mod promises;
 mod steps;
 mod symmetry;
 mod world;

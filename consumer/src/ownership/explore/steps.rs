@@ -2,7 +2,8 @@
 
 use super::super::tenure::Phase;
 use super::super::{Death, Wanted};
-use super::world::{Ask, Call, NOW, Name, Run, Setting, Wire, World, prefix, watermark};
+use super::world::{Ask, Call, NOW, Name, Run, Setting, Wire, World, watermark};
+use super::{effects, promises};
 use crate::journal::Keys;
 
 /// Faults that an exploration includes.
@@ -230,14 +231,14 @@ fn is_dispatchable(setting: &Setting, world: &World, slot: usize, run: &Run, mes
 pub fn take(setting: &Setting, world: &mut World, step: Step) -> Result<(), String> {
     match step {
         Step::Tick => world.tick(setting),
-        Step::Serve(slot, index) => serve(setting, world, slot, index, true),
+        Step::Serve(slot, index) => effects::serve(setting, world, slot, index, true),
         Step::AnswerLost(slot, index) => {
             world.faults -= 1;
-            serve(setting, world, slot, index, false);
+            effects::serve(setting, world, slot, index, false);
         }
-        Step::Answer(slot, index) => answer(setting, world, slot, index),
+        Step::Answer(slot, index) => effects::answer_to(setting, world, slot, index),
         Step::Dispatch(slot, message) => {
-            check_dispatch(setting, world, message)?;
+            promises::check_dispatch(setting, world, message)?;
             world.calls.push(Call {
                 message,
                 left: setting.call_units,
@@ -290,7 +291,7 @@ pub fn take(setting: &Setting, world: &mut World, step: Step) -> Result<(), Stri
             world.gives -= 1;
             world.want(setting, slot, Wanted::No);
         }
-        Step::Start(slot, death) => start(setting, world, slot, death),
+        Step::Start(slot, death) => effects::start(setting, world, slot, death),
         Step::LateRecordLands(index) => {
             let record = world.late.remove(index);
             world.land(record);
@@ -336,7 +337,7 @@ pub fn take(setting: &Setting, world: &mut World, step: Step) -> Result<(), Stri
             world.committed = offset;
         }
     }
-    check(setting, world)
+    promises::check(setting, world)
 }
 
 fn commit(world: &mut World, slot: usize) {
@@ -345,139 +346,4 @@ fn commit(world: &mut World, slot: usize) {
     {
         world.committed = watermark(run.finished);
     }
-}
-
-fn start(setting: &Setting, world: &mut World, slot: usize, death: Death) {
-    let member = &mut world.members[slot];
-    member.up = true;
-    // A pod that is gone takes every process that ran in it along; another pod proves nothing.
-    for earlier in &mut member.earlier {
-        *earlier = match (death, *earlier) {
-            (_, Death::Pod) | (Death::Pod, Death::Executor) => Death::Pod,
-            (Death::Executor, Death::Executor) => Death::Executor,
-            _ => Death::Unproven,
-        };
-    }
-    member.earlier.push(death);
-    for call in world
-        .calls
-        .iter_mut()
-        .filter(|call| usize::from(call.slot) == slot)
-    {
-        call.same_pod &= death != Death::Unproven;
-    }
-    if death == Death::Pod {
-        world
-            .calls
-            .retain(|call| usize::from(call.slot) != slot || !call.same_pod);
-    }
-    world.want(setting, slot, Wanted::Yes);
-}
-
-fn serve(setting: &Setting, world: &mut World, slot: usize, index: usize, heard: bool) {
-    let member = &mut world.members[slot];
-    let name = Name(slot as u8, member.generation());
-    let (cut, wire) = (member.cut, member.wires.remove(index));
-    let Wire::Ask(ask) = wire else { return };
-    let answer = match ask {
-        Ask::Lock if cut => Wire::Locked(None),
-        Ask::Lock => {
-            let free = world.lock.is_none_or(|holder| holder == name);
-            if free {
-                world.lock = Some(name);
-            }
-            Wire::Locked(heard.then_some(free))
-        }
-        Ask::Unlock | Ask::UnlockFor(_) if cut => Wire::Unlocked,
-        Ask::Unlock => {
-            world.lock = world.lock.filter(|holder| *holder != name);
-            Wire::Unlocked
-        }
-        Ask::UnlockFor(whom) => {
-            world.lock = world
-                .lock
-                .filter(|holder| *holder != setting.name_of(&whom));
-            Wire::Unlocked
-        }
-        Ask::Read(ticket) => Wire::Read(ticket, (!cut).then(|| world.reading(setting))),
-        Ask::Append(ticket, _) if cut => Wire::Appended(ticket, None),
-        Ask::Append(ticket, record) => {
-            let released = record.released.then_some(record.finished);
-            let offset = world.land(record);
-            if heard && let (Some(run), Some(_)) = (&mut world.members[slot].run, released) {
-                run.released = released;
-            }
-            Wire::Appended(ticket, heard.then_some(offset))
-        }
-    };
-    let at_once = !setting.slow_answers
-        && !matches!(answer, Wire::Appended(..))
-        && world.members[slot].acts();
-    world.members[slot].wires.push(answer);
-    if at_once {
-        let last = world.members[slot].wires.len() - 1;
-        self::answer(setting, world, slot, last);
-    }
-}
-
-fn answer(setting: &Setting, world: &mut World, slot: usize, index: usize) {
-    let terms = world.terms(setting, slot);
-    let member = &mut world.members[slot];
-    let mut deeds = Vec::new();
-    match member.wires.remove(index) {
-        Wire::Locked(locked) => member.tenure.lock_answered(NOW, locked, terms, &mut deeds),
-        Wire::Unlocked => member.tenure.unlocked(),
-        Wire::Read(ticket, reading) => {
-            if let Some((_, known)) = &reading {
-                member.known[1] = *known;
-            }
-            let head = reading.as_ref().map(|(head, _)| head);
-            member.tenure.read(NOW, ticket, head, terms, &mut deeds);
-        }
-        Wire::Appended(ticket, offset) => member.tenure.appended(NOW, ticket, offset, terms),
-        Wire::Ask(_) => {}
-    }
-    for deed in deeds {
-        world.carry_out(setting, slot, deed);
-    }
-    world.settle(setting, slot);
-}
-
-fn check_dispatch(setting: &Setting, world: &World, message: u8) -> Result<(), String> {
-    let key = setting.keys[usize::from(message)];
-    let of_key = |other: u8| setting.keys[usize::from(other)] == key;
-    if world.calls.iter().any(|call| of_key(call.message)) {
-        return Err("P1: a call of the key still runs".into());
-    }
-    if (0..message).any(|earlier| of_key(earlier) && world.finished & (1 << earlier) == 0) {
-        return Err("P1: an earlier message of the key never finished".into());
-    }
-    if world.clean & (1 << message) != 0 {
-        return Err("P6: finished before a clean end, run again".into());
-    }
-    Ok(())
-}
-
-fn check(setting: &Setting, world: &World) -> Result<(), String> {
-    let may_dispatch = world
-        .members
-        .iter()
-        .filter_map(|member| member.run.as_ref())
-        .filter(|run| NOW < run.lease && !run.draining);
-    if may_dispatch.count() > 1 {
-        return Err("P4: two members may dispatch".into());
-    }
-    let wrong = |finished: u8| finished & setting.all() & !world.finished != 0;
-    if wrong(prefix(world.committed)) {
-        return Err("P2: the committed offset passed an unfinished message".into());
-    }
-    if world
-        .members
-        .iter()
-        .filter_map(|member| member.run.as_ref())
-        .any(|run| wrong(run.finished))
-    {
-        return Err("P2: a member takes an unfinished message for finished".into());
-    }
-    Ok(())
 }

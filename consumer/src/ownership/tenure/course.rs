@@ -1,0 +1,230 @@
+//! What a tenure does by itself: as time passes, as it may go on, as it ends.
+
+use super::{Deed, Phase, Request, Tenure, Wanted};
+use crate::journal::Keys;
+use crate::lane::Time;
+use crate::ownership::terms::{Death, Facts, Held, Terms};
+
+impl Tenure {
+    /// Goes on as far as possible. `facts` are those of [`Tenure::subject`].
+    pub fn poll(&mut self, now: Time, facts: Facts, terms: &Terms, out: &mut Vec<Deed>) {
+        self.expire(now, terms, out);
+        self.give_away(now, terms, out);
+        self.free(facts, now, out);
+        if self.request.is_none() && now >= self.next_request {
+            self.ask_journal(now, facts, terms, out);
+        }
+    }
+
+    /// Ends what cannot go on past the lease.
+    pub(super) fn expire(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        if now < self.lease {
+            return;
+        }
+        match &self.phase {
+            Phase::Reading { .. } | Phase::Claiming { .. } => self.go_out(),
+            Phase::Draining { .. } => {
+                out.push(Deed::Drop { released: false });
+                self.unlock(out);
+            }
+            Phase::Leaving { .. } => self.leave(now, terms, out),
+            _ => {}
+        }
+    }
+
+    /// Begins to give away what is not wanted.
+    pub(super) fn give_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        let wanted = match (self.wanted, &self.phase) {
+            (Wanted::Yes | Wanted::IfReleased, _) => true,
+            (Wanted::StandIn, Phase::Owned { since, .. }) => {
+                now < since.saturating_add(terms.durations.stand_in_for)
+            }
+            (Wanted::StandIn, _) => true,
+            (Wanted::No, _) => false,
+        };
+        if wanted {
+            return;
+        }
+        match &self.phase {
+            Phase::Reading { .. } | Phase::Claiming { .. } => self.unlock(out),
+            Phase::Waiting(_) if terms.rules.release_after_wait => self.unlock(out),
+            Phase::Waiting(claim) => {
+                self.phase = Phase::Draining {
+                    claim: claim.clone(),
+                    held: Held::default(),
+                    drained: true,
+                };
+            }
+            Phase::Owned { claim, held, .. } => {
+                self.phase = Phase::Draining {
+                    claim: claim.clone(),
+                    held: held.clone(),
+                    drained: false,
+                };
+                out.push(Deed::Drain);
+            }
+            Phase::Out { .. } | Phase::Draining { .. } | Phase::Leaving { .. } => {}
+        }
+    }
+
+    /// Takes the lock away from a member that is gone.
+    pub(super) fn free(&mut self, facts: Facts, now: Time, out: &mut Vec<Deed>) {
+        if self.wanted != Wanted::Yes || !(facts.absent || facts.death != Death::Unproven) {
+            return;
+        }
+        if let Phase::Out { holder } = &mut self.phase
+            && !self.unlocking
+            && self.asked.is_none()
+            && let Some(holder) = holder.take()
+        {
+            self.unlocking = true;
+            self.next_lock = now;
+            out.push(Deed::UnlockFor(holder));
+        }
+    }
+
+    pub(super) fn ask_journal(
+        &mut self,
+        now: Time,
+        facts: Facts,
+        terms: &Terms,
+        out: &mut Vec<Deed>,
+    ) {
+        let read = |confirms, starts| Request::Read { confirms, starts };
+        let valid = now < self.lease;
+        let request = match &self.phase {
+            Phase::Out { .. } => self.look.then(|| read(None, false)),
+            Phase::Reading { .. } | Phase::Leaving { .. } => Some(read(None, false)),
+            Phase::Claiming { .. } => Some(Request::Claim),
+            Phase::Waiting(claim) => {
+                let over = valid && now >= claim.since + claim.basis.wait(facts, terms);
+                if over && !terms.rules.start_reads_journal {
+                    return self.start(now, terms, out);
+                }
+                (over || self.look).then(|| read(self.granted, over))
+            }
+            _ if self.look => Some(read(self.granted, false)),
+            Phase::Owned {
+                recorded: false, ..
+            } if valid => Some(Request::Progress),
+            Phase::Draining { drained: true, .. } if valid => Some(Request::Released),
+            _ => None,
+        };
+        let Some(request) = request else { return };
+        if let Request::Read { .. } = &request {
+            self.look = false;
+        }
+        self.ticket.0 += 1;
+        let ticket = self.ticket;
+        let listed = |held: &Held| waiting(held, now, terms.rules.waiting_keys_recorded);
+        out.push(match (&request, &self.phase) {
+            (Request::Claim, Phase::Claiming { predecessor, .. }) => Deed::Claim {
+                ticket,
+                predecessor: *predecessor,
+            },
+            (Request::Progress, Phase::Owned { claim, held, .. }) => Deed::Progress {
+                ticket,
+                epoch: claim.epoch,
+                waiting: listed(held),
+            },
+            (Request::Released, Phase::Draining { claim, held, .. }) => Deed::Released {
+                ticket,
+                epoch: claim.epoch,
+                waiting: listed(held),
+            },
+            _ => Deed::Read(ticket),
+        });
+        self.request = Some(request);
+    }
+
+    pub(super) fn start(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        let Phase::Waiting(claim) = &self.phase else {
+            return;
+        };
+        // Past the lease the next renewal starts over with the reading.
+        if now >= self.lease {
+            return;
+        }
+        let claim = claim.clone();
+        let held = Held {
+            keys: claim.basis.keys(),
+            until: claim.since + terms.durations.call_bound,
+        };
+        let lease = self.lease;
+        out.push(Deed::Assign {
+            lease,
+            held: held.clone(),
+        });
+        self.phase = Phase::Owned {
+            claim,
+            held,
+            since: now,
+            recorded: false,
+        };
+    }
+
+    pub(super) fn confirm(&mut self, lease: Time, out: &mut Vec<Deed>) {
+        if lease > self.lease {
+            self.lease = lease;
+            if let Phase::Owned { .. } | Phase::Draining { .. } = &self.phase {
+                out.push(Deed::Renew { lease });
+            }
+        }
+    }
+
+    /// Somebody claimed after us. If the lock is ours all the same, everything starts over with it.
+    pub(super) fn lose(&mut self, now: Time, out: &mut Vec<Deed>) {
+        if matches!(self.phase, Phase::Owned { .. } | Phase::Draining { .. }) {
+            out.push(Deed::Drop { released: false });
+        }
+        let granted = self.granted.filter(|lease| now < *lease);
+        self.go_out();
+        if let Some(lease) = granted {
+            if self.wanted == Wanted::No {
+                self.unlock(out);
+            } else {
+                self.lease = lease;
+                self.phase = Phase::Reading { locked: now };
+            }
+        } else {
+            self.next_lock = now;
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        out.push(Deed::Drop { released: true });
+        self.unlock(out);
+        if self.wanted == Wanted::StandIn {
+            self.next_lock = now + terms.durations.stand_in_every;
+        }
+    }
+
+    pub(super) fn unlock(&mut self, out: &mut Vec<Deed>) {
+        self.go_out();
+        self.unlocking = true;
+        out.push(Deed::Unlock);
+    }
+
+    pub(super) fn go_out(&mut self) {
+        self.abandon();
+        self.phase = Phase::Out { holder: None };
+        self.lease = Time::ZERO;
+        self.granted = None;
+        self.look = false;
+    }
+
+    /// Whatever the journal request under way brings is ignored.
+    pub(super) fn abandon(&mut self) {
+        self.request = None;
+        self.ticket.0 += 1;
+    }
+}
+
+/// The keys of a record: those that still wait.
+pub(super) fn waiting(held: &Held, now: Time, recorded: bool) -> Keys {
+    if recorded && now < held.until {
+        held.keys.clone()
+    } else {
+        Keys::default()
+    }
+}
