@@ -166,3 +166,27 @@ async fn after_a_kill_only_the_last_moments_run_again() {
     let verdict = handler.verdict();
     assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
 }
+
+/// A broker dies and comes back without its locks: its queues go on under the tenure they had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_back_is_consumed_from_again_within_seconds() {
+    let mut world = World::with_own_broker("back", 2).await;
+    let running = Running::start(&world, &[]).await;
+    world.produce(100, 10).await;
+    running.until_handled(100).await;
+    world.restart_broker().await;
+    let back = now();
+    world.produce(100, 10).await;
+    running.until_handled(200).await;
+    let done = running.handler().done();
+    let first = done
+        .iter()
+        .map(|done| done.start)
+        .find(|start| *start > back);
+    let gap = Duration::from_micros(first.unwrap() - back);
+    println!("{gap:?} after the broker was back");
+    // A new tenure would wait for 20 s.
+    assert!(gap < Duration::from_secs(10), "{gap:?}");
+    assert_eq!(repeated(&done), Vec::<&Done>::new());
+    running.stop().await;
+}
