@@ -209,6 +209,10 @@ mod tests {
     use super::*;
     use crate::journal::Progress;
 
+    fn set(watermark: u64, range: std::ops::Range<u64>) -> Finished {
+        Finished::new(watermark, std::iter::once(range))
+    }
+
     fn claim(by: &str) -> Result<Record, Unreadable> {
         let body = Body::Claim { predecessor: None };
         let by = by.into();
@@ -282,10 +286,10 @@ mod tests {
     fn what_is_finished_is_the_union_of_what_passes_the_check() {
         let log = log([
             claim("a"),
-            ran("a", 0, progress(Finished::new(2, [5..7]), Some(6))),
-            ran("a", 0, progress(Finished::new(1, [20..21]), Some(20))),
+            ran("a", 0, progress(set(2, 5..7), Some(6))),
+            ran("a", 0, progress(set(1, 20..21), Some(20))),
             claim("b"),
-            ran("b", 3, progress(Finished::new(4, [8..9]), None)),
+            ran("b", 3, progress(set(4, 8..9), None)),
         ]);
         let known = log.finished(|witness| witness.offset != 20);
         assert_eq!(known.finished, Finished::new(4, [5..7, 8..9]));
