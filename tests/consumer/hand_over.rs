@@ -190,3 +190,33 @@ async fn a_broker_that_is_back_is_consumed_from_again_within_seconds() {
     assert_eq!(repeated(&done), Vec::<&Done>::new());
     running.stop().await;
 }
+
+/// A process is stopped for 90 s and wakes up: its queue is taken over meanwhile, and no call of it
+/// overlaps with one of the process that took it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
+async fn a_process_that_is_frozen_loses_its_queue_and_does_no_harm_when_it_wakes() {
+    let world = World::new("frozen", 2).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    let freeze = async {
+        let first = Process::start(&world, port).await;
+        let second = Process::start(&world, port).await;
+        until(&handler, "work", |done| done.len() > 500).await;
+        let frozen = now();
+        first.signal(rustix::process::Signal::STOP);
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        let gap = handler.longest_gap(frozen);
+        first.signal(rustix::process::Signal::CONT);
+        let woken = now();
+        until(&handler, "work on", |done| after(done, woken) > 500).await;
+        println!("longest gap while frozen {gap:?}");
+        assert!(gap < Duration::from_secs(60 + 20 + 8), "{gap:?}");
+        (first, second)
+    };
+    let (first, second) = while_sending(&world, 2, Duration::from_millis(50), freeze).await;
+    assert_eq!(first.terminate().await, Some(0));
+    assert_eq!(second.terminate().await, Some(0));
+    let verdict = handler.verdict();
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+}

@@ -39,7 +39,7 @@ impl Durations {
             call_bound,
             renew_every: Duration::from_secs(3),
             lock_every: Duration::from_millis(200),
-            stand_in_every: Duration::from_secs(5),
+            stand_in_every: Duration::from_secs(2),
             if_released_every: Duration::from_millis(400),
             stand_in_for: Duration::from_secs(60),
             journal_retry: Duration::from_millis(300),
