@@ -115,3 +115,107 @@ fn stuck(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
         waiting: 1,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::QueueOffsets;
+    use keylane_consumer::contract::admin::QueueStats;
+    use serde_json::json;
+
+    fn pod(id: u32, draining: bool) -> Stats {
+        let mut pod: Stats = serde_json::from_value(json!({
+            "incarnation": format!("pod-{id}"), "uptimeSeconds": 1.0, "draining": draining,
+            "lanes": {"lanes": 4, "term": 1, "sequence": 1}, "busyLanes": 1, "busyLaneSeconds": 1.0,
+            "waitingLanes": 0, "liveKeys": 1, "completed": 1, "failed": 0, "handlerAvailable": true,
+            "brokerError": null, "blocked": [], "blockedKeys": 0, "queues": []
+        }))
+        .unwrap();
+        pod.queues.push(QueueStats {
+            broker: "b".to_owned(),
+            id,
+            phase: QueuePhase::Owned,
+            watermark: Some(90),
+            committed: Some(80),
+            pulled: None,
+            buffered: 0,
+            finished_above_watermark: 4,
+        });
+        pod
+    }
+
+    fn reading() -> Reading {
+        let offsets = QueueOffsets {
+            min: 0,
+            max: 100,
+            committed: Some(80),
+        };
+        let queue = |id| QueueId::new("b", id);
+        Reading {
+            queues: BTreeMap::from([
+                (queue(0), Some(offsets)),
+                (queue(1), Some(offsets)),
+                (queue(2), None),
+            ]),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn what_a_broker_or_pod_did_not_say_is_absent() {
+        let (reading, pods) = (reading(), [pod(0, false)]);
+        let read = Read {
+            now: Duration::from_secs(1),
+            replicas: 2,
+            ready: 2,
+            brokers: Some(&reading),
+            pods: &pods,
+            silent: true,
+        };
+        let known = |snapshot: &Snapshot| -> Vec<_> {
+            let queues = snapshot.queues.iter();
+            queues
+                .map(|queue| (queue.max_offset, queue.unfinished, queue.owner))
+                .collect()
+        };
+        // The pod of queue 1 should answer and does not; the broker of queue 2 does not.
+        assert_eq!(
+            known(&snapshot(read)),
+            [
+                (Some(100), Some(6), Some(0)),
+                (Some(100), None, None),
+                (None, None, None)
+            ]
+        );
+        // Without such a pod the committed offset is all there is to know.
+        let all_answer = Read {
+            silent: false,
+            ..read
+        };
+        assert_eq!(known(&snapshot(all_answer))[1], (Some(100), Some(20), None));
+        let nothing = Read {
+            brokers: None,
+            ..read
+        };
+        assert!(snapshot(nothing).queues.is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_drains_has_no_lanes_to_count_but_what_it_finished_counts() {
+        let (reading, pods) = (reading(), [pod(0, true), pod(1, false)]);
+        let made = snapshot(Read {
+            now: Duration::ZERO,
+            replicas: 1,
+            ready: 1,
+            brokers: Some(&reading),
+            pods: &pods,
+            silent: false,
+        });
+        assert_eq!(made.pods.len(), 1);
+        assert_eq!(made.queues[0].unfinished, Some(6));
+        assert_eq!(
+            (made.queues[0].owner, made.queues[1].owner),
+            (None, Some(0))
+        );
+    }
+}
