@@ -7,8 +7,11 @@ pub mod config;
 pub mod contract;
 pub mod exec;
 pub mod handler;
+pub mod journal;
 pub mod lane;
 pub mod message;
 pub mod metrics;
 pub mod ownership;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod source;

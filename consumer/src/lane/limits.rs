@@ -1,12 +1,23 @@
 //! How much of a queue and of all queues may be in memory, and how far ahead of its watermark a queue
-//! may be pulled. Reaching a limit stops the pull of that queue only; it resumes at half.
+//! may be pulled. Reaching a limit stops that queue only; it resumes at half.
+//!
+//! A queue may hold [`ALPHA`] times what the pod has left: one stuck queue can use two thirds of the
+//! memory, and there is always something left for the others, however many there are. (Dynamic
+//! thresholds: A. K. Choudhury and E. L. Hahne, Dynamic Queue Length Thresholds for Shared-Memory Packet
+//! Switches, 1998.) One message a queue is always allowed, so none ever waits for another; the limits of
+//! the pod hold all the same, unless there are more queues than messages allowed, or one message of each
+//! is larger than the bytes allowed.
+
+use std::ops::{AddAssign, SubAssign};
+
+const ALPHA: u64 = 2;
 
 /// Upper bounds of what an executor holds in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Messages of all queues together.
     pub messages: u64,
-    /// Bytes of all queues together; see [`cost`].
+    /// Bytes of all queues together, as [`crate::message::Message::cost`] counts them.
     pub bytes: u64,
     /// Offsets between the watermark of a queue and where it was pulled to.
     pub span: u64,
@@ -25,54 +36,107 @@ impl Default for Limits {
     }
 }
 
-/// Bytes a message counts for: its body and what keeping it costs, so that empty bodies count too.
-pub fn cost(body: usize) -> u64 {
-    body as u64 + 512
-}
-
 /// Messages and bytes in memory, dispatched ones included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct InMemory {
     /// Messages.
     pub messages: u64,
     /// Bytes.
     pub bytes: u64,
 }
 
-impl Held {
-    /// Counts a message.
-    pub fn add(&mut self, cost: u64) {
-        self.messages += 1;
-        self.bytes += cost;
-    }
-
-    /// Stops counting a message.
-    pub fn remove(&mut self, cost: u64) {
-        self.messages -= 1;
-        self.bytes -= cost;
+impl InMemory {
+    /// One message of this cost.
+    pub fn one(cost: u64) -> Self {
+        Self {
+            messages: 1,
+            bytes: cost,
+        }
     }
 }
 
-impl Limits {
-    /// How many messages may be pulled for a queue that holds `held` and is pulled `span` ahead, when
-    /// `queues` share the limits; 0 if none. `stopped` says that it was stopped by a limit before: then
-    /// it resumes at half.
-    ///
-    /// Each queue gets an equal share, so that a stuck queue cannot use up what the others need; the sum
-    /// of the shares is the limit of the pod. Bytes may overshoot by one reply of the broker a queue; a
-    /// queue that arrives shrinks the shares of the others, which keep what they hold.
-    pub fn room(&self, held: Held, span: u64, queues: usize, stopped: bool) -> u32 {
-        let share = |limit: u64| (limit / queues.max(1) as u64).max(1);
-        let threshold = |limit: u64| if stopped { limit.div_ceil(2) } else { limit };
-        let allowed = held.messages < threshold(share(self.messages))
-            && held.bytes < threshold(share(self.bytes))
-            && span < threshold(self.span);
-        let left = share(self.messages).saturating_sub(held.messages);
-        if allowed {
-            left.min(u64::from(self.pull)) as u32
-        } else {
-            0
+impl AddAssign for InMemory {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SubAssign for InMemory {
+    fn sub_assign(&mut self, other: Self) {
+        self.messages -= other.messages;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// What one queue may still take in, when `queues` share what `used` of the pod's limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Share<'a> {
+    /// The limits.
+    pub limits: &'a Limits,
+    /// Queues that share them.
+    pub queues: u64,
+    /// What all hold.
+    pub used: InMemory,
+    /// What this queue holds.
+    pub held: InMemory,
+}
+
+impl Share<'_> {
+    /// Most that the queue may hold now of what has this limit.
+    fn threshold(&self, limit: u64, used: u64, held: u64) -> u64 {
+        if self.queues <= 1 {
+            // Calls of former queues may still hold some.
+            return limit.saturating_sub(used - held);
         }
+        ALPHA * limit.saturating_sub(used)
+    }
+
+    fn messages(&self) -> u64 {
+        // The one message that each queue is always allowed is kept back for it.
+        let others = if self.queues > 1 { self.queues } else { 0 };
+        let limit = self.limits.messages.saturating_sub(others);
+        self.threshold(limit, self.used.messages, self.held.messages)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.threshold(self.limits.bytes, self.used.bytes, self.held.bytes)
+    }
+
+    /// Whether a message of this cost may be taken in.
+    pub fn admits(&self, cost: u64) -> bool {
+        let free = self.limits.bytes.saturating_sub(self.used.bytes);
+        self.held.messages == 0
+            || self.held.messages < self.messages()
+                && self.held.bytes + cost <= self.bytes()
+                && cost <= free
+    }
+
+    /// How many messages to ask the broker for; 0 if none. `span` is how far ahead the queue is,
+    /// `cost` what its messages usually cost. `stopped` says that a limit stopped it: it then waits
+    /// until it holds half of what it may.
+    pub fn room(&self, span: u64, cost: u64, stopped: bool) -> u32 {
+        let half = |limit: u64| if stopped { limit.div_ceil(2) } else { limit };
+        if span >= half(self.limits.span) {
+            return 0;
+        }
+        let (messages, bytes) = (self.messages(), self.bytes());
+        let pull = u64::from(self.limits.pull);
+        // What is taken lowers the threshold itself.
+        let slope = if self.queues > 1 { 1 + ALPHA } else { 1 };
+        let left = messages.saturating_sub(self.held.messages) / slope;
+        let left_bytes = bytes.saturating_sub(self.held.bytes) / slope;
+        // A few messages at a time are not worth a pull.
+        let few =
+            left < messages.div_ceil(8).clamp(1, pull) || left_bytes < bytes.div_ceil(8).max(1);
+        let left = left.min(left_bytes / cost.max(1));
+        let below = self.held.messages < half(messages) && self.held.bytes < half(bytes);
+        if self.held.messages > 0 && (few || !below) {
+            return 0;
+        }
+        // With very many queues, replies that come at once would mostly be thrown away.
+        let fair = 2 * self.limits.messages / self.queues.max(1);
+        left.min(fair).min(pull).max(1) as u32
     }
 }
 
@@ -80,61 +144,82 @@ impl Limits {
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_limit_stops_a_queue_and_half_of_it_resumes() {
-        let limits = Limits {
-            messages: 100,
-            bytes: 1_000,
-            span: 50,
-            pull: 32,
-        };
-        let held = |messages, bytes| Held { messages, bytes };
-        assert!(limits.room(held(49, 0), 0, 2, false) > 0);
-        assert_eq!(limits.room(held(50, 0), 0, 2, false), 0);
-        assert_eq!(limits.room(held(25, 0), 0, 2, true), 0);
-        assert!(limits.room(held(24, 0), 0, 2, true) > 0);
-        assert_eq!(limits.room(held(0, 500), 0, 2, false), 0);
-        assert_eq!(limits.room(held(0, 0), 50, 2, false), 0);
-        assert_eq!(limits.room(held(0, 0), 25, 2, true), 0);
-        assert!(limits.room(held(0, 0), 24, 2, true) > 0);
+    const LIMITS: Limits = Limits {
+        messages: 1_000,
+        bytes: 100_000,
+        span: 50,
+        pull: 32,
+    };
+
+    fn share(queues: u64, used: (u64, u64), held: (u64, u64)) -> Share<'static> {
+        let memory = |(messages, bytes)| InMemory { messages, bytes };
+        Share {
+            limits: &LIMITS,
+            queues,
+            used: memory(used),
+            held: memory(held),
+        }
     }
 
     #[test]
-    fn a_pull_asks_for_no_more_than_the_share_leaves() {
-        let limits = Limits {
-            messages: 100,
-            bytes: 1 << 30,
-            span: 50,
-            pull: 32,
-        };
+    fn a_queue_alone_may_use_everything_and_resumes_at_half() {
+        assert!(share(1, (999, 0), (999, 0)).admits(1));
+        assert!(!share(1, (1_000, 0), (1_000, 0)).admits(1));
+        assert_eq!(share(1, (1_000, 0), (1_000, 0)).room(0, 1, false), 0);
+        assert_eq!(share(1, (500, 0), (500, 0)).room(0, 1, true), 0);
+        assert_eq!(share(1, (499, 0), (499, 0)).room(0, 1, true), 32);
+        assert!(!share(1, (1, 99_000), (1, 99_000)).admits(1_001));
+        assert_eq!(share(1, (0, 0), (0, 0)).room(50, 1, false), 0);
+        assert_eq!(share(1, (0, 0), (0, 0)).room(25, 1, true), 0);
+        assert_eq!(share(1, (0, 0), (0, 0)).room(24, 1, true), 32);
+    }
+
+    #[test]
+    fn one_stuck_queue_uses_much_and_leaves_something_to_each_of_the_others() {
+        for queues in [2, 8, 64, 400] {
+            let mut held = vec![0u64; queues];
+            let mut fill = |queue: usize| {
+                loop {
+                    let used = held.iter().sum();
+                    if !share(queues as u64, (used, 0), (held[queue], 0)).admits(0) {
+                        return held[queue];
+                    }
+                    held[queue] += 1;
+                }
+            };
+            let stuck = fill(0);
+            let others: Vec<u64> = (1..queues).map(&mut fill).collect();
+            let fair = 1_000 / queues as u64;
+            assert!(
+                stuck >= (1_000 - queues as u64) * 3 / 5,
+                "{queues}: {stuck}"
+            );
+            assert!(
+                others.iter().all(|other| *other >= 1),
+                "{queues}: {others:?}"
+            );
+            assert!(others[0] >= fair * 2 / 5, "{queues}: {others:?}");
+            assert!(
+                stuck + others.iter().sum::<u64>() <= 1_000,
+                "{queues}: the pod's limit holds"
+            );
+        }
+    }
+
+    #[test]
+    fn a_queue_that_holds_nothing_is_never_stopped_by_the_others() {
+        let starved = share(8, (1_000, 100_000), (0, 0));
+        assert!(starved.admits(50));
         assert_eq!(
-            limits.room(
-                Held {
-                    messages: 40,
-                    bytes: 0
-                },
-                0,
-                2,
-                false
-            ),
-            10
-        );
-        assert_eq!(
-            limits.room(
-                Held {
-                    messages: 0,
-                    bytes: 0
-                },
-                0,
-                2,
-                false
-            ),
-            32
+            (starved.room(0, 100, false), starved.room(0, 100, true)),
+            (1, 1)
         );
     }
 
     #[test]
-    fn an_empty_body_counts() {
-        assert!(cost(0) > 0);
+    fn a_pull_asks_for_what_will_fit() {
+        assert_eq!(share(2, (0, 0), (0, 0)).room(0, 10_000, false), 6);
+        assert_eq!(share(2, (980, 0), (0, 0)).room(0, 1, false), 12);
+        assert_eq!(share(500, (0, 0), (0, 0)).room(0, 1, false), 4);
     }
 }

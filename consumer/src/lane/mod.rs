@@ -1,89 +1,194 @@
 //! The lane core: every key of every queue is a FIFO lane; decides what runs when, what is pulled, and
 //! what is finished.
 //!
-//! Pure: no clock, no I/O. The shell calls [`LaneExecutor::handle`] with the time and what happened,
-//! then takes outputs from [`LaneExecutor::poll_output`] until there are none, and comes back at
-//! [`LaneExecutor::next_deadline`] at the latest. The same seed and inputs give the same outputs.
+//! Pure: no clock, no I/O, no randomness but from the seed. The shell calls [`LaneExecutor::handle`] with
+//! the time and what happened, then takes outputs from [`LaneExecutor::poll_output`] until there are none,
+//! and comes back at [`LaneExecutor::next_deadline`] at the latest. The same seed and inputs give the same
+//! outputs. Outputs are decided when they are taken: nothing that was decided earlier outlives an input
+//! that forbids it.
 //!
 //! Promises, for what is assigned to it:
 //! - calls of one key of one queue never overlap and run in offset order, through retries (P1): the next
-//!   call of a lane is dispatched only after the previous one is finished, or can no longer run;
-//! - the watermark of a queue never passes an unfinished message (P2);
+//!   call of a lane is dispatched only after the previous one is finished and can no longer run;
+//! - the watermark of a queue never passes an unfinished message, and a message that is sent back is
+//!   finished only by the broker's acknowledgement (P2);
 //! - a lane that fails, waits or is blocked holds no slot, so it delays nobody else (P3);
-//! - what is in memory is bounded (P5), and a lane is freed when it is empty;
-//! - nothing is dispatched from a queue past its lease, while it is given away, or after it was dropped.
+//! - what is in memory is bounded, what the handler still holds included (P5); a lane is freed when it is
+//!   empty, and its memory returned;
+//! - nothing is dispatched from a queue past its lease, while it is given away or suspended, or after it
+//!   was dropped; a queue is drained only when none of its calls can still run (P7).
+//!
+//! Where to read on: [`executor`] is the loop, [`calls`] what follows from the end of a call, [`queue`] one
+//! queue with its lanes, [`store`] how lanes and messages lie in memory.
 
+mod assignment;
 mod availability;
+mod budget;
+mod calls;
+mod executor;
+mod finished;
+mod head;
+mod hot;
+mod intake;
 pub mod limits;
-mod offsets;
+mod list;
 mod queue;
+mod report;
 mod retry;
-mod scheduler;
+mod settings;
+mod slab;
+mod split;
+mod store;
+mod timers;
+mod view;
 
 #[cfg(test)]
 mod tests;
 
-pub use limits::{Held, Limits};
-pub use scheduler::LaneExecutor;
+pub use executor::LaneExecutor;
+pub use finished::Finished;
+pub use limits::{InMemory, Limits};
+pub use settings::{Backoff, Budget, OnExhausted, OnFailure, RetryPolicy, Settings};
+pub use view::{
+    Counters, HotKey, LaneState, LaneView, LongLane, Oldest, Progress, QueueSummary, SplitKey,
+    StuckKey, Summary, TroubledKey,
+};
 
-use crate::contract::admin::{BlockedKey, LaneState};
-use crate::contract::spec::Retry;
-use crate::message::{Message, QueueId};
+use crate::message::{Message, QueueId, Text};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Time since the start of the process, on a clock that never runs backwards.
 pub type Time = Duration;
 
-/// The key of a lane; none for messages that carry no key.
-pub type LaneKey = Option<Arc<str>>;
-
 /// One assignment of a queue to this executor. A queue that is lost and assigned again gets a new one,
 /// so that late answers to the old assignment are recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Assignment(pub u64);
 
-/// Names one handler call.
+/// Names one handler call. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
-/// What the core must know of the OrderedConsumer.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// When failed messages are tried again.
-    pub retry: Retry,
-    /// What may be in memory.
-    pub limits: Limits,
-    /// Longest time of one call.
-    pub timeout: Duration,
-    /// How long a cancelled call may still run.
-    pub cancel_grace: Duration,
-    /// Lanes that may run at once, to begin with.
-    pub lanes: u32,
+/// Names one message that is sent back to the broker. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SendBackId(pub u64);
+
+/// Which lane a message belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The lane of its key.
+    Key,
+    /// The one lane that its queue has for messages without a key (or for all, in mode Queue).
+    Shared,
+    /// A lane of its own: it waits for nobody.
+    Own,
 }
 
-/// A message with its key, as pulled.
+/// A pulled message and where it belongs. One at [`Place::Key`] without a key goes to the shared lane.
 #[derive(Clone, Debug)]
-pub struct Keyed {
-    /// The key.
-    pub key: LaneKey,
+pub struct Incoming {
+    /// Where it belongs.
+    pub place: Place,
     /// The message.
     pub message: Arc<Message>,
+}
+
+/// The name of a lane within its queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneKey {
+    /// Of this key. Shares the memory of a message.
+    Key(Text),
+    /// The shared lane of its queue.
+    Shared,
+    /// Of one message alone, which has this offset.
+    Own(u64),
+}
+
+impl LaneKey {
+    /// The key, for people; empty if there is none.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Key(key) => key,
+            Self::Shared | Self::Own(_) => "",
+        }
+    }
+
+    /// Names the lane in the journal, the same in every process and version: FNV-1a (64 bits, Fowler,
+    /// Noll and Vo) of the key's bytes, or of `\0shared` and `\0own`.
+    pub fn fingerprint(&self) -> u64 {
+        let bytes = match self {
+            Self::Key(key) => str::as_bytes(key),
+            Self::Shared => b"\0shared",
+            Self::Own(_) => b"\0own",
+        };
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
+/// Lanes of a new assignment that must wait, because a call of a former owner may still run.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// Which.
+    pub keys: HeldKeys,
+    /// Until when.
+    pub until: Time,
+}
+
+/// A set of lanes.
+#[derive(Clone, Debug)]
+pub enum HeldKeys {
+    /// Those with these [fingerprints](LaneKey::fingerprint), in ascending order.
+    Some(Arc<[u64]>),
+    /// All.
+    All,
+}
+
+impl Default for HeldKeys {
+    fn default() -> Self {
+        Self::Some(Arc::default())
+    }
+}
+
+/// What must not be dispatched, though it is assigned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suspension {
+    /// Everything.
+    pub all: bool,
+    /// These queues.
+    pub queues: BTreeSet<QueueId>,
+    /// These keys, in every queue. A key that a message carries suspends that message also where its
+    /// lane is not named after the key.
+    pub keys: BTreeSet<String>,
+}
+
+impl Suspension {
+    /// Whether nothing is suspended.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.queues.is_empty() && self.keys.is_empty()
+    }
 }
 
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
-    /// The queue is ours until `lease`; consumption begins at `start`. Answered by pulls.
+    /// The queue is ours until `lease`. Answered by pulls.
     Assign {
         /// The queue.
         queue: QueueId,
         /// The new assignment, never used before.
         assignment: Assignment,
-        /// First unfinished offset.
+        /// Everything below is finished.
         start: u64,
         /// Nothing is dispatched at or after this time.
         lease: Time,
+        /// What is finished above `start`; it is not dispatched again.
+        finished: Finished,
+        /// What has to wait for calls of a former owner.
+        held: Held,
     },
     /// The lease was renewed. Ignored unless it is later than the one known.
     Renew {
@@ -111,7 +216,7 @@ pub enum Input {
         /// Where the next pull begins.
         next: u64,
         /// Messages, each in `[from, next)`.
-        messages: Vec<Keyed>,
+        messages: Vec<Incoming>,
     },
     /// A pull brought nothing and says nothing about what is finished.
     PullFailed {
@@ -120,15 +225,38 @@ pub enum Input {
         /// When to pull again.
         retry_at: Time,
     },
-    /// A call ended.
+    /// A call ended. The first `acked` of its messages are finished; the result is about the next one,
+    /// or, if it is [`CallResult::Done`], all are finished.
     CallEnded {
         /// The call.
         id: CallId,
-        /// How.
+        /// How many of its messages are finished, from the first on.
+        acked: u32,
+        /// How it ended.
         result: CallResult,
+    },
+    /// A call that had no answer (timed out, lost) has really ended: its key need not wait for the time
+    /// after which it must have ended.
+    CallOver {
+        /// The call.
+        id: CallId,
+    },
+    /// What became of an [`Output::SendBack`].
+    SentBack {
+        /// Which.
+        id: SendBackId,
+        /// Acknowledged by the broker, or why not.
+        result: Result<(), String>,
     },
     /// How many lanes may run at once. Fewer than run now: running ones finish.
     SetLanes(u32),
+    /// New limits.
+    SetLimits(Limits),
+    /// A new retry policy; it counts from the next failure on.
+    SetRetry(RetryPolicy),
+    /// What must not be dispatched, in place of what was said before. From the return of
+    /// [`LaneExecutor::handle`] on nothing of it is.
+    Suspend(Suspension),
     /// Only time has passed.
     Tick,
 }
@@ -136,7 +264,7 @@ pub enum Input {
 /// How a handler call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallResult {
-    /// The message is finished.
+    /// All its messages are finished.
     Done,
     /// The handler failed the message: an attempt.
     Failed {
@@ -145,16 +273,23 @@ pub enum CallResult {
         /// When the handler wants it again.
         retry_after: Option<Duration>,
     },
-    /// The handler says that it will never take this message.
+    /// The handler says that it will never take this message: it is exhausted.
     Permanent {
         /// Why, in words.
         error: String,
     },
-    /// No answer in time; the call was cancelled and may run for the cancel grace: an attempt.
+    /// No answer in time; the call was cancelled and may run for the cancel grace: an attempt. The key
+    /// waits for [`Input::CallOver`], at most that long.
     TimedOut,
-    /// The connection was lost after the request was sent; the call may run until the call bound: an
-    /// attempt.
+    /// The connection was lost after the request was sent: an attempt. The call may run until the call
+    /// bound; the key waits for [`Input::CallOver`], at most that long. Its message is now a suspect (it
+    /// may be what killed the handler): suspects run again one at a time.
     Lost {
+        /// Why, in words.
+        error: String,
+    },
+    /// A handler in this process panicked: an attempt, and the call is over.
+    Panicked {
         /// Why, in words.
         error: String,
     },
@@ -175,6 +310,8 @@ pub enum CallResult {
 pub enum Output {
     /// Call the handler and report with [`Input::CallEnded`].
     Dispatch(Call),
+    /// Send a message back to the broker and report with [`Input::SentBack`].
+    SendBack(SendBack),
     /// Pull, and report with [`Input::Pulled`] or [`Input::PullFailed`].
     Pull {
         /// The assignment.
@@ -186,7 +323,7 @@ pub enum Output {
         /// Most messages to ask for.
         max_messages: u32,
     },
-    /// A queue that is given away has no running call any more.
+    /// A queue that is given away has no call any more that could run.
     Drained {
         /// The assignment.
         assignment: Assignment,
@@ -198,67 +335,35 @@ pub enum Output {
 pub struct Call {
     /// Its name.
     pub id: CallId,
-    /// Queue of the message.
+    /// Queue of its messages.
     pub queue: QueueId,
-    /// Key of the message.
+    /// Its lane.
     pub key: LaneKey,
-    /// The message.
+    /// The first message.
     pub message: Arc<Message>,
-    /// 1 for the first attempt.
+    /// The messages of the lane that follow it, in order; none unless batches are allowed.
+    pub rest: Vec<Arc<Message>>,
+    /// 1 for the first attempt of the first message.
     pub attempt: u32,
     /// The call must not be sent at or after this time.
     pub lease: Time,
 }
 
-/// How far a queue is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// First unfinished offset.
-    pub watermark: u64,
-    /// Finished offsets above it.
-    pub finished_above: u64,
-    /// First offset that has not been pulled.
-    pub pulled: u64,
-    /// Messages in memory.
-    pub buffered: u64,
-}
-
-/// One lane, for people to look at.
+/// A message to send back to the broker (`CONSUMER_SEND_MSG_BACK`).
 #[derive(Clone, Debug)]
-pub struct LaneView {
-    /// Its queue.
+pub struct SendBack {
+    /// Its name.
+    pub id: SendBackId,
+    /// Assignment of its queue.
+    pub assignment: Assignment,
+    /// Queue of the message.
     pub queue: QueueId,
-    /// Its key.
+    /// Its lane.
     pub key: LaneKey,
-    /// Offset of its head.
-    pub head: u64,
-    /// Messages in memory.
-    pub messages: u64,
-    /// What it is doing.
-    pub state: LaneState,
-    /// Failed attempts of its head.
-    pub attempts: u32,
-}
-
-/// Counts over all queues. Counters start at zero with the executor.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Summary {
-    /// Calls running now.
-    pub busy: u32,
-    /// Time-integral of `busy`.
-    pub busy_time: Duration,
-    /// Lanes ready to run without a free slot.
-    pub waiting: u32,
-    /// Lanes with messages.
-    pub live_keys: u64,
-    /// Messages finished by the handler.
-    pub completed: u64,
-    /// Failed attempts.
-    pub failed: u64,
-    /// False while calls are held back because several keys found the handler not available.
-    pub handler_available: bool,
-    /// Keys whose head has used up its attempts.
-    pub blocked: u64,
-    /// The first of them.
-    pub blocked_keys: Vec<BlockedKey>,
+    /// The message.
+    pub message: Arc<Message>,
+    /// RocketMQ's delay level: -1 for the dead letter queue, else the retry topic.
+    pub delay_level: i32,
+    /// Why, in words.
+    pub reason: String,
 }

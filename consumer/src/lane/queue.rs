@@ -1,169 +1,187 @@
 //! One assigned queue: its lanes, its progress, what of it is in memory.
-//!
-//! Invariants: a lane exists exactly while it holds messages; its messages are in offset order; it is in
-//! `ready` exactly while its state is [`State::Ready`].
 
-use super::limits::{Held, cost};
-use super::offsets::Offsets;
-use super::{Keyed, LaneKey, Progress, Time};
-use crate::contract::admin::LaneState;
-use crate::message::{Message, QueueId};
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use super::finished::Finished;
+use super::limits::InMemory;
+use super::list::List;
+use super::slab::NONE;
+use super::store::{InLine, InOrder, Store};
+use super::view::{Counters, Oldest, Progress};
+use super::{Assignment, Held, HeldKeys, Time};
+use crate::message::QueueId;
+use hashbrown::HashTable;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Waits for a slot.
-    Ready,
-    /// Its head is with the handler.
-    Running,
-    /// Waits for the timer of this number.
-    Waiting(u64),
-}
-
-#[derive(Debug)]
-pub struct Lane {
-    pub messages: VecDeque<Arc<Message>>,
-    pub state: State,
-    /// Failed attempts of the head.
-    pub attempts: u32,
-    /// Calls of the head in a row that the handler did not take.
-    pub refusals: u32,
-    /// The head has used up its attempts.
-    pub blocked: bool,
-    pub error: Option<Box<str>>,
-}
-
-impl Lane {
-    pub fn view(&self) -> LaneState {
-        match self.state {
-            State::Running => LaneState::Running,
-            _ if self.blocked => LaneState::Blocked,
-            State::Ready => LaneState::Ready,
-            State::Waiting(_) => LaneState::Backoff,
-        }
-    }
-}
-
+/// See the [module docs](self).
 #[derive(Debug)]
 pub struct Queue {
     pub id: QueueId,
+    pub assignment: Assignment,
     pub lease: Time,
     pub releasing: bool,
-    pub running: u32,
-    pub lanes: HashMap<LaneKey, Lane>,
-    pub ready: VecDeque<LaneKey>,
-    pub held: Held,
+    /// It said that it is drained.
+    pub drained: bool,
+    pub suspended: bool,
+    /// Heads whose call runs or may still run, or that are on their way to the broker.
+    pub in_hand: u32,
+    /// The lanes of keys.
+    pub table: Table,
+    /// The shared lane.
+    pub shared: u32,
+    /// Lanes, those with keys and others.
+    pub lanes: u64,
+    /// All messages in the order of offsets; the first one is at the watermark.
+    pub order: List<InOrder>,
+    /// Lanes that are ready to run, in the order of their turn.
+    pub ready: List<InLine>,
+    /// Lanes that wait for a former owner's call.
+    pub held: List<InLine>,
+    /// Which those are.
+    pub hold: Held,
+    /// It has its place in the line of queues.
+    pub in_turn: bool,
+    pub memory: InMemory,
     /// A pull is under way.
     pub pulling: bool,
     /// No pull before this time.
     pub pull_after: Time,
     /// A limit stopped the pull.
     pub stopped: bool,
-    offsets: Offsets,
-    pulled: u64,
+    /// It has its place in the line of queues that a limit stopped.
+    pub in_stopped: bool,
+    /// What a message usually costs.
+    pub usual_cost: u64,
+    pub finished: Finished,
+    pub pulled: u64,
+    pub counters: Counters,
 }
 
 impl Queue {
-    pub fn new(id: QueueId, start: u64, lease: Time) -> Self {
+    pub fn new(
+        id: QueueId,
+        assignment: Assignment,
+        finished: Finished,
+        lease: Time,
+        hold: Held,
+    ) -> Self {
         Self {
             id,
+            assignment,
             lease,
             releasing: false,
-            running: 0,
-            lanes: HashMap::new(),
-            ready: VecDeque::new(),
-            held: Held::default(),
+            drained: false,
+            suspended: false,
+            in_hand: 0,
+            table: Table::default(),
+            shared: NONE,
+            lanes: 0,
+            order: List::default(),
+            ready: List::default(),
+            held: List::default(),
+            hold,
+            in_turn: false,
+            memory: InMemory::default(),
             pulling: false,
             pull_after: Time::ZERO,
             stopped: false,
-            offsets: Offsets::new(start),
-            pulled: start,
+            in_stopped: false,
+            usual_cost: 1024,
+            pulled: finished.watermark(),
+            finished,
+            counters: Counters::default(),
         }
     }
 
     pub fn may_dispatch(&self, now: Time) -> bool {
-        !self.releasing && now < self.lease
+        !self.releasing && !self.suspended && now < self.lease
+    }
+
+    pub fn span(&self) -> u64 {
+        self.pulled.saturating_sub(self.finished.watermark())
     }
 
     pub fn progress(&self) -> Progress {
         Progress {
-            watermark: self.offsets.watermark(),
-            finished_above: self.offsets.finished_above(),
+            watermark: self.finished.watermark(),
+            finished_above: self.finished.finished_above(),
             pulled: self.pulled,
-            buffered: self.held.messages,
+            buffered: self.memory.messages,
+            bytes: self.memory.bytes,
+            running: self.in_hand,
         }
     }
 
-    /// Takes in a reply to a pull at the expected offset.
-    pub fn take(&mut self, next: u64, mut messages: Vec<Keyed>) {
-        messages.sort_by_key(|keyed| keyed.message.offset);
-        let mut from = self.pulled;
-        for Keyed { key, message } in messages {
-            // Twice in one reply, or outside of what was asked: neither can be told apart from garbage.
-            if message.offset < from || message.offset >= next {
-                continue;
-            }
-            self.offsets.finish_range(from, message.offset);
-            from = message.offset + 1;
-            self.held.add(cost(message.body.len()));
-            match self.lanes.get_mut(&key) {
-                Some(lane) => lane.messages.push_back(message),
-                None => {
-                    self.lanes.insert(
-                        key.clone(),
-                        Lane {
-                            messages: VecDeque::from([message]),
-                            state: State::Ready,
-                            attempts: 0,
-                            refusals: 0,
-                            blocked: false,
-                            error: None,
-                        },
-                    );
-                    self.ready.push_back(key);
+    /// The unfinished message with the lowest offset.
+    pub fn oldest(&self, store: &Store) -> Option<Oldest> {
+        let message = &store.nodes[self.order.first()?].message;
+        Some(Oldest {
+            offset: message.offset,
+            born_at_ms: message.born_at_ms,
+            stored_at_ms: message.stored_at_ms,
+        })
+    }
+
+    /// The shared lane.
+    pub fn shared(&self) -> Option<u32> {
+        (self.shared != NONE).then_some(self.shared)
+    }
+
+    /// The lane of a key.
+    pub fn lane(&self, store: &Store, hash: u32, key: &str) -> Option<u32> {
+        self.table.find(hash, |lane| {
+            store.first(lane).key.as_deref().is_some_and(|of| of == key)
+        })
+    }
+
+    /// Whether a new lane of this fingerprint has to wait for a former owner's call.
+    pub fn holds(&self, now: Time, fingerprint: impl FnOnce() -> u64) -> bool {
+        now < self.hold.until
+            && match &self.hold.keys {
+                HeldKeys::All => true,
+                HeldKeys::Some(keys) => {
+                    !keys.is_empty() && keys.binary_search(&fingerprint()).is_ok()
                 }
             }
-        }
-        self.offsets.finish_range(from, next.max(from));
-        self.pulled = self.pulled.max(next);
+    }
+}
+
+/// The lanes of a queue by the hash of their key.
+#[derive(Debug, Default)]
+pub struct Table(HashTable<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    /// Kept here, so that growing does not visit the lanes.
+    hash: u32,
+    lane: u32,
+}
+
+/// Spreads a hash over the bits that the table looks at.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Table {
+    fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let found = self
+            .0
+            .find(spread(hash), |entry| entry.hash == hash && is(entry.lane));
+        found.map(|entry| entry.lane)
     }
 
-    /// The head of a lane is finished.
-    pub fn finish_head(&mut self, key: &LaneKey) {
-        let Some(lane) = self.lanes.get_mut(key) else {
-            return;
-        };
-        let Some(message) = lane.messages.pop_front() else {
-            return;
-        };
-        self.offsets.finish(message.offset);
-        self.held.remove(cost(message.body.len()));
-        lane.attempts = 0;
-        lane.refusals = 0;
-        lane.blocked = false;
-        lane.error = None;
-        if lane.messages.is_empty() {
-            self.lanes.remove(key);
-            if self.lanes.capacity() > 1024 && self.lanes.len() * 8 < self.lanes.capacity() {
-                self.lanes.shrink_to(self.lanes.len() * 2);
-            }
-        } else {
-            lane.state = State::Ready;
-            self.ready.push_back(key.clone());
-        }
+    /// Adds a lane that is not in the table.
+    pub fn insert(&mut self, hash: u32, lane: u32) {
+        let entry = Entry { hash, lane };
+        self.0
+            .insert_unique(spread(hash), entry, |entry| spread(entry.hash));
     }
 
-    /// Forgets every message that is not with the handler.
-    pub fn forget_waiting(&mut self) {
-        let held = &mut self.held;
-        self.lanes.retain(|_, lane| {
-            let keep = usize::from(lane.state == State::Running);
-            for message in lane.messages.drain(keep..) {
-                held.remove(cost(message.body.len()));
-            }
-            keep > 0
-        });
-        self.ready.clear();
+    /// Takes a lane out.
+    pub fn remove(&mut self, hash: u32, lane: u32) {
+        if let Ok(entry) = self.0.find_entry(spread(hash), |entry| entry.lane == lane) {
+            entry.remove();
+        }
+        let (len, capacity) = (self.0.len(), self.0.capacity());
+        if capacity > 64 && len * 8 < capacity {
+            self.0.shrink_to(len * 2, |entry| spread(entry.hash));
+        }
     }
 }

@@ -108,10 +108,11 @@ pub struct Lag {
     pub unfinished: u64,
 }
 
-/// What pods know of each queue: the offset below which everything is finished, and how many are above it.
+/// What pods know of each queue of the topic: the offset below which everything is finished, and how many are above it.
 pub fn reported(pods: &[Stats]) -> BTreeMap<QueueId, (u64, u64)> {
     let queues = pods.iter().flat_map(|pod| &pod.queues);
     queues
+        .filter(|queue| !queue.retry)
         .filter_map(|queue| {
             let known = (queue.watermark?, queue.finished_above_watermark);
             Some((QueueId::new(queue.broker.as_str(), queue.id), known))
@@ -154,44 +155,25 @@ impl QueueOffsets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keylane_consumer::contract::admin::{LaneTarget, QueuePhase, QueueStats};
+    use keylane_consumer::contract::admin::{QueuePhase, QueueStats};
 
     fn pod(queues: Vec<QueueStats>) -> Stats {
         Stats {
             incarnation: "i".into(),
-            uptime_seconds: 1.0,
-            draining: false,
-            lanes: LaneTarget {
-                lanes: 1,
-                term: 0,
-                sequence: 0,
-            },
-            busy_lanes: 0,
-            busy_lane_seconds: 0.0,
-            waiting_lanes: 0,
-            live_keys: 0,
-            completed: 0,
-            failed: 0,
-            handler_available: true,
-            broker_error: None,
-            blocked: Vec::new(),
-            blocked_keys: 0,
             queues,
+            ..Stats::default()
         }
     }
 
     fn queue(id: u32, watermark: Option<u64>, finished_above_watermark: u64) -> QueueStats {
         let (broker, phase) = ("b".to_owned(), QueuePhase::Owned);
-        let (committed, pulled, buffered) = (None, None, 0);
         QueueStats {
             broker,
             id,
             phase,
             watermark,
-            committed,
-            pulled,
-            buffered,
             finished_above_watermark,
+            ..QueueStats::default()
         }
     }
 

@@ -5,7 +5,7 @@ use super::validate::Consumer;
 use crate::broker::{self, Reading};
 use crate::crd::Mode;
 use crate::scale::{self, KeyLoad, PodSample, Policy, QueueSample, Snapshot};
-use keylane_consumer::contract::admin::{QueuePhase, Stats};
+use keylane_consumer::contract::admin::{QueuePhase, Stats, StuckKey};
 use keylane_consumer::message::QueueId;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -88,7 +88,7 @@ pub fn snapshot(read: Read<'_>) -> Snapshot {
         ready: read.ready,
         queues: queues.collect(),
         pods: working.iter().map(|pod| sample(pod)).collect(),
-        hot_keys: Vec::new(),
+        hot_keys: working.iter().copied().flat_map(hot).collect(),
         stuck_keys: read.pods.iter().flat_map(stuck).collect(),
     }
 }
@@ -106,14 +106,48 @@ fn sample(pod: &Stats) -> PodSample {
     }
 }
 
-/// Keys that wait for a person do not move, whatever the number of lanes.
+/// A queue as pods name it: broker name/queue id.
+fn queue_of(text: &str) -> Option<QueueId> {
+    let (broker, id) = text.rsplit_once('/')?;
+    Some(QueueId::new(broker, id.parse().ok()?))
+}
+
+/// Keys with the most arrivals, at the rate that is certain.
+fn hot(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
+    pod.hot_keys.iter().filter_map(|key| {
+        let long = pod
+            .long_keys
+            .iter()
+            .find(|long| long.key == key.key && long.queue == key.queue);
+        Some(KeyLoad {
+            key: key.key.clone(),
+            queue: queue_of(&key.queue)?,
+            per_second: (key.rate - key.error).max(0.0),
+            waiting: long.map_or(0, |long| long.messages),
+        })
+    })
+}
+
+/// Keys that do not move, whatever the number of lanes: their head does not get done, or waits for a person.
 fn stuck(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
-    pod.blocked.iter().map(|key| KeyLoad {
+    let stuck = pod.stuck_keys.iter().filter_map(|key| {
+        Some(KeyLoad {
+            key: key.key.clone(),
+            queue: queue_of(&key.queue)?,
+            per_second: 0.0,
+            waiting: key.messages,
+        })
+    });
+    let blocked = pod.blocked.iter().filter(|blocked| {
+        let listed = |key: &&StuckKey| key.key == blocked.key && key.offset == blocked.offset;
+        !pod.stuck_keys.iter().any(|key| listed(&key))
+    });
+    stuck.chain(blocked.map(|key| KeyLoad {
         key: key.key.clone(),
         queue: QueueId::new(key.broker.as_str(), key.queue_id),
         per_second: 0.0,
         waiting: 1,
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -34,6 +34,12 @@ pub const LONGEST_NAME: usize = 40;
         .message("metadata.name must not be longer than 40 characters"),
     validation = Rule::new("self.spec.topic == oldSelf.spec.topic && self.spec.consumerGroup == oldSelf.spec.consumerGroup")
         .message("spec.topic and spec.consumerGroup cannot be changed: that would be another consumer; create a new OrderedConsumer and delete this one"),
+    validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.consumption != 'Broadcasting'")
+        .message("spec.consumption Broadcasting needs spec.ordering.mode Key or Queue: what is sent back to the broker would come to every pod again"),
+    validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.retry.onExhausted != 'Block'")
+        .message("spec.retry.onExhausted Block needs spec.ordering.mode Key or Queue: in mode None messages wait at the broker"),
+    validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.handler.batch.maxMessages == 1")
+        .message("spec.handler.batch.maxMessages above 1 needs spec.ordering.mode Key or Queue: in mode None no two messages belong together"),
     printcolumn(name = "Topic", type_ = "string", json_path = ".spec.topic"),
     printcolumn(name = "Group", type_ = "string", json_path = ".spec.consumerGroup"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -406,12 +412,17 @@ mod tests {
             "rocketmq",
             "topic",
             "consumerGroup",
+            "consumption",
+            "filter",
             "startFrom",
             "ordering",
             "handler",
             "lanes",
             "retry",
+            "limits",
             "drain",
+            "suspend",
+            "redactKeys",
             "replicas",
             "autoscaling",
             "executor",
@@ -422,7 +433,15 @@ mod tests {
                 "{field} is missing"
             );
         }
-        for path in ["startFrom", "handler", "lanes", "drain", "autoscaling"] {
+        for path in [
+            "startFrom",
+            "filter",
+            "handler",
+            "lanes",
+            "limits",
+            "drain",
+            "autoscaling",
+        ] {
             assert!(
                 spec["properties"][path]
                     .get("x-kubernetes-validations")
@@ -432,7 +451,7 @@ mod tests {
         }
         assert_eq!(
             schema["x-kubernetes-validations"].as_array().map(Vec::len),
-            Some(2)
+            Some(5)
         );
         let required: Vec<_> = spec["required"]
             .as_array()

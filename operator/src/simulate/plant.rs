@@ -313,7 +313,7 @@ impl<'t> Plant<'t> {
         self.in_flight.fill(0.0);
         let mut wanted = vec![0.0; self.pods.len()];
         let mut available = vec![0.0; self.ids.len()];
-        for queue in 0..self.ids.len() {
+        for (queue, here) in available.iter_mut().enumerate() {
             let Some(pod) = self.owner[queue] else {
                 continue;
             };
@@ -321,8 +321,8 @@ impl<'t> Plant<'t> {
                 continue;
             }
             let (hot, poison) = self.special(queue, call);
-            available[queue] = self.flows[queue].waiting(&self.curve) + hot + poison;
-            wanted[pod] += available[queue];
+            *here = self.flows[queue].waiting(&self.curve) + hot + poison;
+            wanted[pod] += *here;
         }
         let cap = self.world.pod_cap;
         let rate_at = |call: f64, pod: usize| {

@@ -43,9 +43,12 @@ impl Setting {
     }
 }
 
+/// The settings of a peer, given the lanes of a pod.
+type Settings = fn(u32) -> Vec<Setting>;
+
 /// Every setting of every peer whose name is asked for.
 pub fn settings(wanted: &dyn Fn(&str) -> bool) -> Vec<Setting> {
-    let all: [(&str, fn(u32) -> Vec<Setting>); 4] = [
+    let all: [(&str, Settings); 4] = [
         ("keda", keda::settings),
         ("flink", flink::settings),
         ("numaflow", numaflow::settings),
