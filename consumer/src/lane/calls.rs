@@ -9,9 +9,7 @@ use super::head::Stage;
 use super::retry::{self, DEAD_LETTER};
 use super::slab::NONE;
 use super::store::Kind;
-use super::{
-    CallId, CallResult, OnExhausted, OnFailure, Output, SendBack, SendBackId, Time,
-};
+use super::{CallId, CallResult, OnExhausted, OnFailure, Output, SendBack, SendBackId, Time};
 use std::time::Duration;
 
 impl LaneExecutor {
