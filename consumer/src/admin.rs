@@ -3,14 +3,14 @@
 //! Probes tell nothing but yes or no. The admin API answers only requests with the bearer token; without
 //! a token file it is not served at all.
 
-use crate::contract::admin::LaneTarget;
+use crate::contract::admin::{LaneTarget, MembersGone};
 use crate::exec::Control;
 use crate::metrics::Metrics;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,6 +74,7 @@ pub fn admin(control: Control, token: String) -> Router {
     Router::new()
         .route("/v1/stats", get(stats))
         .route("/v1/lanes", get(lanes).put(set_lanes))
+        .route("/v1/members/gone", post(members_gone))
         .layer(authenticated)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(control)
@@ -150,6 +151,16 @@ async fn set_lanes(State(control): State<Control>, Json(target): Json<LaneTarget
     match control.set_lanes(target).await {
         Ok(in_force) if in_force == target => Json(in_force).into_response(),
         Ok(in_force) => (StatusCode::CONFLICT, Json(in_force)).into_response(),
+        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    }
+}
+
+async fn members_gone(
+    State(control): State<Control>,
+    Json(members): Json<MembersGone>,
+) -> Response {
+    match control.pods_gone(members.pods).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
     }
 }

@@ -2,7 +2,9 @@
 //! it. What concerns pods only (replicas, autoscaling, executor, template) is ignored here; a field that
 //! nobody knows is an error.
 
-use crate::contract::spec::{ConsumerSpec, Position};
+mod check;
+
+use crate::contract::spec::ConsumerSpec;
 use crate::contract::{API_VERSION, KIND};
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,16 +12,21 @@ use std::path::{Path, PathBuf};
 
 /// Fields of `spec` that are the operator's.
 const FOR_THE_OPERATOR: [&str; 4] = ["replicas", "autoscaling", "executor", "template"];
-const FOR_THE_EXECUTOR: [&str; 9] = [
+const FOR_THE_EXECUTOR: [&str; 14] = [
     "rocketmq",
     "topic",
     "consumerGroup",
+    "consumption",
+    "filter",
     "startFrom",
     "ordering",
     "handler",
     "lanes",
     "retry",
+    "limits",
     "drain",
+    "suspend",
+    "redactKeys",
 ];
 
 /// Why a configuration file cannot be used.
@@ -121,105 +128,19 @@ fn parse(mut document: Value) -> Result<Config, String> {
             ));
         }
     }
-    let spec: ConsumerSpec =
-        serde_json::from_value(spec).map_err(|error| format!("spec: {error}"))?;
-    check(&spec)?;
+    let spec: ConsumerSpec = serde_path_to_error::deserialize(spec)
+        .map_err(|error| format!("spec.{}: {}", error.path(), error.inner()))?;
+    check::check(&spec)?;
     Ok(Config {
         name: metadata.name,
         spec,
     })
 }
 
-/// The rules the API server checks for an OrderedConsumer in a cluster, for one that never was in one.
-fn check(spec: &ConsumerSpec) -> Result<(), String> {
-    let servers = &spec.rocketmq.name_servers;
-    if servers.is_empty() {
-        return Err("spec.rocketmq.nameServers is empty: give at least one host:port".into());
-    }
-    for server in servers {
-        let port = server
-            .rsplit_once(':')
-            .filter(|(host, _)| !host.is_empty())
-            .map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(1..))) {
-            return Err(format!(
-                "spec.rocketmq.nameServers: {server:?} is not host:port"
-            ));
-        }
-    }
-    let name = |field: &str, value: &str, longest: usize| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "%|_-".contains(c);
-        if value.is_empty() || value.len() > longest || !value.chars().all(allowed) {
-            return Err(format!(
-                "spec.{field} is {value:?}: it must have 1 to {longest} characters of letters, digits, %, |, _ and -"
-            ));
-        }
-        Ok(())
-    };
-    name("topic", &spec.topic, 127)?;
-    name("consumerGroup", &spec.consumer_group, 119)?;
-    if spec.start_from.timestamp.is_some() != (spec.start_from.position == Position::Timestamp) {
-        return Err("spec.startFrom.timestamp must be set exactly when spec.startFrom.position is Timestamp".into());
-    }
-    let key = &spec.ordering.key;
-    use crate::contract::spec::KeyFrom;
-    if key.property.is_some() != (key.from == KeyFrom::Property) {
-        return Err("spec.ordering.key.property must be set exactly when spec.ordering.key.from is Property".into());
-    }
-    if key.pointer.is_some() != (key.from == KeyFrom::JsonPointer) {
-        return Err("spec.ordering.key.pointer must be set exactly when spec.ordering.key.from is JsonPointer".into());
-    }
-    if spec.handler.http.port == 0 {
-        return Err("spec.handler.http.port is 0: give the port the handler listens on".into());
-    }
-    if !spec.handler.http.path.starts_with('/') {
-        return Err(format!(
-            "spec.handler.http.path is {:?}: it must begin with /",
-            spec.handler.http.path
-        ));
-    }
-    if spec.lanes.min == 0 || spec.lanes.min > spec.lanes.max || spec.lanes.max > 10_000 {
-        let (min, max) = (spec.lanes.min, spec.lanes.max);
-        return Err(format!(
-            "spec.lanes is {min} to {max}: min must be at least 1 and at most max, max at most 10000"
-        ));
-    }
-    if spec.retry.max_attempts == 0 {
-        return Err("spec.retry.maxAttempts is 0: it must be at least 1".into());
-    }
-    let backoff = &spec.retry.backoff;
-    if backoff.initial.get().is_zero()
-        || backoff.initial > backoff.max
-        || !(1..=10).contains(&backoff.factor)
-    {
-        return Err(format!(
-            "spec.retry.backoff: initial {} must be at least 1ms and at most max {}, factor {} from 1 to 10",
-            backoff.initial, backoff.max, backoff.factor
-        ));
-    }
-    if backoff.jitter_percent > 100 {
-        return Err(format!(
-            "spec.retry.backoff.jitterPercent is {}: at most 100",
-            backoff.jitter_percent
-        ));
-    }
-    for (field, value, least) in [
-        ("handler.timeout", spec.handler.timeout, 10),
-        ("drain.timeout", spec.drain.timeout, 1_000),
-    ] {
-        let millis = value.get().as_millis();
-        if millis < least || millis > 3_600_000 {
-            return Err(format!(
-                "spec.{field} is {value}: it must be between {least}ms and 1h"
-            ));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::spec::{Mode, OnExhausted, Position};
 
     const GOOD: &str = "
 apiVersion: keylane.dev/v1alpha1
@@ -249,6 +170,29 @@ spec:
         );
         assert_eq!(spec.handler.timeout.to_string(), "30s");
         assert_eq!(spec.start_from.position, Position::First);
+        assert_eq!(spec.retry.budget.per.to_string(), "10m");
+        assert_eq!(spec.retry.on_exhausted, OnExhausted::DeadLetter);
+        assert_eq!(spec.limits.bytes.to_string(), "256Mi");
+        assert_eq!(spec.handler.batch.max_messages, 1);
+        assert_eq!(spec.ordering.mode, Mode::Key);
+        assert!(!spec.redact_keys && !spec.suspend.all);
+    }
+
+    #[test]
+    fn everything_that_works_can_be_written() {
+        let everything = "consumption: Broadcasting
+  filter: {tags: [PAID, SHIPPED]}
+  ordering: {mode: Queue, key: {from: JsonPointer, pointer: /order/id}, unkeyed: Parallel}
+  retry: {onExhausted: Block, budget: {blocked: 10s, per: 1h}}
+  limits: {messages: 10, bytes: 1048576, span: 100}
+  suspend: {all: false, queues: [broker-a/0], keys: [order-7]}
+  redactKeys: true";
+        let config = parse(&GOOD.replace("replicas: 2", everything)).unwrap();
+        let spec = config.spec();
+        assert_eq!(spec.filter.tags, ["PAID", "SHIPPED"]);
+        assert_eq!(spec.limits.bytes.get(), 1 << 20);
+        assert_eq!(spec.suspend.queues, ["broker-a/0"]);
+        assert!(spec.redact_keys);
     }
 
     #[test]
@@ -300,6 +244,110 @@ spec:
                 "ordering.key.property",
             ),
             ("replicas: 2", "retry: {maxAttempts: 0}", "maxAttempts"),
+            (
+                "replicas: 2",
+                "retry: {onExhausted: Drop}",
+                "unknown variant `Drop`, expected `DeadLetter` or `Block`",
+            ),
+            (
+                "replicas: 2",
+                "retry: {budget: {blocked: 20m}}",
+                "spec.retry.budget",
+            ),
+            (
+                "replicas: 2",
+                "retry: {budget: {blocked: 500ms}}",
+                "spec.retry.budget",
+            ),
+            (
+                "replicas: 2",
+                "retry: {budget: {per: 25h}}",
+                "spec.retry.budget",
+            ),
+            (
+                "replicas: 2",
+                "filter: {tags: [A], sql: a = 1}",
+                "give tags or sql, not both",
+            ),
+            (
+                "replicas: 2",
+                "filter: {tags: [A || B]}",
+                "spec.filter.tags",
+            ),
+            ("replicas: 2", "filter: {tags: [\"*\"]}", "spec.filter.tags"),
+            ("replicas: 2", "filter: {sql: \"\"}", "spec.filter.sql"),
+            (
+                "replicas: 2",
+                "consumption: Everywhere",
+                "expected `Clustering` or `Broadcasting`",
+            ),
+            (
+                "replicas: 2",
+                "consumption: Broadcasting\n  ordering: {mode: None}",
+                "consumption Broadcasting needs",
+            ),
+            (
+                "replicas: 2",
+                "ordering: {mode: Some}",
+                "expected one of `Key`, `Queue`, `None`",
+            ),
+            (
+                "replicas: 2",
+                "ordering: {unkeyed: Drop}",
+                "expected `OneLane` or `Parallel`",
+            ),
+            (
+                "replicas: 2",
+                "ordering: {mode: None}\n  retry: {onExhausted: Block}",
+                "retry.onExhausted Block needs",
+            ),
+            (
+                "http: {port: 8080, path: /events}",
+                "http: {port: 8080}, batch: {maxMessages: 2}}\n  ordering: {mode: None",
+                "handler.batch.maxMessages above 1 needs",
+            ),
+            (
+                "path: /events}",
+                "path: /events}, batch: {maxMessages: 0}",
+                "spec.handler.batch.maxMessages is 0",
+            ),
+            (
+                "path: /events}",
+                "path: /events}, batch: {maxMessages: 1025}",
+                "spec.handler.batch.maxMessages is 1025",
+            ),
+            (
+                "replicas: 2",
+                "limits: {messages: 0}",
+                "spec.limits.messages",
+            ),
+            ("replicas: 2", "limits: {span: 0}", "spec.limits.span"),
+            ("replicas: 2", "limits: {bytes: 1Ki}", "spec.limits.bytes"),
+            (
+                "replicas: 2",
+                "limits: {bytes: many}",
+                "is not a number of bytes",
+            ),
+            (
+                "replicas: 2",
+                "suspend: {queues: [\"3\"]}",
+                "spec.suspend.queues: \"3\"",
+            ),
+            (
+                "replicas: 2",
+                "suspend: {keys: [\"\"]}",
+                "spec.suspend.keys",
+            ),
+            (
+                "replicas: 2",
+                "suspend: {every: true}",
+                "unknown field `every`",
+            ),
+            (
+                "replicas: 2",
+                "redactKeys: perhaps",
+                "spec.redactKeys: invalid type",
+            ),
         ] {
             let error = parse(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.contains(named), "{to}: {error}");

@@ -7,6 +7,7 @@ pub mod config;
 pub mod contract;
 pub mod exec;
 pub mod handler;
+pub mod journal;
 pub mod lane;
 pub mod message;
 pub mod metrics;

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use keylane_consumer::admin;
 use keylane_consumer::config::Config;
 use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
-use keylane_consumer::exec::{Executor, Options, incarnation};
+use keylane_consumer::exec::{Executor, Measures, Options, follow, incarnation};
 use keylane_consumer::handler::http::HttpHandler;
 use keylane_consumer::metrics::Metrics;
 use keylane_consumer::source::rocketmq::RocketmqSource;
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Consumes a RocketMQ topic with order per key.
@@ -28,7 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run an OrderedConsumer until SIGTERM or SIGINT, then drain.
+    /// Run an OrderedConsumer until SIGTERM or SIGINT, then drain. Changes of the file are noticed within a
+    /// second, and at SIGHUP: retry, limits, suspend and redactKeys take effect at once.
     Run(Run),
 }
 
@@ -71,7 +72,11 @@ async fn main() -> Result<()> {
     let config = Config::read(&run.file)?;
     let spec = config.spec();
     let host = run.pod_uid.clone().unwrap_or_else(host_name);
-    let options = Options::new(incarnation(&host), run.lanes.unwrap_or(spec.lanes.max));
+    let lanes = run.lanes.unwrap_or(spec.lanes.max);
+    let options = Options {
+        pod: run.pod_uid.clone(),
+        ..Options::new(incarnation(&host), lanes)
+    };
     info!(
         consumer = config.name(),
         topic = spec.topic,
@@ -80,9 +85,10 @@ async fn main() -> Result<()> {
         lanes = options.lanes,
         "starting"
     );
-    let handler = HttpHandler::new(&spec.handler.http, &spec.topic)?;
+    let handler = HttpHandler::new(spec)?;
     let source = RocketmqSource::connect(spec, &options.incarnation).await?;
-    let executor = Executor::new(spec, options, source, handler);
+    let measures = Measures::new()?;
+    let executor = Executor::new(spec, options, source, handler, measures.clone());
     let control = executor.control();
 
     let mut servers = vec![
@@ -92,7 +98,7 @@ async fn main() -> Result<()> {
         ),
         (
             admin::listen(run.listen, run.metrics_port, "metrics").await?,
-            admin::metrics(control.clone(), Metrics::new(prometheus::Registry::new())?),
+            admin::metrics(control.clone(), Metrics::new(measures)),
         ),
     ];
     if let Some(path) = &run.admin_token_file {
@@ -106,12 +112,21 @@ async fn main() -> Result<()> {
         );
         servers.push((
             admin::listen(run.listen, run.admin_port, "admin").await?,
-            admin::admin(control, token),
+            admin::admin(control.clone(), token),
         ));
     }
     for (listener, router) in servers {
         tokio::spawn(async move { axum::serve(listener, router).await });
     }
+
+    tokio::spawn({
+        let (path, known) = (run.file.clone(), config.clone());
+        async move {
+            if let Err(error) = follow(&path, &known, &control).await {
+                warn!("changes of {} are not noticed: {error}", path.display());
+            }
+        }
+    });
 
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;

@@ -7,6 +7,7 @@
 use crate::contract::spec::{Key, KeyFrom};
 use bytes::Bytes;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// Text that shares a message's buffer; a clone is a reference count.
@@ -70,6 +71,25 @@ impl fmt::Display for QueueId {
     }
 }
 
+/// A text that does not name a queue.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not broker name/queue id")]
+pub struct NotAQueue(String);
+
+/// Reads `<broker>/<id>`, a queue of the topic.
+impl FromStr for QueueId {
+    type Err = NotAQueue;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let queue = text.split_once('/').and_then(|(broker, id)| {
+            let id = id.parse().ok()?;
+            (!broker.is_empty() && !broker.contains(char::is_whitespace))
+                .then(|| Self::new(broker, id))
+        });
+        queue.ok_or_else(|| NotAQueue(text.to_owned()))
+    }
+}
+
 impl fmt::Debug for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -97,6 +117,9 @@ pub struct Message {
     pub body: Bytes,
     /// The key that orders it; none if it carries none.
     pub key: Option<Text>,
+    /// Why its body cannot be read (it says that it is compressed and is not); none if it can. The
+    /// handler never sees such a message.
+    pub defect: Option<Text>,
 }
 
 impl Message {
@@ -122,10 +145,7 @@ impl Message {
                 .map(shared)
                 .or_else(first_of_keys),
             KeyFrom::Keys => first_of_keys(),
-            KeyFrom::Property => self
-                .properties
-                .get(spec.property.as_deref()?)
-                .map(shared),
+            KeyFrom::Property => self.properties.get(spec.property.as_deref()?).map(shared),
             KeyFrom::JsonPointer => {
                 let body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
                 match body.pointer(spec.pointer.as_deref()?)? {
@@ -231,7 +251,9 @@ mod tests {
             pointer: None,
         };
         assert_eq!(
-            message(&[("order", "7")], "").find_key(&property).as_deref(),
+            message(&[("order", "7")], "")
+                .find_key(&property)
+                .as_deref(),
             Some("7")
         );
         let pointer = Key {
@@ -248,16 +270,25 @@ mod tests {
             (r#"{"order":{"id":null}}"#, None),
             (r#"{"order":{"id":""}}"#, None),
         ] {
-            assert_eq!(message(&[], body).find_key(&pointer).as_deref(), key, "{body}");
+            assert_eq!(
+                message(&[], body).find_key(&pointer).as_deref(),
+                key,
+                "{body}"
+            );
         }
     }
 
     #[test]
     fn properties_are_read_as_rocketmq_reads_them() {
-        let text = "a\u{1}1\u{2}\u{1}nameless\u{2}empty\u{1}\u{2}a\u{1}2\u{1}x\u{2}bare\u{2}last\u{1}3";
+        let text =
+            "a\u{1}1\u{2}\u{1}nameless\u{2}empty\u{1}\u{2}a\u{1}2\u{1}x\u{2}bare\u{2}last\u{1}3";
         let properties = Properties::new(text.into());
         assert_eq!(properties.get("a"), Some("2\u{1}x"), "the last one counts");
-        assert_eq!(properties.get("last"), Some("3"), "without a separator after it");
+        assert_eq!(
+            properties.get("last"),
+            Some("3"),
+            "without a separator after it"
+        );
         for none in ["", "empty", "bare", "b"] {
             assert_eq!(properties.get(none), None, "{none:?}");
         }
@@ -270,6 +301,15 @@ mod tests {
         let key = message.find_key(&Key::default()).unwrap();
         let buffer = message.properties.text().as_bytes().as_ptr_range();
         assert!(buffer.contains(&key.as_ptr()));
+    }
+
+    #[test]
+    fn a_queue_is_written_as_broker_and_id() {
+        assert_eq!("b-1/7".parse(), Ok(QueueId::new("b-1", 7)));
+        assert_eq!(QueueId::new("b-1", 7).to_string(), "b-1/7");
+        for wrong in ["", "7", "/7", "b", "b/", "b/x", "b/-1", "a/b/1", "a b/1"] {
+            assert!(wrong.parse::<QueueId>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,130 +1,422 @@
-//! Prometheus metrics of an executor. Names and labels are a closed set; no key and no message ever
-//! becomes a label.
+//! Prometheus metrics of an executor. Names and labels are a closed set: queues are labels, keys and
+//! messages never are.
+//!
+//! Everything but the [`Measures`] is read from the executor's [`Stats`] at each scrape. Counters of a
+//! queue begin at zero when the queue is assigned to this process.
 
-use crate::contract::admin::{QueuePhase, Stats};
+use crate::contract::admin::{QueuePhase, QueueStats, Stats};
+use crate::exec::Measures;
 use prometheus::core::Collector;
-use prometheus::{
-    Counter, Encoder, Gauge, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
-use std::sync::Mutex;
+use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-/// The metrics of one executor, filled from its [`Stats`] at each scrape.
+/// The metrics of one executor.
 #[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    messages: IntCounter,
-    failures: IntCounter,
-    busy_seconds: Counter,
-    busy: IntGauge,
-    target: IntGauge,
-    waiting: IntGauge,
-    live_keys: IntGauge,
-    blocked_keys: IntGauge,
-    buffered: IntGauge,
-    queues: IntGaugeVec,
-    handler_available: IntGauge,
-    broker_available: IntGauge,
-    uptime: Gauge,
-    /// Scrapes at the same time must not add the same difference twice.
-    scrape: Mutex<()>,
-}
+pub struct Metrics(Measures);
 
 impl Metrics {
-    /// Registers all metrics.
-    pub fn new(registry: Registry) -> Result<Self, prometheus::Error> {
-        fn add<C: Collector + Clone + 'static>(
-            registry: &Registry,
-            collector: Result<C, prometheus::Error>,
-        ) -> Result<C, prometheus::Error> {
-            let collector = collector?;
-            registry.register(Box::new(collector.clone()))?;
-            Ok(collector)
-        }
-        let gauge = |name, help| add(&registry, IntGauge::new(name, help));
-        let counter = |name, help| add(&registry, IntCounter::new(name, help));
-        Ok(Self {
-            messages: counter(
-                "keylane_messages_finished_total",
-                "Messages the handler finished.",
-            )?,
-            failures: counter(
-                "keylane_attempts_failed_total",
-                "Handler calls that failed and count as attempts.",
-            )?,
-            busy_seconds: add(
-                &registry,
-                Counter::new(
-                    "keylane_busy_lane_seconds_total",
-                    "Time lanes spent in handler calls.",
-                ),
-            )?,
-            busy: gauge("keylane_busy_lanes", "Handler calls running now.")?,
-            target: gauge("keylane_lane_target", "Lanes that may run at once.")?,
-            waiting: gauge(
-                "keylane_waiting_lanes",
-                "Lanes ready to run without a free slot.",
-            )?,
-            live_keys: gauge("keylane_live_keys", "Keys with messages in memory.")?,
-            blocked_keys: gauge(
-                "keylane_blocked_keys",
-                "Keys whose head has used up its attempts.",
-            )?,
-            buffered: gauge("keylane_buffered_messages", "Messages in memory.")?,
-            queues: add(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("keylane_queues", "Queues by phase of ownership."),
-                    &["phase"],
-                ),
-            )?,
-            handler_available: gauge("keylane_handler_available", "1 if the handler takes calls.")?,
-            broker_available: gauge("keylane_broker_available", "1 if all brokers answer.")?,
-            uptime: add(
-                &registry,
-                Gauge::new("keylane_uptime_seconds", "Time since the process started."),
-            )?,
-            registry,
-            scrape: Mutex::new(()),
-        })
+    /// The metrics of the executor that has these measures.
+    pub fn new(measures: Measures) -> Self {
+        Self(measures)
     }
 
     /// The metrics as text.
     pub fn render(&self, stats: &Stats) -> String {
-        let _one_at_a_time = self.scrape.lock();
-        self.messages
-            .inc_by(stats.completed.saturating_sub(self.messages.get()));
-        self.failures
-            .inc_by(stats.failed.saturating_sub(self.failures.get()));
-        self.busy_seconds
-            .inc_by((stats.busy_lane_seconds - self.busy_seconds.get()).max(0.0));
-        self.busy.set(stats.busy_lanes.into());
-        self.target.set(stats.lanes.lanes.into());
-        self.waiting.set(stats.waiting_lanes.into());
-        self.live_keys.set(stats.live_keys as i64);
-        self.blocked_keys.set(stats.blocked_keys as i64);
-        self.buffered
-            .set(stats.queues.iter().map(|queue| queue.buffered as i64).sum());
-        for (phase, label) in [
-            (QueuePhase::Locking, "locking"),
-            (QueuePhase::Waiting, "waiting"),
-            (QueuePhase::Owned, "owned"),
-            (QueuePhase::Releasing, "releasing"),
-        ] {
-            let count = stats
-                .queues
-                .iter()
-                .filter(|queue| queue.phase == phase)
-                .count();
-            self.queues.with_label_values(&[label]).set(count as i64);
-        }
-        self.handler_available.set(stats.handler_available.into());
-        self.broker_available
-            .set(stats.broker_error.is_none().into());
-        self.uptime.set(stats.uptime_seconds);
+        self.try_render(stats)
+            .unwrap_or_else(|error| format!("# metrics cannot be rendered: {error}\n"))
+    }
+
+    fn try_render(&self, stats: &Stats) -> Result<String, prometheus::Error> {
+        let page = Page(Registry::new());
+        page.add(&self.0.handler_seconds)?;
+        page.add(&self.0.end_to_end_seconds)?;
+        page.add(&self.0.pulls)?;
+        page.add(&self.0.commits)?;
+        pod(&page, stats)?;
+        queues(&page, stats)?;
         let mut text = Vec::new();
-        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
-            Err(error) => format!("# metrics cannot be rendered: {error}\n"),
+        TextEncoder::new().encode(&page.0.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// The metrics of one scrape.
+struct Page(Registry);
+
+/// Values of a metric by its labels.
+type Values<'v> = Vec<(Vec<&'v str>, f64)>;
+
+impl Page {
+    fn add<C: Collector + Clone + 'static>(&self, collector: &C) -> Result<(), prometheus::Error> {
+        self.0.register(Box::new(collector.clone()))
+    }
+
+    fn gauge(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        values: Values<'_>,
+    ) -> Result<(), prometheus::Error> {
+        let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
+        for (labels, value) in values {
+            gauge.with_label_values(&labels).set(value);
+        }
+        self.add(&gauge)
+    }
+
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        values: Vec<(Vec<&str>, u64)>,
+    ) -> Result<(), prometheus::Error> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        for (labels, value) in values {
+            counter.with_label_values(&labels).inc_by(value);
+        }
+        self.add(&counter)
+    }
+}
+
+fn pod(page: &Page, stats: &Stats) -> Result<(), prometheus::Error> {
+    for (name, help, value) in [
+        (
+            "keylane_calls_dispatched_total",
+            "Handler calls.",
+            stats.dispatched,
+        ),
+        (
+            "keylane_messages_finished_total",
+            "Messages finished, by the handler or by being sent back to the broker.",
+            stats.completed,
+        ),
+        (
+            "keylane_attempts_failed_total",
+            "Handler calls that failed and count as attempts.",
+            stats.failed,
+        ),
+        (
+            "keylane_calls_retried_total",
+            "Handler calls of messages that had failed before.",
+            stats.retried,
+        ),
+        (
+            "keylane_calls_refused_total",
+            "Handler calls that the handler did not take.",
+            stats.refused,
+        ),
+        (
+            "keylane_messages_exhausted_total",
+            "Messages that used up their attempts or their key's budget, or were rejected for good.",
+            stats.exhausted,
+        ),
+        (
+            "keylane_messages_dead_lettered_total",
+            "Messages copied to the dead letter queue.",
+            stats.dead_lettered,
+        ),
+        (
+            "keylane_messages_sent_back_total",
+            "Messages that went to the retry topic.",
+            stats.sent_back,
+        ),
+        (
+            "keylane_offsets_expired_total",
+            "Offsets that the broker removed before they were handled.",
+            stats.expired,
+        ),
+    ] {
+        page.counter(name, help, &[], vec![(vec![], value)])?;
+    }
+    let busy = prometheus::Counter::new(
+        "keylane_busy_lane_seconds_total",
+        "Time lanes spent in handler calls.",
+    )?;
+    busy.inc_by(stats.busy_lane_seconds.max(0.0));
+    page.add(&busy)?;
+    for (name, help, value) in [
+        (
+            "keylane_busy_lanes",
+            "Handler calls running now.",
+            f64::from(stats.busy_lanes),
+        ),
+        (
+            "keylane_lane_target",
+            "Lanes that may run at once.",
+            f64::from(stats.lanes.lanes),
+        ),
+        (
+            "keylane_waiting_lanes",
+            "Lanes ready to run without a free slot.",
+            f64::from(stats.waiting_lanes),
+        ),
+        (
+            "keylane_live_keys",
+            "Keys with messages in memory.",
+            stats.live_keys as f64,
+        ),
+        (
+            "keylane_blocked_keys",
+            "Keys whose head has used up its attempts.",
+            stats.blocked_keys as f64,
+        ),
+        (
+            "keylane_stuck_keys",
+            "Keys whose head does not get done while others move, at most 32.",
+            stats.stuck_keys.len() as f64,
+        ),
+        (
+            "keylane_split_keys",
+            "Keys met in more than one queue, on a sample, at most 32.",
+            stats.split_keys.len() as f64,
+        ),
+        (
+            "keylane_hottest_key_messages_per_second",
+            "Arrival rate of the key with the most messages.",
+            stats.hot_keys.first().map_or(0.0, |hot| hot.rate),
+        ),
+        (
+            "keylane_longest_key_messages",
+            "Messages in memory of the key with the most.",
+            stats
+                .long_keys
+                .first()
+                .map_or(0.0, |long| long.messages as f64),
+        ),
+        (
+            "keylane_buffered_messages",
+            "Messages in memory.",
+            stats.buffered as f64,
+        ),
+        (
+            "keylane_buffered_bytes",
+            "Memory of the messages in memory.",
+            stats.buffered_bytes as f64,
+        ),
+        (
+            "keylane_suspended",
+            "1 if anything is suspended.",
+            f64::from(u8::from(stats.suspended != Default::default())),
+        ),
+        (
+            "keylane_handler_available",
+            "1 if the handler takes calls.",
+            f64::from(u8::from(stats.handler_available)),
+        ),
+        (
+            "keylane_broker_available",
+            "1 if all brokers answer.",
+            f64::from(u8::from(stats.broker_error.is_none())),
+        ),
+        (
+            "keylane_uptime_seconds",
+            "Time since the process started.",
+            stats.uptime_seconds,
+        ),
+    ] {
+        page.gauge(name, help, &[], vec![(vec![], value)])?;
+    }
+    let phases = [
+        (QueuePhase::Locking, "locking"),
+        (QueuePhase::Waiting, "waiting"),
+        (QueuePhase::Owned, "owned"),
+        (QueuePhase::Releasing, "releasing"),
+    ];
+    let count = |phase| {
+        let queues = stats.queues.iter();
+        queues.filter(|queue| queue.phase == phase).count() as f64
+    };
+    let values = phases.map(|(phase, label)| (vec![label], count(phase)));
+    page.gauge(
+        "keylane_queues",
+        "Queues by phase of ownership.",
+        &["phase"],
+        values.to_vec(),
+    )
+}
+
+const QUEUE: [&str; 3] = ["topic", "broker", "queue"];
+
+fn queues(page: &Page, stats: &Stats) -> Result<(), prometheus::Error> {
+    let ids: Vec<String> = stats
+        .queues
+        .iter()
+        .map(|queue| queue.id.to_string())
+        .collect();
+    let labelled = || {
+        stats.queues.iter().zip(&ids).map(|(queue, id)| {
+            let topic = if queue.retry { "retry" } else { "main" };
+            (queue, vec![topic, queue.broker.as_str(), id.as_str()])
+        })
+    };
+    type Count = fn(&QueueStats) -> u64;
+    let counters: [(&str, &str, Count); 5] = [
+        (
+            "keylane_queue_calls_dispatched_total",
+            "Handler calls of a queue.",
+            |queue| queue.dispatched,
+        ),
+        (
+            "keylane_queue_messages_finished_total",
+            "Messages finished of a queue.",
+            |queue| queue.finished,
+        ),
+        (
+            "keylane_queue_attempts_failed_total",
+            "Failed attempts of a queue.",
+            |queue| queue.failed,
+        ),
+        (
+            "keylane_queue_calls_retried_total",
+            "Handler calls of a queue of messages that had failed before.",
+            |queue| queue.retried,
+        ),
+        (
+            "keylane_queue_messages_exhausted_total",
+            "Exhausted messages of a queue.",
+            |queue| queue.exhausted,
+        ),
+    ];
+    for (name, help, count) in counters {
+        let values = labelled().map(|(queue, labels)| (labels, count(queue)));
+        page.counter(name, help, &QUEUE, values.collect())?;
+    }
+    // What is not known is absent, not 0.
+    type Figure = fn(&QueueStats) -> Option<f64>;
+    let gauges: [(&str, &str, Figure); 10] = [
+        (
+            "keylane_queue_unfinished_messages",
+            "Offsets that were pulled and are not finished.",
+            |queue| queue.unfinished().map(|count| count as f64),
+        ),
+        (
+            "keylane_queue_span_offsets",
+            "Offsets between the first unfinished one and what was pulled.",
+            |queue| queue.span().map(|count| count as f64),
+        ),
+        (
+            "keylane_queue_oldest_age_seconds",
+            "Time since the broker stored the oldest unfinished message in memory.",
+            |queue| queue.oldest_age_seconds,
+        ),
+        (
+            "keylane_queue_watermark_offset",
+            "First unfinished offset.",
+            |queue| queue.watermark.map(|offset| offset as f64),
+        ),
+        (
+            "keylane_queue_committed_offset",
+            "Offset the broker acknowledged as committed.",
+            |queue| queue.committed.map(|offset| offset as f64),
+        ),
+        (
+            "keylane_queue_buffered_messages",
+            "Messages in memory.",
+            |queue| queue.watermark.map(|_| queue.buffered as f64),
+        ),
+        (
+            "keylane_queue_buffered_bytes",
+            "Memory of the messages in memory.",
+            |queue| queue.watermark.map(|_| queue.bytes as f64),
+        ),
+        (
+            "keylane_queue_waiting_lanes",
+            "Lanes of a queue that are ready to run.",
+            |queue| queue.watermark.map(|_| queue.waiting_lanes as f64),
+        ),
+        (
+            "keylane_queue_running_lanes",
+            "Handler calls of a queue that run, or may still run.",
+            |queue| queue.watermark.map(|_| f64::from(queue.running_lanes)),
+        ),
+        (
+            "keylane_queue_stopped",
+            "1 if a limit keeps a queue from being pulled.",
+            |queue| {
+                queue
+                    .watermark
+                    .map(|_| f64::from(u8::from(queue.stopped_by_limit)))
+            },
+        ),
+    ];
+    for (name, help, figure) in gauges {
+        let values = labelled().filter_map(|(queue, labels)| Some((labels, figure(queue)?)));
+        page.gauge(name, help, &QUEUE, values.collect())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::admin::HotKey;
+
+    #[test]
+    fn every_figure_has_a_name_and_what_is_not_known_is_absent() {
+        let stats = Stats {
+            completed: 7,
+            busy_lane_seconds: 1.5,
+            hot_keys: vec![HotKey {
+                key: "secret-key".into(),
+                queue: "b/0".into(),
+                rate: 2.5,
+                error: 0.0,
+            }],
+            queues: vec![
+                QueueStats {
+                    broker: "b".into(),
+                    watermark: Some(3),
+                    pulled: Some(9),
+                    finished_above_watermark: 2,
+                    finished: 5,
+                    ..QueueStats::default()
+                },
+                QueueStats {
+                    broker: "b".into(),
+                    retry: true,
+                    ..QueueStats::default()
+                },
+            ],
+            ..Stats::default()
+        };
+        let measures = Measures::new().unwrap();
+        measures.handler_seconds.observe(0.002);
+        measures.pulls.with_label_values(&["found"]).inc();
+        let metrics = Metrics::new(measures);
+        let text = metrics.render(&stats);
+        for line in [
+            "keylane_messages_finished_total 7",
+            "keylane_busy_lane_seconds_total 1.5",
+            "keylane_hottest_key_messages_per_second 2.5",
+            "keylane_handler_seconds_bucket{le=\"0.0025\"} 1",
+            "keylane_end_to_end_seconds_count 0",
+            "keylane_pulls_total{result=\"found\"} 1",
+            "keylane_queues{phase=\"locking\"} 2",
+            "keylane_queue_messages_finished_total{broker=\"b\",queue=\"0\",topic=\"main\"} 5",
+            "keylane_queue_unfinished_messages{broker=\"b\",queue=\"0\",topic=\"main\"} 4",
+            "keylane_queue_span_offsets{broker=\"b\",queue=\"0\",topic=\"main\"} 6",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+        assert!(
+            !text.contains("keylane_queue_span_offsets{broker=\"b\",queue=\"0\",topic=\"retry\"}")
+        );
+        assert!(!text.contains("secret-key"));
+        // A second scrape tells the same, not twice as much.
+        assert_eq!(text, metrics.render(&stats));
+    }
+
+    #[test]
+    fn names_are_as_prometheus_wants_them() {
+        let text = Metrics::new(Measures::new().unwrap()).render(&Stats::default());
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for (name, kind) in types.filter_map(|line| line.split_once(' ')) {
+            assert!(name.starts_with("keylane_"), "{name}");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{name} {kind}");
         }
     }
 }

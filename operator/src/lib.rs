@@ -9,6 +9,7 @@ pub mod names;
 pub mod pods;
 pub mod scale;
 pub mod server;
+pub mod simulate;
 
 /// Chooses the TLS implementation of this process. More than one is linked, so nobody else can; to be
 /// called before the first connection, and harmless if called again.

@@ -100,7 +100,7 @@ async fn a_pull_gives_all_kinds_of_messages_whole() {
         [0, 1, 2]
     );
     assert_eq!(messages[0].body.as_ref(), b"plain");
-    assert_eq!(messages[0].properties["color"], "blue");
+    assert_eq!(messages[0].properties.get("color"), Some("blue"));
     assert!(messages[1].body.is_empty());
     assert_eq!(messages[2].body.len(), large.len());
     assert_eq!(source.bounds(&world.queue(0)).await.unwrap(), (0, 3));

@@ -5,7 +5,14 @@
 
 mod adapter;
 mod bad_input;
+mod dead_letters;
+mod filters;
+mod function;
+mod hand_over;
+mod modes;
+mod offsets;
 mod process;
+mod suspension;
 mod world;
 
 use std::time::Duration;
@@ -57,7 +64,11 @@ async fn a_handler_that_fails_and_recovers_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_always_fails_is_blocked_visibly_and_delays_nobody_else() {
     let world = World::new("blocked", 2).await;
-    let running = Running::start(&world, &[("retry", r#"{"maxAttempts": 3}"#)]).await;
+    let running = Running::start(
+        &world,
+        &[("retry", r#"{"maxAttempts": 3, "onExhausted": "Block"}"#)],
+    )
+    .await;
     running.handler().fail_key("order-7");
     world.produce(1_000, 50).await;
     running.until_handled(1_000 - 20).await;

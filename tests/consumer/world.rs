@@ -8,16 +8,16 @@ use axum::routing::post;
 use keylane_consumer::config::Config;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::ConsumerSpec;
-use keylane_consumer::exec::{Control, Executor, Options, incarnation};
+use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
 use keylane_consumer::handler::http::HttpHandler;
 use keylane_consumer::message::QueueId;
 use keylane_consumer::source::rocketmq::RocketmqSource;
 use keylane_consumer::source::{Commit, Source};
 use keylane_tests::judge::{Ended, Judge, Micros, Report, Reported, Verdict};
-use keylane_tests::rocketmq::{Broker, Message, Producer};
+use keylane_tests::rocketmq::{Broker, Message, Producer, Settings};
 use keylane_tests::wait;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -59,6 +59,12 @@ impl World {
             queues,
         )
         .await
+    }
+
+    /// On a broker of its own with lines of broker.conf added.
+    pub async fn with_settings(name: &str, queues: u32, settings: Settings<'_>) -> Self {
+        let broker = Broker::start_with(settings).await.unwrap();
+        Self::on(Mq::Own(Box::new(broker)), name, queues).await
     }
 
     async fn on(mq: Mq, name: &str, queues: u32) -> Self {
@@ -184,10 +190,20 @@ pub struct Handler {
     status: Arc<AtomicU16>,
     fail_keys: Arc<Mutex<BTreeSet<String>>>,
     bodies: Arc<Mutex<Vec<usize>>>,
+    done: Arc<Mutex<Vec<Done>>>,
     record: Arc<Mutex<Judge>>,
 }
 
-fn now() -> Micros {
+/// A call that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    pub queue: String,
+    pub offset: u64,
+    pub start: Micros,
+    pub end: Micros,
+}
+
+pub fn now() -> Micros {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -226,6 +242,28 @@ impl Handler {
         let mut sizes = self.bodies.lock().unwrap().clone();
         sizes.sort_unstable();
         sizes
+    }
+
+    /// Every call that succeeded, in the order of their ends.
+    pub fn done(&self) -> Vec<Done> {
+        self.done.lock().unwrap().clone()
+    }
+
+    /// The longest time without the start of a call in any one queue, from `since` on.
+    pub fn longest_gap(&self, since: Micros) -> Duration {
+        let mut starts: BTreeMap<String, Vec<Micros>> = BTreeMap::new();
+        for done in self.done() {
+            starts.entry(done.queue).or_default().push(done.start);
+        }
+        let gaps = starts.values_mut().flat_map(|starts| {
+            starts.sort_unstable();
+            let from = starts.partition_point(|start| *start < since).max(1) - 1;
+            starts[from..]
+                .windows(2)
+                .map(|pair| pair[1] - pair[0])
+                .collect::<Vec<_>>()
+        });
+        Duration::from_micros(gaps.max().unwrap_or_default())
     }
 
     fn take(&self, call: Reported) {
@@ -278,6 +316,12 @@ async fn handle(
     let ok = status < 300;
     if ok {
         handler.bodies.lock().unwrap().push(body.len());
+        handler.done.lock().unwrap().push(Done {
+            queue: call.queue.clone(),
+            offset: call.offset,
+            start,
+            end: now(),
+        });
     }
     handler.take(Reported {
         end: Some(Ended { at: now(), ok }),
@@ -318,7 +362,8 @@ impl Running {
             &spec,
             options,
             source,
-            HttpHandler::new(&spec.handler.http, &spec.topic).unwrap(),
+            HttpHandler::new(&spec).unwrap(),
+            Measures::new().unwrap(),
         );
         let (control, shutdown) = (executor.control(), CancellationToken::new());
         let task = tokio::spawn(executor.run(shutdown.clone()));

@@ -2,7 +2,6 @@
 //! images it runs, a real RocketMQ, a judge of the order of handler calls, and one way to wait.
 #![recursion_limit = "512"]
 
-pub mod baseline;
 pub mod cluster;
 pub mod images;
 pub mod judge;

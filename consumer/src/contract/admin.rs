@@ -1,4 +1,5 @@
-//! The admin API of an executor pod: `GET /v1/stats`, `GET /v1/lanes`, `PUT /v1/lanes`.
+//! The admin API of an executor pod: `GET /v1/stats`, `GET /v1/lanes`, `PUT /v1/lanes`,
+//! `POST /v1/members/gone`.
 //!
 //! Every request carries `Authorization: Bearer <token>`; without a valid token the answer is 401 and
 //! nothing else. Bodies are JSON. Counters only grow during the life of one incarnation; a new
@@ -6,9 +7,21 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Answer of `GET /v1/stats`: what one executor knows of itself. Times are seconds, counts are messages.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Body of `POST /v1/members/gone`: pods of the group of which the kubelet reported every container as
+/// terminated before the pod object vanished, by a deletion that was not forced. Nothing else proves that
+/// nothing of them runs any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct MembersGone {
+    /// Uids of the pods.
+    pub pods: Vec<String>,
+}
+
+/// Answer of `GET /v1/stats`: what one executor knows of itself. Times are seconds, counts are messages.
+/// With `redactKeys` every key in it is a hash: `sha256:` and the first 16 hexadecimal digits of SHA-256
+/// over the consumer group, a zero byte and the key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Stats {
     /// Identity of this process: pod uid (or host name) and a random part per process start.
     pub incarnation: String,
@@ -27,10 +40,42 @@ pub struct Stats {
     pub waiting_lanes: u32,
     /// Keys with at least one message in memory.
     pub live_keys: u64,
-    /// Messages finished since the start.
+    /// Handler calls since the start.
+    pub dispatched: u64,
+    /// Messages finished since the start, by the handler or by being sent back to the broker.
     pub completed: u64,
     /// Handler calls that failed and count as attempts since the start.
     pub failed: u64,
+    /// Handler calls of messages that had failed before, since the start.
+    pub retried: u64,
+    /// Handler calls that the handler did not take, since the start: no attempts.
+    pub refused: u64,
+    /// Messages that used up their attempts or their key's budget, or were rejected for good, since the
+    /// start.
+    pub exhausted: u64,
+    /// Messages that the broker copied to the dead letter queue, since the start.
+    pub dead_lettered: u64,
+    /// Messages that the broker took back for the retry topic, since the start.
+    pub sent_back: u64,
+    /// Offsets whose messages the broker removed before they were handled, since the start.
+    pub expired: u64,
+    /// Messages in memory, dispatched ones included.
+    pub buffered: u64,
+    /// Bytes in memory, as spec.limits counts them.
+    pub buffered_bytes: u64,
+    /// What a call that succeeds usually takes (the median).
+    pub usual_handler_seconds: f64,
+    /// What is held back now; once it is said here, nothing of it is handed to the handler any more.
+    pub suspended: Suspended,
+    /// Keys with the most messages arriving, most first, at most 32.
+    pub hot_keys: Vec<HotKey>,
+    /// Keys with the most messages in memory, most first, at most 32.
+    pub long_keys: Vec<LongKey>,
+    /// Keys whose first message does not get done while others move, longest first, at most 32.
+    pub stuck_keys: Vec<StuckKey>,
+    /// Keys met in more than one queue, on a sample, at most 32: no consumer can keep their order, because
+    /// producers select the queue by something else than the key.
+    pub split_keys: Vec<SplitKey>,
     /// Whether the handler answers. `false` while calls are held back because several keys found it
     /// unreachable or overloaded.
     pub handler_available: bool,
@@ -44,10 +89,83 @@ pub struct Stats {
     pub queues: Vec<QueueStats>,
 }
 
-/// One queue as its executor sees it. Offsets are RocketMQ queue offsets.
+/// What is not handed to the handler.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Suspended {
+    /// Everything.
+    pub all: bool,
+    /// Queues, as broker name/queue id.
+    pub queues: Vec<String>,
+    /// Keys.
+    pub keys: Vec<String>,
+}
+
+/// A key with many messages arriving.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct HotKey {
+    /// The key.
+    pub key: String,
+    /// The queue it was last met in, as broker name/queue id.
+    pub queue: String,
+    /// Messages a second, on average over about ten seconds.
+    pub rate: f64,
+    /// By how much the rate may be too high.
+    pub error: f64,
+}
+
+/// A key with many messages in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LongKey {
+    /// The key; empty for messages without a key.
+    pub key: String,
+    /// Its queue, as broker name/queue id.
+    pub queue: String,
+    /// Messages in memory.
+    pub messages: u64,
+}
+
+/// A key whose first message does not get done while others move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StuckKey {
+    /// The key; empty for messages without a key.
+    pub key: String,
+    /// Its queue, as broker name/queue id.
+    pub queue: String,
+    /// Queue offset of its first message.
+    pub offset: u64,
+    /// For how long that message has been in hand.
+    pub seconds: f64,
+    /// What its lane is doing.
+    pub state: LaneState,
+    /// Failed attempts.
+    pub attempts: u32,
+    /// Messages of it in memory.
+    pub messages: u64,
+    /// The last failure, in words; empty if there was none.
+    pub last_error: String,
+}
+
+/// A key met in two queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SplitKey {
+    /// The key.
+    pub key: String,
+    /// The two queues last met, as broker name/queue id.
+    pub queues: [String; 2],
+}
+
+/// One queue as its executor sees it. Offsets are RocketMQ queue offsets; counts are since the queue was
+/// assigned to this process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct QueueStats {
+    /// Whether it is a queue of the group's retry topic rather than of the topic.
+    pub retry: bool,
     /// Broker name.
     pub broker: String,
     /// Queue id on that broker.
@@ -64,12 +182,49 @@ pub struct QueueStats {
     pub buffered: u64,
     /// Messages finished above the watermark.
     pub finished_above_watermark: u64,
+    /// Bytes in memory, as spec.limits counts them.
+    pub bytes: u64,
+    /// Keys with messages in memory.
+    pub live_keys: u64,
+    /// Lanes that are ready to run.
+    pub waiting_lanes: u64,
+    /// Handler calls that run, or may still run.
+    pub running_lanes: u32,
+    /// Handler calls.
+    pub dispatched: u64,
+    /// Messages finished.
+    pub finished: u64,
+    /// Handler calls that failed and count as attempts.
+    pub failed: u64,
+    /// Handler calls of messages that had failed before.
+    pub retried: u64,
+    /// Messages that used up their attempts or their key's budget, or were rejected for good.
+    pub exhausted: u64,
+    /// Seconds since the broker stored the oldest unfinished message. None if there is none in memory.
+    pub oldest_age_seconds: Option<f64>,
+    /// Whether a limit keeps it from being pulled.
+    pub stopped_by_limit: bool,
+    /// Whether it is suspended as a whole.
+    pub suspended: bool,
+}
+
+impl QueueStats {
+    /// Offsets between the watermark and what was pulled.
+    pub fn span(&self) -> Option<u64> {
+        Some(self.pulled?.saturating_sub(self.watermark?))
+    }
+
+    /// Offsets that were pulled and are not finished.
+    pub fn unfinished(&self) -> Option<u64> {
+        Some(self.span()?.saturating_sub(self.finished_above_watermark))
+    }
 }
 
 /// Phases of a queue in an executor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QueuePhase {
     /// Allocated to this executor; the broker's queue lock is not held yet.
+    #[default]
     Locking,
     /// Locked; waits until no call of a former owner can still run.
     Waiting,
@@ -99,7 +254,7 @@ pub struct BlockedKey {
 
 /// The number of lanes a pod may run at once, and who said so. Body of `PUT /v1/lanes`; its answer is
 /// the target in force: 200 if it was taken, 409 if one with a newer (term, sequence) is in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LaneTarget {
     /// Lanes that may run at once, at least 1.
@@ -151,6 +306,10 @@ pub enum LaneState {
     Running,
     /// Waits before its head is tried again.
     Backoff,
+    /// Its head is on its way back to the broker.
+    SendingBack,
     /// Its head has used up its attempts; a person must act.
     Blocked,
+    /// It is suspended.
+    Suspended,
 }

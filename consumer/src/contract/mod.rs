@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod duration;
+pub mod quantity;
 pub mod spec;
 
 /// API group and version of the resource.

@@ -2,9 +2,25 @@
 //! [`ConsumerSpec`] and adds what concerns pods; the executor reads the same YAML with or without
 //! Kubernetes. Field docs become the descriptions that `kubectl explain` shows.
 
+mod filter;
+mod flow;
+mod handler;
+mod order;
+mod retry;
+
+pub use filter::{Consumption, Filter};
+pub use flow::{Limits, Suspend};
+pub use handler::{Batch, Handler, Http};
+pub use order::{Key, KeyFrom, Mode, Ordering, Unkeyed};
+pub use retry::{Backoff, Budget, OnExhausted, Retry};
+
 use super::duration::DurationText;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// Fields of the spec that a running executor takes over when they change; the others take effect at its
+/// next start.
+pub const LIVE_FIELDS: [&str; 4] = ["retry", "limits", "suspend", "redactKeys"];
 
 /// What to consume, how to order it and whom to hand it to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +34,13 @@ pub struct ConsumerSpec {
     /// Consumer group. It must not be used by other consumers, whether Keylane's or RocketMQ's own.
     #[schemars(length(min = 1, max = 119), regex(pattern = r"^[%|a-zA-Z0-9_-]+$"))]
     pub consumer_group: String,
+    /// Whether the pods share the messages (Clustering) or each gets all (Broadcasting). In Broadcasting
+    /// nothing is committed: every process begins at startFrom. Default: Clustering.
+    #[serde(default)]
+    pub consumption: Consumption,
+    /// Which messages of the topic are consumed. Default: all.
+    #[serde(default)]
+    pub filter: Filter,
     /// Where to begin when the group has never committed an offset. Default: First.
     #[serde(default)]
     pub start_from: StartFrom,
@@ -32,9 +55,19 @@ pub struct ConsumerSpec {
     /// What to do when the handler fails a message.
     #[serde(default)]
     pub retry: Retry,
+    /// What a pod holds in memory at most.
+    #[serde(default)]
+    pub limits: Limits,
     /// How to stop.
     #[serde(default)]
     pub drain: Drain,
+    /// What is not handed to the handler for now.
+    #[serde(default)]
+    pub suspend: Suspend,
+    /// Show keys only as hashes in stats, metrics, logs and status, because they are personal data.
+    /// Default: false.
+    #[serde(default)]
+    pub redact_keys: bool,
 }
 
 /// A RocketMQ cluster.
@@ -83,106 +116,6 @@ pub enum Position {
     Timestamp,
 }
 
-/// What makes two messages keep their order.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Ordering {
-    /// Where the key of a message is found. Messages of one queue with one key are handled in order.
-    #[serde(default)]
-    pub key: Key,
-}
-
-/// Where the key of a message is found. Messages without one share a single lane of their queue.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [
-    {
-        "rule": "has(self.property) == (self.from == 'Property')",
-        "message": "ordering.key.property must be set exactly when ordering.key.from is Property"
-    },
-    {
-        "rule": "has(self.pointer) == (self.from == 'JsonPointer')",
-        "message": "ordering.key.pointer must be set exactly when ordering.key.from is JsonPointer"
-    }
-]))]
-pub struct Key {
-    /// ShardingKey: the key the producer selected the queue by, else the first of KEYS. Keys: the first
-    /// of KEYS. Property: a user property. JsonPointer: a value inside a JSON body.
-    #[serde(default)]
-    pub from: KeyFrom,
-    /// Name of the user property for from Property.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255))]
-    pub property: Option<String>,
-    /// RFC 6901 pointer for from JsonPointer, such as /order/id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = "^(/([^~]|~[01])*)+$"))]
-    pub pointer: Option<String>,
-}
-
-/// Places a key can be found in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum KeyFrom {
-    /// Property `__SHARDINGKEY`, else the first of `KEYS`.
-    #[default]
-    ShardingKey,
-    /// The first of `KEYS`.
-    Keys,
-    /// A user property.
-    Property,
-    /// A value inside a JSON body.
-    JsonPointer,
-}
-
-/// Whom to hand messages to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "duration(self.timeout) >= duration('10ms') && duration(self.timeout) <= duration('1h')",
-    "message": "handler.timeout must be between 10ms and 1h"
-}]))]
-pub struct Handler {
-    /// Name of the container of the template that handles messages. Default: handler.
-    #[serde(default = "Handler::default_container")]
-    #[schemars(length(min = 1, max = 63))]
-    pub container: String,
-    /// The handler's HTTP endpoint; it receives CloudEvents 1.0 in binary mode.
-    pub http: Http,
-    /// Longest time one call may take. A call is cancelled then and counts as a failed attempt. Default: 30s.
-    #[serde(default = "Handler::default_timeout")]
-    pub timeout: DurationText,
-}
-
-impl Handler {
-    fn default_container() -> String {
-        "handler".into()
-    }
-
-    fn default_timeout() -> DurationText {
-        DurationText::from_secs(30)
-    }
-}
-
-/// An HTTP endpoint in the same pod.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Http {
-    /// Port the handler listens on, on 127.0.0.1 or all addresses of the pod.
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: u16,
-    /// Path to POST to. Default: /.
-    #[serde(default = "Http::default_path")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/[^\s#]*$"))]
-    pub path: String,
-}
-
-impl Http {
-    fn default_path() -> String {
-        "/".into()
-    }
-}
-
 /// Bounds between which the number of lanes of a pod is tuned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -216,88 +149,6 @@ impl Default for LaneBounds {
         Self {
             min: Self::default_min(),
             max: Self::default_max(),
-        }
-    }
-}
-
-/// What to do when the handler fails a message. Its key waits in between; other keys do not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Retry {
-    /// Attempts before a message is exhausted. An exhausted message blocks its key, visibly, until the
-    /// handler accepts it: it is then tried again once a minute. Default: 16.
-    #[serde(default = "Retry::default_max_attempts")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub max_attempts: u32,
-    /// Time between attempts.
-    #[serde(default)]
-    pub backoff: Backoff,
-}
-
-impl Retry {
-    fn default_max_attempts() -> u32 {
-        16
-    }
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            max_attempts: Self::default_max_attempts(),
-            backoff: Backoff::default(),
-        }
-    }
-}
-
-/// Time between attempts: `initial * factor^n`, at most `max`, plus or minus `jitterPercent`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "duration(self.initial) >= duration('1ms') && duration(self.initial) <= duration(self.max)",
-    "message": "retry.backoff.initial must be at least 1ms and not longer than retry.backoff.max"
-}]))]
-pub struct Backoff {
-    /// Time before the second attempt. Default: 200ms.
-    #[serde(default = "Backoff::default_initial")]
-    pub initial: DurationText,
-    /// Growth per attempt. Default: 2.
-    #[serde(default = "Backoff::default_factor")]
-    #[schemars(range(min = 1, max = 10))]
-    pub factor: u32,
-    /// Longest time between attempts. Default: 10s.
-    #[serde(default = "Backoff::default_max")]
-    pub max: DurationText,
-    /// Random share of the time, so that failures do not come back in step. Default: 20.
-    #[serde(default = "Backoff::default_jitter_percent")]
-    #[schemars(range(min = 0, max = 100))]
-    pub jitter_percent: u32,
-}
-
-impl Backoff {
-    fn default_initial() -> DurationText {
-        DurationText::from_millis(200)
-    }
-
-    fn default_factor() -> u32 {
-        2
-    }
-
-    fn default_max() -> DurationText {
-        DurationText::from_secs(10)
-    }
-
-    fn default_jitter_percent() -> u32 {
-        20
-    }
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self {
-            initial: Self::default_initial(),
-            factor: Self::default_factor(),
-            max: Self::default_max(),
-            jitter_percent: Self::default_jitter_percent(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How others talk to a running executor.
 
 use crate::contract::admin::{LaneTarget, Lanes, Stats};
+use crate::contract::spec::ConsumerSpec;
 use tokio::sync::{mpsc, oneshot};
 
 /// What can be asked of a running executor.
@@ -12,6 +13,10 @@ pub enum Request {
     Lanes(oneshot::Sender<Lanes>),
     /// A new lane target; the answer is the target in force.
     SetLanes(LaneTarget, oneshot::Sender<LaneTarget>),
+    /// A new spec; the answer are the fields that take effect at the next start only.
+    Reconfigure(Box<ConsumerSpec>, oneshot::Sender<Vec<String>>),
+    /// These pods are gone, and everything that ran in them is dead.
+    PodsGone(Vec<String>, oneshot::Sender<()>),
     /// Whether the handler answers and every broker is known.
     Ready(oneshot::Sender<bool>),
 }
@@ -47,6 +52,20 @@ impl Control {
     /// Returns the target in force.
     pub async fn set_lanes(&self, target: LaneTarget) -> Result<LaneTarget, Gone> {
         self.ask(|reply| Request::SetLanes(target, reply)).await
+    }
+
+    /// Takes over what of a new spec can change in a running executor (see
+    /// [`LIVE_FIELDS`](crate::contract::spec::LIVE_FIELDS)). What is suspended is suspended when this
+    /// returns. Returns the names of the other fields that differ.
+    pub async fn reconfigure(&self, spec: ConsumerSpec) -> Result<Vec<String>, Gone> {
+        self.ask(|reply| Request::Reconfigure(Box::new(spec), reply))
+            .await
+    }
+
+    /// Says that every container of these pods, by their uids, was reported terminated: what they owned
+    /// is taken over without waiting for calls of theirs. It must be true.
+    pub async fn pods_gone(&self, uids: Vec<String>) -> Result<(), Gone> {
+        self.ask(|reply| Request::PodsGone(uids, reply)).await
     }
 
     /// True once the handler answers and the brokers of the topic list this executor as a member.

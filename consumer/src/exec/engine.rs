@@ -1,29 +1,38 @@
 //! The event loop.
 
+mod journal;
+mod queues;
 mod report;
 
-use super::Options;
+use super::broadcast::Broadcast;
+use super::calls::Calls;
 use super::clock::Clock;
-use super::commits::{Commits, Due};
+use super::commits::Commits;
 use super::control::{Control, Request};
+use super::ledger::Ledger;
+use super::live::{self, Placing};
+use super::owner::Owner;
 use super::start::Starts;
-use super::tasks::{self, Batch, Event, Events, Group};
+use super::tasks::{self, Event, Events, Group};
+use super::{Measures, Options};
 use crate::contract::CANCEL_GRACE_SECONDS;
 use crate::contract::admin::LaneTarget;
-use crate::contract::spec::{ConsumerSpec, Key};
+use crate::contract::spec::{ConsumerSpec, Consumption};
 use crate::handler::Handler;
-use crate::lane::{Assignment, Input, LaneExecutor, Output, Settings, Time};
+use crate::journal::Progress;
+use crate::lane::{Assignment, Input, LaneExecutor, Time};
 use crate::message::QueueId;
-use crate::ownership::membership::Membership;
-use crate::ownership::{Action, LEASE, Ownership};
+use crate::ownership::membership::{Allocation, Membership};
+use crate::ownership::{LEASE, Ownership};
 use crate::source::{Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::{Builder, Handle as Runtime};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 const EVENTS_AT_ONCE: usize = 512;
 /// How long locks are given back for at the end; after that the broker's own expiry has to do.
@@ -34,8 +43,22 @@ struct Assigned {
     queue: QueueId,
     lease: Time,
     drained: bool,
+    /// The topic was recreated: how far we were in it means nothing any more.
+    discard: bool,
     /// When a queue that is given away stops waiting for its running calls.
     give_up_at: Option<Time>,
+    recorded: Recorded,
+}
+
+/// What was last written to the journal of how far a queue is.
+#[derive(Default)]
+struct Recorded {
+    under_way: bool,
+    /// When, and the watermark and the number of finished messages above it.
+    last: Option<(Time, u64, u64)>,
+    /// What *released* says, from the moment the queue has stopped: it says the same if it has to be
+    /// written again.
+    released: Option<Progress>,
 }
 
 /// Consumes one topic for one group with one handler.
@@ -44,16 +67,19 @@ pub struct Executor<S, H> {
     handler: Arc<H>,
     clock: Arc<Clock>,
     starts: Arc<Starts<S>>,
-    key: Arc<Key>,
-    timeout: Duration,
-    drain_timeout: Duration,
+    spec: ConsumerSpec,
+    placing: Arc<Placing>,
     options: Options,
-    lanes: LaneExecutor,
+    calls: Arc<Calls<H>>,
+    measures: Arc<Measures>,
     target: LaneTarget,
-    ownership: Ownership,
+    owner: Owner,
     membership: Membership,
     commits: Commits,
+    ledger: Ledger,
     assigned: BTreeMap<Assignment, Assigned>,
+    /// Queues that are given up to be begun anew.
+    start_over: BTreeSet<QueueId>,
     route: Route,
     route_asked_at: Time,
     queues: Arc<BTreeSet<QueueId>>,
@@ -62,6 +88,8 @@ pub struct Executor<S, H> {
     requests: mpsc::Receiver<Request>,
     requests_to: mpsc::Sender<Request>,
     tasks: TaskTracker,
+    /// Where messages are pulled and handled.
+    outside: Runtime,
     leave: watch::Sender<bool>,
     ready: bool,
     handler_ready: bool,
@@ -69,48 +97,66 @@ pub struct Executor<S, H> {
     draining: Option<Time>,
     next_persist: Time,
     unlocking: u32,
+    expired: u64,
     broker_error: Option<String>,
     unkeyed_reported: bool,
 }
 
 impl<S: Source, H: Handler> Executor<S, H> {
-    /// An executor that has not begun.
-    pub fn new(spec: &ConsumerSpec, options: Options, source: S, handler: H) -> Self {
-        let (source, clock) = (Arc::new(source), Arc::new(Clock::default()));
+    /// An executor that has not begun. Messages are pulled and handled on the runtime this is called on.
+    pub fn new(
+        spec: &ConsumerSpec,
+        options: Options,
+        source: S,
+        handler: H,
+        measures: Measures,
+    ) -> Self {
+        let (source, handler) = (Arc::new(source), Arc::new(handler));
+        let (clock, measures) = (Arc::new(Clock::default()), Arc::new(measures));
         let (events, inbox) = mpsc::unbounded_channel();
         let (requests_to, requests) = mpsc::channel(64);
         let timeout = spec.handler.timeout.get();
-        let cancel_grace = Duration::from_secs(CANCEL_GRACE_SECONDS);
         let lanes = options.lanes.max(1);
-        let settings = Settings {
-            retry: spec.retry.clone(),
-            limits: options.limits,
+        let settings = live::settings(spec, lanes);
+        let calls = Calls::new(
+            LaneExecutor::new(settings, rand::random()),
+            handler.clone(),
+            clock.clone(),
             timeout,
-            cancel_grace,
-            lanes,
-        };
+            events.clone(),
+            measures.clone(),
+        );
+        let broadcasting = spec.consumption == Consumption::Broadcasting;
+        let call_bound = timeout + Duration::from_secs(CANCEL_GRACE_SECONDS);
         Self {
             starts: Arc::new(Starts::new(
                 source.clone(),
-                clock.clone(),
                 spec.start_from.clone(),
+                broadcasting,
             )),
             source,
-            handler: Arc::new(handler),
+            handler,
             clock,
-            key: Arc::new(spec.ordering.key.clone()),
-            timeout,
-            drain_timeout: spec.drain.timeout.get(),
-            lanes: LaneExecutor::new(settings, rand::random()),
+            placing: Arc::new(Placing::new(&spec.ordering)),
+            calls: Arc::new(calls),
+            measures,
             target: LaneTarget {
                 lanes,
                 term: 0,
                 sequence: 0,
             },
-            ownership: Ownership::new(timeout + cancel_grace),
+            owner: if broadcasting {
+                Owner::Broadcasting(Broadcast::default())
+            } else {
+                let me = options.incarnation.as_str().into();
+                let pod = options.pod.as_deref();
+                Owner::Clustering(Box::new(Ownership::new(me, pod, call_bound)))
+            },
             membership: Membership::default(),
             commits: Commits::default(),
+            ledger: Ledger::default(),
             assigned: BTreeMap::new(),
+            start_over: BTreeSet::new(),
             route: Route::default(),
             route_asked_at: Time::ZERO,
             queues: Arc::default(),
@@ -119,14 +165,17 @@ impl<S: Source, H: Handler> Executor<S, H> {
             requests,
             requests_to,
             tasks: TaskTracker::new(),
+            outside: Runtime::current(),
             leave: watch::Sender::new(false),
             ready: false,
             handler_ready: false,
             draining: None,
             next_persist: options.persist_interval,
             unlocking: 0,
+            expired: 0,
             broker_error: None,
             unkeyed_reported: false,
+            spec: spec.clone(),
             options,
         }
     }
@@ -137,12 +186,50 @@ impl<S: Source, H: Handler> Executor<S, H> {
     }
 
     /// Runs until `shutdown`, then drains: nothing new is dispatched, running calls finish (at most
-    /// `drain.timeout`), what is finished is committed and acknowledged, locks are released last.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        self.tasks.spawn(tasks::await_handler(
-            self.handler.clone(),
-            self.events.clone(),
-        ));
+    /// `drain.timeout`), what is finished is committed and acknowledged, locks are released last. If this
+    /// future is dropped everything stops where it is.
+    ///
+    /// # Panics
+    /// If the thread of the event loop cannot be started, or panicked.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let (ended, end) = oneshot::channel();
+        let abandoned = CancellationToken::new();
+        let abandon = abandoned.clone().drop_guard();
+        // A thread of its own: handlers that block every thread of the runtime must not cost a lease.
+        let event_loop = std::thread::Builder::new()
+            .name("keylane-events".into())
+            .spawn(move || {
+                let own = Builder::new_current_thread().enable_all().build();
+                let serve = async {
+                    tokio::select! {
+                        () = self.serve(shutdown) => {}
+                        () = abandoned.cancelled() => {}
+                    }
+                };
+                let done = own.map(|own| own.block_on(serve));
+                drop(ended);
+                done
+            })
+            .expect("a thread for the event loop");
+        // Its end is told by the sender that is dropped, in whichever way it ends.
+        let _: Result<(), _> = end.await;
+        drop(abandon);
+        match event_loop.join() {
+            Ok(done) => done.expect("a runtime for the event loop"),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    async fn serve(mut self, shutdown: CancellationToken) {
+        self.calls.suspend(live::suspension(&self.spec.suspend));
+        {
+            let _there = self.outside.enter();
+            self.calls.start();
+        }
+        self.tasks.spawn_on(
+            tasks::await_handler(self.handler.clone(), self.events.clone()),
+            &self.outside,
+        );
         let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.is_done() {
             let wait = self.next_deadline().saturating_sub(self.clock.now());
@@ -165,7 +252,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
     }
 
     fn is_done(&self) -> bool {
-        self.draining.is_some() && self.ownership.is_empty() && self.unlocking == 0
+        self.draining.is_some() && self.owner.is_empty() && self.unlocking == 0
     }
 
     fn next_deadline(&self) -> Time {
@@ -175,8 +262,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
             .filter_map(|assigned| assigned.give_up_at)
             .min();
         [
-            self.lanes.next_deadline(),
-            self.ownership.next_deadline(),
+            self.calls.with(|lanes| lanes.next_deadline()),
+            self.owner.next_deadline(self.clock.now()),
             give_up,
         ]
         .into_iter()
@@ -187,10 +274,11 @@ impl<S: Source, H: Handler> Executor<S, H> {
     fn drain(&mut self) {
         info!(
             "draining: nothing new is dispatched, running calls finish within {:?}",
-            self.drain_timeout
+            self.spec.drain.timeout.get()
         );
-        self.draining = Some(self.clock.now());
-        self.ownership.allocate(BTreeSet::new());
+        let now = self.clock.now();
+        self.draining = Some(now);
+        self.owner.allocate(now, &Allocation::default());
     }
 
     async fn end(self) {
@@ -209,8 +297,10 @@ impl<S: Source, H: Handler> Executor<S, H> {
         }
         info!(
             "drained: {} messages finished in this process",
-            self.lanes.summary().completed
+            self.calls
+                .with(|lanes| lanes.summary(self.clock.now()).counters.finished)
         );
+        self.calls.stop();
     }
 
     fn take(&mut self, event: Event) {
@@ -225,7 +315,6 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 let follow = tasks::follow_group(
                     self.source.clone(),
                     self.clock.clone(),
-                    self.starts.clone(),
                     self.options.incarnation.clone(),
                     self.events.clone(),
                     self.leave.subscribe(),
@@ -235,35 +324,66 @@ impl<S: Source, H: Handler> Executor<S, H> {
             Event::Group(group) => self.group(now, group),
             Event::Locked {
                 broker,
-                sent,
                 asked,
                 locked,
             } => {
                 let locked = self.known("a queue lock", locked);
                 // A renewal counts only at the address that a young route names as master.
                 let route_is_young = now < self.route_asked_at + LEASE;
-                self.ownership.lock_reply(
+                self.owner.lock_reply(
                     now,
-                    sent,
                     &broker,
                     &asked,
                     locked.as_ref().filter(|_| route_is_young),
                 );
             }
-            Event::Start { queue, start } => match self.known("the starting offset", start) {
-                Some(start) => self.ownership.start_found(now, &queue, start),
-                None => self.ownership.start_failed(now, &queue),
-            },
+            Event::Read {
+                queue,
+                ticket,
+                standing,
+            } => {
+                let standing = self.known("where the group stands", standing);
+                let head = standing.map(|standing| self.ledger.take(&queue, standing));
+                self.owner.read(now, &queue, ticket, head.as_ref());
+            }
+            Event::Appended {
+                queue,
+                ticket,
+                offset,
+            } => {
+                let offset = self.known("a journal record", offset);
+                self.owner.appended(now, &queue, ticket, offset);
+            }
+            Event::Recorded { assignment, offset } => self.recorded(assignment, offset),
             Event::Pulled {
                 assignment,
                 queue,
                 from,
                 pulled,
             } => self.pulled(now, assignment, &queue, from, pulled),
-            Event::Ended { id, result } => self.lanes.handle(now, Input::CallEnded { id, result }),
+            Event::Output(output) => self.put_out(output),
+            Event::SentBack {
+                id,
+                born_at_ms,
+                result,
+            } => {
+                let result = match result {
+                    Ok(()) => {
+                        self.measures.finished(born_at_ms);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        let text = error.to_string();
+                        self.known::<()>("a message that is sent back", Err(error));
+                        Err(text)
+                    }
+                };
+                self.calls.handle(Input::SentBack { id, result });
+            }
             Event::Committed { due, answer } => self.committed(due, answer),
             Event::Unlocked { queue, result } => {
                 self.unlocking -= 1;
+                self.owner.unlocked(&queue);
                 if let Err(error) = result {
                     warn!(
                         "queue {queue} is not given back, its lock ends within a minute: {error}"
@@ -308,7 +428,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                     .is_some_and(|known| known != address)
                 {
                     warn!("broker {broker} has a new master at {address}: its queues start over");
-                    self.ownership.master_changed(now, broker);
+                    self.owner.master_changed(now, broker);
                 }
             }
             for queue in self.queues.difference(&route.queues) {
@@ -322,282 +442,33 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let members = self.known("the members of the group", members);
             self.membership
                 .listed(now, &broker, &self.options.incarnation, members);
+            let members = self.membership.members(&broker);
+            self.owner.members(&broker, members);
         }
         if well && self.broker_error.take().is_some() {
             info!("all brokers answer");
         }
         if self.draining.is_none() {
-            let allocation = self
-                .membership
-                .allocation(&self.queues, &self.options.incarnation);
+            let mut allocation = if self.owner.is_clustering() {
+                self.membership
+                    .allocation(&self.queues, &self.options.incarnation)
+                    .clone()
+            } else {
+                Allocation {
+                    ours: (*self.queues).clone(),
+                    ..Allocation::default()
+                }
+            };
+            // What starts over is let go first, and taken again in a later round.
+            let here: BTreeSet<_> = self.assigned.values().map(|of| of.queue.clone()).collect();
+            self.start_over.retain(|queue| here.contains(queue));
+            allocation
+                .ours
+                .retain(|queue| !self.start_over.contains(queue));
             self.ready |= well;
-            self.ownership.allocate(allocation);
-        }
-    }
-
-    fn pulled(
-        &mut self,
-        now: Time,
-        assignment: Assignment,
-        queue: &QueueId,
-        from: u64,
-        pulled: Result<Batch, SourceError>,
-    ) {
-        let failed = |at| Input::PullFailed {
-            assignment,
-            retry_at: at,
-        };
-        let input = match self.known("a pull", pulled) {
-            None => failed(tasks::pull_retry(now)),
-            Some(Batch::NoNew) => failed(now),
-            Some(Batch::Messages { next, messages }) => {
-                if !self.unkeyed_reported && messages.iter().any(|keyed| keyed.key.is_none()) {
-                    self.unkeyed_reported = true;
-                    warn!(
-                        "queue {queue} has messages without a key ({:?}): they share one lane of their queue; \
-                         let producers set the key, or change spec.ordering.key",
-                        self.key.from
-                    );
-                }
-                Input::Pulled {
-                    assignment,
-                    from,
-                    next,
-                    messages,
-                }
-            }
-            Some(Batch::OutOfRange { min, .. }) if from < min => {
-                error!(
-                    "queue {queue}: offsets {from} to {min} have expired at the broker; {} are lost",
-                    min - from
-                );
-                Input::Pulled {
-                    assignment,
-                    from,
-                    next: min,
-                    messages: Vec::new(),
-                }
-            }
-            Some(Batch::OutOfRange { min, max }) => {
-                // Within the bounds a reset is pending and pulling again at ours works.
-                if from > max {
-                    let text = format!(
-                        "queue {queue}: offset {from} is beyond the broker's {min} to {max}: the topic was recreated \
-                         or truncated; nothing is consumed from it until it is reset (mqadmin resetOffsetByTime) and \
-                         the pods restarted"
-                    );
-                    self.broker_error = Some(text).inspect(|text| error!("{text}"));
-                }
-                failed(now + Duration::from_secs(if from > max { 5 } else { 1 }))
-            }
-        };
-        self.lanes.handle(now, input);
-    }
-
-    fn committed(&mut self, due: Due, answer: Result<super::commits::Answer, SourceError>) {
-        let answer = self
-            .known("a commit", answer)
-            .unwrap_or(super::commits::Answer::Unknown);
-        if self.commits.answered(&due, answer) {
-            warn!(
-                "queue {}: the broker had {answer:?} instead of {} as committed; put right",
-                due.queue, due.offset
-            );
-        }
-    }
-
-    /// Carries out what the pure parts ask for, until they ask for nothing more.
-    fn act(&mut self) {
-        let now = self.clock.now();
-        self.lanes.handle(now, Input::Tick);
-        self.persist(now);
-        loop {
-            let actions = self.ownership.poll(now);
-            let idle = actions.is_empty();
-            for action in actions {
-                self.carry_out(now, action);
-            }
-            while let Some(output) = self.lanes.poll_output() {
-                self.put_out(output);
-            }
-            self.give_back(now);
-            if idle {
-                break;
-            }
-        }
-    }
-
-    fn carry_out(&mut self, now: Time, action: Action) {
-        match action {
-            Action::Lock { broker, queues } => {
-                let (source, clock, events) =
-                    (self.source.clone(), self.clock.clone(), self.events.clone());
-                self.tasks
-                    .spawn(tasks::lock(source, clock, broker, queues, events));
-            }
-            Action::FindStart { queue } => {
-                let (starts, queues) = (self.starts.clone(), self.queues.clone());
-                self.tasks.spawn(tasks::find_start(
-                    starts,
-                    queue,
-                    queues,
-                    self.events.clone(),
-                ));
-            }
-            Action::Assign {
-                queue,
-                assignment,
-                start,
-                lease,
-            } => {
-                info!("queue {queue} is ours from offset {start}");
-                let assigned = Assigned {
-                    queue: queue.clone(),
-                    lease,
-                    drained: false,
-                    give_up_at: None,
-                };
-                self.assigned.insert(assignment, assigned);
-                self.commits.assigned(assignment, queue.clone());
-                self.lanes.handle(
-                    now,
-                    Input::Assign {
-                        queue,
-                        assignment,
-                        start,
-                        lease,
-                    },
-                );
-            }
-            Action::Renew { assignment, lease } => {
-                if let Some(assigned) = self.assigned.get_mut(&assignment) {
-                    assigned.lease = lease;
-                }
-                self.lanes.handle(now, Input::Renew { assignment, lease });
-            }
-            Action::Release { assignment } => {
-                if let Some(assigned) = self.assigned.get_mut(&assignment) {
-                    assigned.give_up_at = Some(now + self.drain_timeout);
-                }
-                self.lanes.handle(now, Input::Release { assignment });
-            }
-            Action::Drop { queue, assignment } => {
-                if self
-                    .assigned
-                    .remove(&assignment)
-                    .is_some_and(|assigned| assigned.give_up_at.is_none())
-                {
-                    warn!(
-                        "queue {queue} is lost; what was not committed will run again with its next owner"
-                    );
-                }
-                self.commits.dropped(assignment);
-                self.lanes.handle(now, Input::Drop { assignment });
-            }
-            Action::Unlock { queue } => {
-                info!("queue {queue} is given back");
-                self.unlocking += 1;
-                self.tasks.spawn(tasks::unlock(
-                    self.source.clone(),
-                    queue,
-                    self.events.clone(),
-                ));
-            }
-        }
-    }
-
-    fn put_out(&mut self, output: Output) {
-        match output {
-            Output::Dispatch(call) => {
-                let (handler, clock) = (self.handler.clone(), self.clock.clone());
-                self.tasks.spawn(tasks::call(
-                    handler,
-                    clock,
-                    call,
-                    self.timeout,
-                    self.events.clone(),
-                ));
-            }
-            Output::Pull {
-                assignment,
-                queue,
-                offset,
-                max_messages,
-            } => {
-                let (source, key, events) =
-                    (self.source.clone(), self.key.clone(), self.events.clone());
-                self.tasks.spawn(tasks::pull(
-                    source,
-                    key,
-                    assignment,
-                    queue,
-                    offset,
-                    max_messages,
-                    events,
-                ));
-            }
-            Output::Drained { assignment } => {
-                if let Some(assigned) = self.assigned.get_mut(&assignment) {
-                    assigned.drained = true;
-                    // Its last commit is due now, not at the next interval.
-                    self.next_persist = Time::ZERO;
-                }
-            }
-        }
-    }
-
-    /// Sends what is due to be committed.
-    fn persist(&mut self, now: Time) {
-        if now < self.next_persist {
-            return;
-        }
-        self.next_persist = now + self.options.persist_interval;
-        for (assignment, assigned) in &self.assigned {
-            let Some(progress) = self.lanes.progress(*assignment) else {
-                continue;
-            };
-            if let Some(due) = self.commits.due(*assignment, progress.watermark) {
-                let (source, clock, events) =
-                    (self.source.clone(), self.clock.clone(), self.events.clone());
-                self.tasks
-                    .spawn(tasks::commit(source, clock, due, assigned.lease, events));
-            }
-        }
-    }
-
-    /// Gives back queues that are drained and committed, or that took too long.
-    fn give_back(&mut self, now: Time) {
-        let mut done = Vec::new();
-        for (assignment, assigned) in &self.assigned {
-            let Some(give_up_at) = assigned.give_up_at else {
-                continue;
-            };
-            let watermark = self
-                .lanes
-                .progress(*assignment)
-                .map(|progress| progress.watermark);
-            let committed = watermark
-                .is_some_and(|watermark| self.commits.is_committed(*assignment, watermark));
-            if assigned.drained && committed {
-                done.push(assigned.queue.clone());
-            } else if now >= give_up_at {
-                let what = if assigned.drained {
-                    "its last commit"
-                } else {
-                    "running calls"
-                };
-                warn!(
-                    "queue {} is given away without waiting longer for {what}",
-                    assigned.queue
-                );
-                done.push(assigned.queue.clone());
-            } else if assigned.drained {
-                // Commits that failed are sent again soon.
-                self.next_persist = self.next_persist.min(now + Duration::from_millis(100));
-            }
-        }
-        for queue in done {
-            self.ownership.released(&queue);
+            self.owner.allocate(now, &allocation);
+            let queues = &self.queues;
+            self.ledger.retain(|queue| queues.contains(queue));
         }
     }
 }

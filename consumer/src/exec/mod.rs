@@ -1,21 +1,37 @@
 //! The shell round the pure parts: carries messages from the source through lanes to the handler, and
 //! progress back.
 //!
-//! One task owns all state and decides nothing itself: it asks [`LaneExecutor`], [`Ownership`],
-//! [`Membership`] and [`Commits`]. Everything that waits runs in tasks of its own and reports by event.
+//! One task owns all state but the lane core and decides nothing itself: it asks [`Ownership`],
+//! [`Membership`] and [`Commits`], and the core, which the ends of calls reach without it ([`calls`]).
+//! Everything that waits runs in tasks of its own and reports by event.
+//!
+//! [`Ownership`]: crate::ownership::Ownership
+//! [`Membership`]: crate::ownership::membership::Membership
+//! [`Commits`]: commits::Commits
 
+mod broadcast;
+mod calls;
 mod clock;
 mod commits;
 mod control;
 mod engine;
+mod follow;
+mod gate;
+mod ledger;
+mod live;
+mod measures;
+mod owner;
+mod redact;
+mod runners;
 mod start;
 mod tasks;
 
 pub use clock::Clock;
 pub use control::{Control, Gone};
 pub use engine::Executor;
+pub use follow::follow;
+pub use measures::Measures;
 
-use crate::lane::Limits;
 use std::time::Duration;
 
 /// What an executor needs to know besides the OrderedConsumer.
@@ -23,10 +39,10 @@ use std::time::Duration;
 pub struct Options {
     /// Identity of this process; see [`incarnation`].
     pub incarnation: String,
+    /// The pod this process runs in, if there is one: no other process of Keylane runs there.
+    pub pod: Option<String>,
     /// Lanes that may run at once until somebody sets another target.
     pub lanes: u32,
-    /// What may be in memory.
-    pub limits: Limits,
     /// Time between commits.
     pub persist_interval: Duration,
 }
@@ -36,8 +52,8 @@ impl Options {
     pub fn new(incarnation: String, lanes: u32) -> Self {
         Self {
             incarnation,
+            pod: None,
             lanes,
-            limits: Limits::default(),
             persist_interval: Duration::from_secs(2),
         }
     }

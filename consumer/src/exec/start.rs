@@ -3,81 +3,70 @@
 //! `startFrom` applies once in the life of a group: when no queue has a committed offset. Whoever finds
 //! that commits a starting offset on every queue, the smallest queue last, so that an offset on the
 //! smallest queue says that all had theirs. A queue without one after that appeared later and begins at
-//! its oldest message: nothing sent before its discovery is lost.
+//! its oldest message: nothing sent before its discovery is lost. So does every queue of the retry topic,
+//! and a queue whose committed offset is beyond its end: its topic was recreated, or its log cut off.
+//!
+//! In consumption Broadcasting nothing is committed, and every queue begins at `startFrom`.
 
-use super::clock::Clock;
 use crate::contract::spec::{Position, StartFrom};
-use crate::lane::Time;
-use crate::message::QueueId;
-use crate::ownership::{First, Start};
+use crate::message::{QueueId, Topic};
 use crate::source::{Commit, Source, SourceError};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tracing::error;
 
-/// Finds starting offsets, and remembers since when queues had none.
+/// Finds starting offsets.
 pub struct Starts<S> {
     source: Arc<S>,
-    clock: Arc<Clock>,
     start_from: StartFrom,
-    none_at: Mutex<BTreeMap<QueueId, Time>>,
+    broadcasting: bool,
 }
 
 impl<S: Source> Starts<S> {
-    pub fn new(source: Arc<S>, clock: Arc<Clock>, start_from: StartFrom) -> Self {
+    pub fn new(source: Arc<S>, start_from: StartFrom, broadcasting: bool) -> Self {
         Self {
             source,
-            clock,
             start_from,
-            none_at: Mutex::default(),
+            broadcasting,
         }
     }
 
-    /// Committed offset of a queue; remembers when there was none.
-    pub async fn committed(&self, queue: &QueueId) -> Result<Option<u64>, SourceError> {
-        let sent = self.clock.now();
-        let committed = self.source.committed(queue).await?;
-        if committed.is_none() {
-            self.none_at
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(queue.clone(), sent);
-        }
-        Ok(committed)
-    }
-
-    /// Where the group stands in `queue`, one of `queues`; commits starting offsets where that is due.
+    /// The first offset of `queue`, one of `queues`, that is not committed; commits starting offsets where that is due.
     pub async fn find(
         &self,
         queue: &QueueId,
         queues: &BTreeSet<QueueId>,
-    ) -> Result<Start, SourceError> {
-        let offset = match self.committed(queue).await? {
-            Some(offset) => offset,
+    ) -> Result<u64, SourceError> {
+        if self.broadcasting {
+            return self.position(queue).await;
+        }
+        match self.source.committed(queue).await? {
+            Some(offset) => self.within(queue, offset).await,
             None => {
                 let smallest = queues.first().unwrap_or(queue);
-                if smallest != queue && self.committed(smallest).await?.is_some() {
+                if smallest != queue && self.source.committed(smallest).await?.is_some() {
                     let (min, _) = self.source.bounds(queue).await?;
                     self.commit(queue, min).await?;
-                    min
+                    Ok(min)
                 } else {
-                    self.start_group(queue, queues).await?
+                    self.start_group(queue, queues).await
                 }
             }
-        };
-        let none_at = self
-            .none_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(queue)
-            .copied();
-        let committed_at = self.clock.now();
-        Ok(Start {
-            offset,
-            first: none_at.map(|none_at| First {
-                none_at,
-                committed_at,
-            }),
-        })
+        }
+    }
+
+    /// The committed offset, or where to begin if it is beyond the end of the queue.
+    async fn within(&self, queue: &QueueId, committed: u64) -> Result<u64, SourceError> {
+        let (min, max) = self.source.bounds(queue).await?;
+        if committed <= max {
+            return Ok(committed);
+        }
+        error!(
+            "queue {queue}: the committed offset {committed} is beyond its end {max}: the topic was recreated or its \
+             log cut off; it is consumed from its oldest message, offset {min}"
+        );
+        self.commit(queue, min).await?;
+        Ok(min)
     }
 
     /// Commits a starting offset on every queue that has none; returns that of `queue`.
@@ -88,7 +77,7 @@ impl<S: Source> Starts<S> {
     ) -> Result<u64, SourceError> {
         let mut found = None;
         for each in queues.iter().rev() {
-            let offset = match self.committed(each).await? {
+            let offset = match self.source.committed(each).await? {
                 Some(offset) => offset,
                 None => {
                     let offset = self.position(each).await?;
@@ -109,6 +98,9 @@ impl<S: Source> Starts<S> {
 
     async fn position(&self, queue: &QueueId) -> Result<u64, SourceError> {
         let (min, max) = self.source.bounds(queue).await?;
+        if queue.topic == Topic::Retry {
+            return Ok(min);
+        }
         match (self.start_from.position, self.start_from.timestamp) {
             (Position::Last, _) => Ok(max),
             (Position::Timestamp, Some(timestamp)) => {

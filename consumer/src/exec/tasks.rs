@@ -2,20 +2,22 @@
 
 use super::clock::Clock;
 use super::commits::{Answer, Due};
+use super::ledger::{self, Reading, Standing};
+use super::live::Placing;
 use super::start::Starts;
-use crate::contract::spec::Key;
-use crate::handler::{Delivery, Handler};
-use crate::lane::{Assignment, Call, CallId, CallResult, Keyed, Time};
+use crate::handler::Handler;
+use crate::journal::{Incarnation, Log, Record};
+use crate::lane::{Assignment, Incoming, Output, SendBack, SendBackId, Time};
 use crate::message::QueueId;
-use crate::ownership::Start;
+use crate::ownership::Ticket;
 use crate::source::{Commit, Pulled, Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-const POLL_GROUP: Duration = Duration::from_secs(1);
-const HEARTBEAT_EVERY: u32 = 3;
+const POLL_GROUP: Duration = Duration::from_millis(500);
+const HEARTBEAT_EVERY: u32 = 6;
 const LONG_POLL: Duration = Duration::from_secs(15);
 const PULL_RETRY: Duration = Duration::from_millis(500);
 const HANDLER_RETRY: Duration = Duration::from_millis(250);
@@ -28,13 +30,25 @@ pub enum Event {
     Group(Group),
     Locked {
         broker: Arc<str>,
-        sent: Time,
         asked: BTreeSet<QueueId>,
         locked: Result<BTreeSet<QueueId>, SourceError>,
     },
-    Start {
+    /// Where the group stands in a queue.
+    Read {
         queue: QueueId,
-        start: Result<Start, SourceError>,
+        ticket: Ticket,
+        standing: Result<Standing, SourceError>,
+    },
+    /// Where a record lies that ownership wanted written.
+    Appended {
+        queue: QueueId,
+        ticket: Ticket,
+        offset: Result<u64, SourceError>,
+    },
+    /// The same of a record that tells how far a queue is.
+    Recorded {
+        assignment: Assignment,
+        offset: Result<u64, SourceError>,
     },
     Pulled {
         assignment: Assignment,
@@ -42,9 +56,12 @@ pub enum Event {
         from: u64,
         pulled: Result<Batch, SourceError>,
     },
-    Ended {
-        id: CallId,
-        result: CallResult,
+    /// Something to do that is not a call.
+    Output(Output),
+    SentBack {
+        id: SendBackId,
+        born_at_ms: i64,
+        result: Result<(), SourceError>,
     },
     Committed {
         due: Due,
@@ -71,7 +88,11 @@ pub enum Batch {
     /// Everything in `[from, next)` that is not among the messages is finished.
     Messages {
         next: u64,
-        messages: Vec<Keyed>,
+        messages: Vec<Incoming>,
+    },
+    /// The broker has removed everything in `[from, next)`.
+    Removed {
+        next: u64,
     },
     NoNew,
     OutOfRange {
@@ -99,14 +120,12 @@ pub async fn await_handler<H: Handler>(handler: Arc<H>, events: Events) {
 pub async fn follow_group<S: Source>(
     source: Arc<S>,
     clock: Arc<Clock>,
-    starts: Arc<Starts<S>>,
     me: String,
     events: Events,
     mut leave: watch::Receiver<bool>,
 ) {
     let mut route = Route::default();
     let mut round = 0u32;
-    let mut surveyed = false;
     let mut interval = tokio::time::interval(POLL_GROUP);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -118,13 +137,6 @@ pub async fn follow_group<S: Source>(
         let fetched = source.route().await;
         if let Ok(fetched) = &fetched {
             route = fetched.clone();
-            if !surveyed {
-                // Remembers which queues nobody has consumed from yet, before any lock is taken.
-                surveyed = true;
-                for queue in &route.queues {
-                    surveyed &= starts.committed(queue).await.is_ok();
-                }
-            }
         }
         let polls = route.masters.keys().map(|broker| {
             let (source, broker) = (&source, broker.clone());
@@ -164,41 +176,95 @@ pub async fn follow_group<S: Source>(
 
 pub async fn lock<S: Source>(
     source: Arc<S>,
-    clock: Arc<Clock>,
     broker: Arc<str>,
     asked: BTreeSet<QueueId>,
     events: Events,
 ) {
-    let sent = clock.now();
     let locked = source.lock(&broker, &asked).await;
     let _ = events.send(Event::Locked {
         broker,
-        sent,
         asked,
         locked,
     });
 }
 
-pub async fn unlock<S: Source>(source: Arc<S>, queue: QueueId, events: Events) {
-    let result = source
-        .unlock(&queue.broker, &BTreeSet::from([queue.clone()]))
-        .await;
+/// Gives a lock back, in the name of `holder` if it is not ours.
+pub async fn unlock<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    holder: Option<Incarnation>,
+    events: Events,
+) {
+    let result = match holder {
+        Some(holder) => source.unlock_for(&queue, &holder).await,
+        None => {
+            let queues = BTreeSet::from([queue.clone()]);
+            source.unlock(&queue.broker, &queues).await
+        }
+    };
     let _ = events.send(Event::Unlocked { queue, result });
 }
 
-pub async fn find_start<S: Source>(
+/// A reading to make: of which queue, on from where, and of what.
+pub struct ToRead {
+    pub queue: QueueId,
+    pub ticket: Ticket,
+    pub log: Log,
+    pub reading: Reading,
+}
+
+pub async fn read<S: Source>(
+    source: Arc<S>,
     starts: Arc<Starts<S>>,
-    queue: QueueId,
     queues: Arc<BTreeSet<QueueId>>,
+    to_read: ToRead,
     events: Events,
 ) {
-    let start = starts.find(&queue, &queues).await;
-    let _ = events.send(Event::Start { queue, start });
+    let ToRead {
+        queue,
+        ticket,
+        log,
+        reading,
+    } = to_read;
+    let standing = ledger::read(&*source, &starts, &queue, &queues, log, reading).await;
+    let _ = events.send(Event::Read {
+        queue,
+        ticket,
+        standing,
+    });
+}
+
+/// Writes a record that ownership wants written.
+pub async fn append<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    record: Record,
+    ticket: Ticket,
+    events: Events,
+) {
+    let offset = ledger::append(source, &queue, record).await;
+    let _ = events.send(Event::Appended {
+        queue,
+        ticket,
+        offset,
+    });
+}
+
+/// Writes how far a queue is.
+pub async fn record<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    record: Record,
+    assignment: Assignment,
+    events: Events,
+) {
+    let offset = ledger::append(source, &queue, record).await;
+    let _ = events.send(Event::Recorded { assignment, offset });
 }
 
 pub async fn pull<S: Source>(
     source: Arc<S>,
-    key: Arc<Key>,
+    placing: Arc<Placing>,
     assignment: Assignment,
     queue: QueueId,
     from: u64,
@@ -210,19 +276,17 @@ pub async fn pull<S: Source>(
         .await
         .map(|pulled| match pulled {
             Pulled::Found { messages, next } => {
-                let with_key = |message: crate::message::Message| Keyed {
-                    key: message.key(&key).map(Arc::from),
-                    message: Arc::new(message),
-                };
+                let messages = messages.into_iter();
                 Batch::Messages {
                     next,
-                    messages: messages.into_iter().map(with_key).collect(),
+                    messages: messages.map(|message| placing.incoming(message)).collect(),
                 }
             }
             Pulled::NoMatch { next } => Batch::Messages {
                 next,
                 messages: Vec::new(),
             },
+            Pulled::Removed { next } => Batch::Removed { next },
             Pulled::NoNew => Batch::NoNew,
             Pulled::OutOfRange { min, max } => Batch::OutOfRange { min, max },
         });
@@ -239,32 +303,16 @@ pub fn pull_retry(now: Time) -> Time {
     now + PULL_RETRY
 }
 
-pub async fn call<H: Handler>(
-    handler: Arc<H>,
-    clock: Arc<Clock>,
-    call: Call,
-    timeout: Duration,
-    events: Events,
-) {
-    let Call {
-        id,
-        queue,
-        key,
-        message,
-        attempt,
-        lease,
-    } = call;
-    let deadline = SystemTime::now() + timeout;
-    let delivery = Delivery {
-        queue,
-        key,
-        message,
-        attempt,
-        timeout,
-        deadline,
-    };
-    let result = handler.call(delivery, || clock.now() < lease).await;
-    let _ = events.send(Event::Ended { id, result });
+/// Sends a message back to the broker.
+pub async fn send_back<S: Source>(source: Arc<S>, back: SendBack, events: Events) {
+    let sent = source
+        .send_back(&back.queue, &back.message, back.delay_level)
+        .await;
+    let _ = events.send(Event::SentBack {
+        id: back.id,
+        born_at_ms: back.message.born_at_ms,
+        result: sent,
+    });
 }
 
 /// Makes a commit or a check, unless the lease is over before it is sent.

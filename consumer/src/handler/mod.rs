@@ -1,5 +1,6 @@
 //! The port to whoever handles messages.
 
+pub mod func;
 pub mod http;
 
 use crate::lane::{CallResult, LaneKey};
@@ -11,13 +12,15 @@ use std::time::{Duration, SystemTime};
 /// One call of a handler.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Queue of the message.
+    /// Queue of the messages.
     pub queue: QueueId,
-    /// Key of the message.
+    /// Lane of the messages.
     pub key: LaneKey,
-    /// The message.
+    /// The first message.
     pub message: Arc<Message>,
-    /// 1 for the first attempt.
+    /// The messages that follow it in its lane, in order; none unless handler.batch allows it.
+    pub rest: Vec<Arc<Message>>,
+    /// 1 for the first attempt of the first message.
     pub attempt: u32,
     /// Longest time the call may take.
     pub timeout: Duration,
@@ -25,16 +28,47 @@ pub struct Delivery {
     pub deadline: SystemTime,
 }
 
+impl Delivery {
+    /// All messages, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        std::iter::once(&self.message).chain(&self.rest)
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How many of its messages are finished, from the first on. Of no account if `result` is
+    /// [`CallResult::Done`]: then all are.
+    pub acked: u32,
+    /// About the first message that is not finished.
+    pub result: CallResult,
+    /// Nothing of the call can run any more, though it had no answer ([`CallResult::TimedOut`],
+    /// [`CallResult::Lost`]): its key need not wait for the call bound.
+    pub over: bool,
+}
+
+impl From<CallResult> for Outcome {
+    /// About the first message.
+    fn from(result: CallResult) -> Self {
+        Self {
+            acked: 0,
+            result,
+            over: false,
+        }
+    }
+}
+
 /// Handles messages. A call that takes longer than its timeout is the handler's to cancel: it then
 /// reports [`CallResult::TimedOut`].
 pub trait Handler: Send + Sync + 'static {
-    /// Handles one message. `may_send` is asked immediately before anything is sent; if it says no the
-    /// handler must not see the message, and the result is [`CallResult::NotSent`].
+    /// Handles the messages of one call. `may_send` is asked immediately before anything is sent; if it
+    /// says no the handler must not see the messages, and the result is [`CallResult::NotSent`].
     fn call(
         &self,
         delivery: Delivery,
         may_send: impl Fn() -> bool + Send,
-    ) -> impl Future<Output = CallResult> + Send;
+    ) -> impl Future<Output = Outcome> + Send;
 
     /// Whether the handler can be called; the error says in words why not.
     fn ready(&self) -> impl Future<Output = Result<(), String>> + Send;

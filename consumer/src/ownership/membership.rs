@@ -19,6 +19,8 @@ const GONE_AFTER_TROUBLE: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 struct BrokerMembers {
     last_seen: BTreeMap<String, Time>,
+    /// Those on the last list that had us.
+    latest: BTreeSet<String>,
     /// When the broker last failed to answer.
     trouble: Option<Time>,
     foreign: BTreeSet<String>,
@@ -28,6 +30,8 @@ struct BrokerMembers {
 #[derive(Debug, Default)]
 pub struct Membership {
     brokers: BTreeMap<Arc<str>, BrokerMembers>,
+    /// The last allocation and what it was made from.
+    allocated: (Groups, Allocation),
 }
 
 impl Membership {
@@ -48,15 +52,16 @@ impl Membership {
             state.trouble = Some(now);
         }
         let Some(members) = members else { return };
-        let (ours, foreign) = members
+        let (ours, foreign): (BTreeSet<String>, _) = members
             .into_iter()
             .partition(|member| member.starts_with(CLIENT_ID_PREFIX));
         state.foreign = foreign;
-        state.last_seen.extend(
-            BTreeSet::from_iter::<BTreeSet<String>>(ours)
-                .into_iter()
-                .map(|member| (member, now)),
-        );
+        state
+            .last_seen
+            .extend(ours.iter().map(|member| (member.clone(), now)));
+        if ours.contains(me) {
+            state.latest = ours;
+        }
         let trouble = state
             .trouble
             .is_some_and(|at| now < at + GONE_AFTER_TROUBLE);
@@ -76,22 +81,82 @@ impl Membership {
             .collect()
     }
 
-    /// The queues meant for `me`. Brokers with the same members are balanced together. Nothing is
-    /// allocated from a broker that does not list us yet.
-    pub fn allocation(&self, queues: &BTreeSet<QueueId>, me: &str) -> BTreeSet<QueueId> {
-        let mut groups: BTreeMap<BTreeSet<String>, BTreeSet<QueueId>> = BTreeMap::new();
+    /// The members at a broker, as far as its list is trusted.
+    pub fn members(&self, broker: &str) -> BTreeSet<String> {
+        self.brokers
+            .get(broker)
+            .map(|state| state.last_seen.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// The queues meant for `me`, and those that would be if their owner were not there. Brokers with the
+    /// same members are balanced together. Nothing is allocated from a broker that does not list us yet.
+    /// Costs little while queues and members stay the same.
+    pub fn allocation(&mut self, queues: &BTreeSet<QueueId>, me: &str) -> &Allocation {
+        let mut groups: Groups = BTreeMap::new();
         for queue in queues {
             let Some(state) = self.brokers.get(&queue.broker) else {
                 continue;
             };
             let members = state.last_seen.keys().cloned().collect();
-            groups.entry(members).or_default().insert(queue.clone());
+            let lists = (members, state.latest.clone());
+            groups.entry(lists).or_default().insert(queue.clone());
         }
-        groups
-            .iter()
-            .filter_map(|(members, queues)| allocate(queues, members).remove(me))
-            .flatten()
-            .collect()
+        if groups != self.allocated.0 {
+            let mut allocation = Allocation::default();
+            for ((members, latest), queues) in &groups {
+                allocation.add(queues, members, latest, me);
+            }
+            self.allocated = (groups, allocation);
+        }
+        &self.allocated.1
+    }
+}
+
+/// Queues of brokers with the same members, by the members and by the last list.
+type Groups = BTreeMap<(BTreeSet<String>, BTreeSet<String>), BTreeSet<QueueId>>;
+
+/// The queues of one member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// Those meant for it.
+    pub ours: BTreeSet<QueueId>,
+    /// Those that will be, if members that are not on the last list stay away.
+    pub if_released: BTreeSet<QueueId>,
+    /// Those for which it is next in line.
+    pub stand_in: BTreeSet<QueueId>,
+}
+
+impl Allocation {
+    fn add(
+        &mut self,
+        queues: &BTreeSet<QueueId>,
+        members: &BTreeSet<String>,
+        latest: &BTreeSet<String>,
+        me: &str,
+    ) {
+        if !members.contains(me) {
+            return;
+        }
+        let owners = allocate(queues, members);
+        self.ours
+            .extend(owners.get(me).into_iter().flatten().cloned());
+        if members != latest {
+            let soon = allocate(queues, latest).remove(me).unwrap_or_default();
+            let gone = owners.iter().filter(|(owner, _)| !latest.contains(**owner));
+            for (_, owned) in gone {
+                self.if_released.extend(soon.intersection(owned).cloned());
+            }
+        }
+        for (owner, owned) in &owners {
+            if *owner == me {
+                continue;
+            }
+            let mut others = members.clone();
+            others.remove(*owner);
+            let next = allocate(queues, &others).remove(me).unwrap_or_default();
+            self.stand_in.extend(next.intersection(owned).cloned());
+        }
     }
 }
 
@@ -118,12 +183,12 @@ mod tests {
             "keylane:x",
             members(&["keylane:x", "keylane:y", "10.0.0.1@7"]),
         );
-        assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 2);
+        assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 2);
         assert_eq!(membership.foreign(), BTreeSet::from(["10.0.0.1@7"]));
         membership.listed(SECOND * 2, &broker, "keylane:x", members(&["keylane:x"]));
-        assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 2);
+        assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 2);
         membership.listed(SECOND * 3, &broker, "keylane:x", members(&["keylane:x"]));
-        assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 4);
+        assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 4);
         assert!(membership.foreign().is_empty());
     }
 
@@ -145,13 +210,13 @@ mod tests {
                 members(&["keylane:x"]),
             );
             assert_eq!(
-                membership.allocation(&queues(), "keylane:x").len(),
+                membership.allocation(&queues(), "keylane:x").ours.len(),
                 2,
                 "second {second}"
             );
         }
         membership.listed(SECOND * 18, &broker, "keylane:x", members(&["keylane:x"]));
-        assert_eq!(membership.allocation(&queues(), "keylane:x").len(), 4);
+        assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 4);
     }
 
     #[test]
@@ -166,7 +231,7 @@ mod tests {
         for second in 2..12 {
             membership.listed(SECOND * second, &broker, "keylane:x", members(&[]));
             assert_eq!(
-                membership.allocation(&queues(), "keylane:x").len(),
+                membership.allocation(&queues(), "keylane:x").ours.len(),
                 2,
                 "second {second}"
             );
@@ -176,8 +241,51 @@ mod tests {
     #[test]
     fn nothing_is_ours_until_the_broker_lists_us() {
         let (mut membership, broker) = (Membership::default(), Arc::from("a"));
-        assert!(membership.allocation(&queues(), "keylane:x").is_empty());
+        assert!(
+            membership
+                .allocation(&queues(), "keylane:x")
+                .ours
+                .is_empty()
+        );
         membership.listed(SECOND, &broker, "keylane:x", members(&["keylane:y"]));
-        assert!(membership.allocation(&queues(), "keylane:x").is_empty());
+        assert!(
+            membership
+                .allocation(&queues(), "keylane:x")
+                .ours
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_a_member_that_left_may_have_released_can_be_taken_at_once() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        let both = members(&["keylane:x", "keylane:y"]);
+        membership.listed(SECOND, &broker, "keylane:x", both);
+        let before = membership.allocation(&queues(), "keylane:x").clone();
+        assert!(before.if_released.is_empty());
+        membership.listed(SECOND * 2, &broker, "keylane:x", members(&["keylane:x"]));
+        let after = membership.allocation(&queues(), "keylane:x");
+        assert_eq!(after.ours, before.ours);
+        let all = after.ours.union(&after.if_released).cloned();
+        assert_eq!(BTreeSet::from_iter(all), queues());
+        // A list without us says nothing.
+        membership.listed(SECOND * 3, &broker, "keylane:x", members(&[]));
+        let trouble = membership.allocation(&queues(), "keylane:x");
+        assert_eq!(trouble.ours.len(), 2);
+    }
+
+    #[test]
+    fn a_queue_has_one_member_next_in_line_and_that_is_never_its_owner() {
+        let names = ["keylane:x", "keylane:y", "keylane:z"];
+        let mut next_in_line = Vec::new();
+        for me in names {
+            let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+            membership.listed(SECOND, &broker, me, members(&names));
+            let allocation = membership.allocation(&queues(), me);
+            assert!(allocation.ours.is_disjoint(&allocation.stand_in));
+            next_in_line.extend(allocation.stand_in.clone());
+        }
+        next_in_line.sort();
+        assert_eq!(next_in_line, Vec::from_iter(queues()));
     }
 }

@@ -1,399 +1,371 @@
-//! Ownership against a world of processes that freeze and die and a broker that forgets.
+//! What concerns several queues, other members and brokers. One queue by itself is explored in
+//! [`super::explore`].
 
 use super::*;
-use proptest::prelude::*;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use crate::journal::{Newest, State};
 
 const CALL_BOUND: Duration = Duration::from_secs(7);
 const STEP: Duration = Duration::from_millis(50);
-const BROKER_LOCK: Duration = Duration::from_secs(60);
-const FLUSH_EVERY: Duration = Duration::from_secs(5);
+const ME: &str = "keylane:host:1";
 
-fn queue() -> QueueId {
-    QueueId::new("b", 0)
+fn queue(id: u32) -> QueueId {
+    QueueId::new("b", id)
 }
 
-fn set(queues: &[QueueId]) -> BTreeSet<QueueId> {
-    queues.iter().cloned().collect()
-}
-
-/// The broker's side: a lock table in memory, offsets flushed now and then.
-#[derive(Default)]
-struct Broker {
-    holder: Option<(u64, Time)>,
-    committed: Option<u64>,
-    flushed: Option<u64>,
-    last_flush: Time,
-}
-
-impl Broker {
-    fn lock(&mut self, now: Time, who: u64) -> bool {
-        let free = self
-            .holder
-            .is_none_or(|(holder, at)| holder == who || now >= at + BROKER_LOCK);
-        if free {
-            self.holder = Some((who, now));
-        }
-        free
-    }
-
-    fn flush(&mut self, now: Time) {
-        if now >= self.last_flush + FLUSH_EVERY {
-            self.last_flush = now;
-            self.flushed = self.committed;
-        }
-    }
-
-    fn crash(&mut self) {
-        self.holder = None;
-        self.committed = self.flushed;
+fn ours(ids: &[u32]) -> Allocation {
+    Allocation {
+        ours: ids.iter().map(|id| queue(*id)).collect(),
+        ..Allocation::default()
     }
 }
 
-struct Process {
-    /// Its client id.
-    name: u64,
-    ownership: Ownership,
-    frozen_until: Time,
-    lease: Option<Time>,
-    /// Answers under way: when they arrive, and what they are.
-    answers: Vec<(Time, Answer)>,
-    releasing: bool,
-}
-
-enum Answer {
-    Locked {
-        sent: Time,
-        asked: BTreeSet<QueueId>,
-        got: Option<bool>,
-    },
-    Start(Option<Start>),
-    Released,
-}
-
-impl Process {
-    fn new(name: u64) -> Self {
-        Self {
-            name,
-            ownership: Ownership::new(CALL_BOUND),
-            frozen_until: Time::ZERO,
-            lease: None,
-            answers: Vec::new(),
-            releasing: false,
-        }
-    }
-}
-
+/// One process, and a broker that answers at once and gives every lock it has.
 struct World {
-    rng: StdRng,
+    ownership: Ownership,
     now: Time,
-    broker: Broker,
-    processes: Vec<Process>,
-    /// When each process last dispatched; also those that died since.
-    dispatched: BTreeMap<u64, Time>,
-    names: u64,
-    owned_steps: u64,
+    /// Locks that others hold.
+    taken: BTreeMap<QueueId, Incarnation>,
+    journals: BTreeMap<QueueId, Head>,
+    /// Actions that need no answer, and unlocks.
+    seen: Vec<Action>,
+    lock_requests: u32,
 }
 
 impl World {
-    fn new(seed: u64, count: usize) -> Self {
-        let processes = (0..count as u64).map(Process::new).collect();
+    fn new() -> Self {
         Self {
-            rng: StdRng::seed_from_u64(seed),
-            now: Time::ZERO,
-            broker: Broker::default(),
-            processes,
-            dispatched: BTreeMap::new(),
-            names: count as u64,
-            owned_steps: 0,
+            ownership: Ownership::new(ME.into(), None, CALL_BOUND),
+            now: Time::from_secs(1000),
+            taken: BTreeMap::new(),
+            journals: BTreeMap::new(),
+            seen: Vec::new(),
+            lock_requests: 0,
         }
     }
 
-    fn delay(&mut self) -> Duration {
-        Duration::from_millis(if self.rng.random_bool(0.02) {
-            self.rng.random_range(0..4000)
-        } else {
-            20
-        })
+    fn claimed_by(&mut self, queue: QueueId, by: &str, state: State) {
+        let head = self.journals.entry(queue).or_default();
+        head.newest = Some(Newest {
+            epoch: head.end,
+            by: by.into(),
+            state,
+        });
+        head.end += 1;
     }
 
-    fn step(&mut self, faults: bool) {
-        self.now += STEP;
-        self.broker.flush(self.now);
-        if faults {
-            self.fault();
-        }
-        for index in 0..self.processes.len() {
-            if self.now >= self.processes[index].frozen_until {
-                self.run(index);
+    fn settle(&mut self) {
+        loop {
+            let actions = self.ownership.poll(self.now);
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.answer(action);
             }
         }
     }
 
-    fn fault(&mut self) {
-        let index = self.rng.random_range(0..self.processes.len());
-        match self.rng.random_range(0..4000) {
-            0..4 => self.broker.crash(),
-            4..8 => {
-                self.processes[index].frozen_until =
-                    self.now + Duration::from_secs(self.rng.random_range(1..100));
-            }
-            8..11 => {
-                // Killed: its lock stays, its calls run on; a new process has a new name.
-                self.processes[index] = Process::new(self.names);
-                self.names += 1;
-            }
-            11..40 => {
-                // Members see the group differently for a while: both may be allocated the queue.
-                let wanted = self.rng.random_bool(0.6);
-                self.processes[index].ownership.allocate(if wanted {
-                    set(&[queue()])
-                } else {
-                    set(&[])
-                });
-            }
-            _ => {}
-        }
-    }
-
-    fn run(&mut self, index: usize) {
+    fn answer(&mut self, action: Action) {
         let now = self.now;
-        let (arrived, waiting) = std::mem::take(&mut self.processes[index].answers)
-            .into_iter()
-            .partition(|(at, _)| *at <= now);
-        self.processes[index].answers = waiting;
-        for (_, answer) in Vec::from_iter::<Vec<(Time, Answer)>>(arrived) {
-            let ownership = &mut self.processes[index].ownership;
-            match answer {
-                Answer::Locked { sent, asked, got } => {
-                    let locked = got.map(|got| if got { asked.clone() } else { BTreeSet::new() });
-                    ownership.lock_reply(now, sent, &"b".into(), &asked, locked.as_ref());
-                }
-                Answer::Start(Some(start)) => ownership.start_found(now, &queue(), start),
-                Answer::Start(None) => ownership.start_failed(now, &queue()),
-                Answer::Released => ownership.released(&queue()),
-            }
-        }
-        for action in self.processes[index].ownership.poll(now) {
-            self.act(index, action);
-        }
-        let process = &self.processes[index];
-        if let (Some(lease), false) = (process.lease, process.releasing)
-            && now < lease
-        {
-            self.dispatch(index);
-        }
-    }
-
-    fn act(&mut self, index: usize, action: Action) {
-        let now = self.now;
-        let arrives = now + self.delay();
-        let lost = self.rng.random_bool(0.02);
         match action {
-            Action::Lock { queues, .. } => {
-                let got = self.broker.lock(now, self.processes[index].name);
-                let answer = Answer::Locked {
-                    sent: now,
-                    asked: queues,
-                    got: (!lost).then_some(got),
-                };
-                self.processes[index].answers.push((arrives, answer));
+            Action::Lock { broker, queues } => {
+                self.lock_requests += 1;
+                let free = |queue: &&QueueId| !self.taken.contains_key(*queue);
+                let locked = queues.iter().filter(free).cloned().collect();
+                self.ownership
+                    .lock_reply(now, &broker, &queues, Some(&locked));
             }
-            Action::FindStart { .. } => {
-                let start = match self.broker.committed {
-                    Some(offset) => Start {
-                        offset,
-                        first: None,
-                    },
-                    None => {
-                        self.broker.committed = Some(0);
-                        Start {
-                            offset: 0,
-                            first: Some(First {
-                                none_at: now,
-                                committed_at: arrives,
-                            }),
-                        }
+            Action::Unlock { queue, holder } => {
+                if holder.is_some() && self.taken.get(&queue) == holder.as_ref() {
+                    self.taken.remove(&queue);
+                }
+                self.ownership.unlocked(&queue);
+                self.seen.push(Action::Unlock { queue, holder });
+            }
+            Action::Read { queue, ticket } => {
+                let head = self.journals.entry(queue.clone()).or_default();
+                self.ownership.journal_read(now, &queue, ticket, Some(head));
+            }
+            Action::Append {
+                queue,
+                ticket,
+                record,
+            } => {
+                let head = self.journals.entry(queue.clone()).or_default();
+                let offset = head.end;
+                head.end += 1;
+                let (epoch, state) = match record {
+                    Record::Claim { .. } => (offset, State::Claimed),
+                    Record::Progress { epoch, waiting } => (epoch, State::Ran { waiting }),
+                    Record::Released { epoch, waiting } => {
+                        (epoch, State::Released { running: waiting })
                     }
                 };
-                self.processes[index]
-                    .answers
-                    .push((arrives, Answer::Start((!lost).then_some(start))));
+                head.newest = Some(Newest {
+                    epoch,
+                    by: ME.into(),
+                    state,
+                });
+                self.ownership.appended(now, &queue, ticket, Some(offset));
             }
-            Action::Assign { lease, .. } => {
-                self.processes[index].lease = Some(lease);
-                self.processes[index].releasing = false;
-            }
-            Action::Renew { lease, .. } => {
-                let known = &mut self.processes[index].lease;
-                *known = known.map(|known| known.max(lease));
-            }
-            Action::Release { .. } => {
-                self.processes[index].releasing = true;
-                let drained = now + Duration::from_millis(self.rng.random_range(0..9000));
-                self.processes[index]
-                    .answers
-                    .push((drained, Answer::Released));
-            }
-            Action::Drop { .. } => self.processes[index].lease = None,
-            Action::Unlock { .. } => {
-                if self
-                    .broker
-                    .holder
-                    .is_some_and(|(holder, _)| holder == self.processes[index].name)
-                {
-                    self.broker.holder = None;
-                }
-            }
+            other => self.seen.push(other),
         }
     }
 
-    fn dispatch(&mut self, index: usize) {
-        self.owned_steps += 1;
-        let name = self.processes[index].name;
-        for (other, at) in &self.dispatched {
+    /// Lets time pass until it is so; returns how much passed.
+    fn until(&mut self, is_so: impl Fn(&[Action]) -> bool) -> Duration {
+        let started = self.now;
+        self.settle();
+        while !is_so(&self.seen) {
+            self.now += STEP;
             assert!(
-                *other == name || self.now >= *at + CALL_BOUND,
-                "at {:?} process {name} dispatches while a call of process {other} from {at:?} may run",
-                self.now
+                self.now < started + Duration::from_secs(600),
+                "{:?}",
+                self.seen
             );
+            self.settle();
         }
-        self.dispatched.insert(name, self.now);
+        self.now - started
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
-    #[test]
-    fn nobody_dispatches_while_a_call_of_another_may_run(seed: u64, count in 2usize..4) {
-        let mut world = World::new(seed, count);
-        for process in &mut world.processes {
-            process.ownership.allocate(set(&[queue()]));
-        }
-        for _ in 0..12_000 {
-            world.step(true);
-        }
-        // Faults end, one process is allocated the queue: it gets it.
-        for (index, process) in world.processes.iter_mut().enumerate() {
-            process.frozen_until = Time::ZERO;
-            process.ownership.allocate(if index == 0 { set(&[queue()]) } else { set(&[]) });
-        }
-        for _ in 0..2_400 {
-            world.step(false);
-        }
-        prop_assert!(world.processes[0].lease.is_some_and(|lease| world.now < lease));
-        prop_assert!(world.owned_steps > 0);
-    }
-}
-
-/// Answers every action at once, as a broker without faults would; returns what is left to the test.
-fn settle(ownership: &mut Ownership, now: Time, start: Start) -> Vec<Action> {
-    let mut seen = Vec::new();
-    loop {
-        let actions = ownership.poll(now);
-        if actions.is_empty() {
-            return seen;
-        }
-        for action in actions {
-            match action {
-                Action::Lock { broker, queues } => {
-                    ownership.lock_reply(now, now, &broker, &queues, Some(&queues))
-                }
-                Action::FindStart { queue } => ownership.start_found(now, &queue, start),
-                other => seen.push(other),
-            }
-        }
-    }
-}
-
-fn first_assignment(start: impl Fn(Time) -> Start) -> Time {
-    let mut ownership = Ownership::new(CALL_BOUND);
-    ownership.allocate(set(&[queue()]));
-    let mut now = Time::ZERO;
-    loop {
-        let actions = settle(&mut ownership, now, start(now));
-        if actions
-            .iter()
-            .any(|action| matches!(action, Action::Assign { .. }))
-        {
-            return now;
-        }
-        now = ownership
-            .next_deadline()
-            .expect("something to wait for")
-            .max(now + Duration::from_millis(1));
-    }
+fn assigned(seen: &[Action]) -> usize {
+    let assign = |action: &&Action| matches!(action, Action::Assign { .. });
+    seen.iter().filter(assign).count()
 }
 
 #[test]
-fn the_wait_is_lease_and_call_bound_and_only_the_lease_at_the_very_first_start() {
-    let known = first_assignment(|_| Start {
-        offset: 5,
-        first: None,
-    });
+fn a_first_start_waits_for_nothing_and_locks_are_asked_for_together() {
+    let mut world = World::new();
+    world.ownership.allocate(world.now, &ours(&[0, 1, 2, 3]));
+    let waited = world.until(|seen| assigned(seen) == 4);
+    assert!(waited <= STEP, "{waited:?}");
+    let before = world.lock_requests;
+    world.until(|seen| seen.len() >= 4 + 4 * 5);
+    let renewals = world.lock_requests - before;
     assert!(
-        (LEASE + CALL_BOUND..LEASE + CALL_BOUND + STEP).contains(&known),
-        "{known:?}"
+        renewals <= 6,
+        "{renewals} requests for 5 renewals of 4 queues"
     );
-    let first = first_assignment(|now| Start {
-        offset: 0,
-        first: Some(First {
-            none_at: now,
-            committed_at: now,
-        }),
-    });
-    assert!((LEASE..LEASE + STEP).contains(&first), "{first:?}");
 }
 
 #[test]
-fn a_starting_offset_found_missing_long_before_the_lock_earns_no_exemption() {
-    let mut ownership = Ownership::new(CALL_BOUND);
-    ownership.allocate(set(&[queue()]));
-    let late = LEASE * 2;
-    let old = Start {
-        offset: 0,
-        first: Some(First {
-            none_at: Time::ZERO,
-            committed_at: Time::ZERO,
-        }),
+fn a_clean_hand_over_waits_for_nothing_but_the_keys_that_still_run() {
+    let mut world = World::new();
+    let running = Keys::new([7]);
+    let state = State::Released {
+        running: running.clone(),
     };
-    assert!(settle(&mut ownership, late, old).is_empty());
-    assert!(settle(&mut ownership, late + LEASE, old).is_empty());
+    world.claimed_by(queue(0), "keylane:other:1", state);
+    world.ownership.allocate(world.now, &ours(&[0]));
+    let waited = world.until(|seen| assigned(seen) == 1);
+    assert!(waited <= STEP, "{waited:?}");
+    let held = world.seen.iter().find_map(|action| match action {
+        Action::Assign { held, .. } => Some(held.clone()),
+        _ => None,
+    });
+    let until = world.now - waited + CALL_BOUND;
+    assert_eq!(
+        held,
+        Some(Held {
+            keys: running,
+            until
+        })
+    );
+}
+
+#[test]
+fn the_queue_of_an_absent_member_is_taken_in_its_name_and_waited_for() {
+    let mut world = World::new();
+    let other = "keylane:other:1";
+    world.taken.insert(queue(0), other.into());
+    let state = State::Ran {
+        waiting: Keys::default(),
+    };
+    world.claimed_by(queue(0), other, state);
+    let broker: Arc<str> = "b".into();
+    world
+        .ownership
+        .members(&broker, BTreeSet::from([ME.into(), other.into()]));
+    world.ownership.allocate(world.now, &ours(&[0]));
+    for _ in 0..100 {
+        world.now += STEP;
+        world.settle();
+    }
+    assert_eq!(world.seen, [], "it is on the list");
+    world
+        .ownership
+        .members(&broker, BTreeSet::from([ME.into()]));
+    let waited = world.until(|seen| assigned(seen) == 1);
+    let bound = LEASE + CALL_BOUND;
+    assert!((bound..bound + STEP * 10).contains(&waited), "{waited:?}");
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: Some(other.into()),
+    };
+    assert_eq!(world.seen[0], unlock);
+}
+
+#[test]
+fn the_queue_of_a_pod_that_is_proven_gone_is_not_waited_for() {
+    let mut world = World::new();
+    let state = State::Ran {
+        waiting: Keys::default(),
+    };
+    world.claimed_by(queue(0), "keylane:uid-1:1", state);
+    world.ownership.allocate(world.now, &ours(&[0]));
+    world.now += STEP;
+    world.settle();
+    world.ownership.pod_gone("uid-1");
+    let waited = world.until(|seen| assigned(seen) == 1);
+    assert!(waited <= STEP, "{waited:?}");
+}
+
+#[test]
+fn a_stand_in_takes_a_queue_only_if_its_owner_does_not_want_the_lock_back() {
+    let mut world = World::new();
+    world.claimed_by(queue(0), "keylane:other:1", State::Claimed);
+    world.taken.insert(queue(0), "keylane:other:1".into());
+    let allocation = Allocation {
+        stand_in: BTreeSet::from([queue(0)]),
+        ..Allocation::default()
+    };
+    world.ownership.allocate(world.now, &allocation);
+    for _ in 0..400 {
+        world.now += STEP;
+        world.settle();
+    }
+    assert_eq!(world.seen, []);
+    // The broker forgets its locks; the owner has its own back before the stand-in asks again.
+    world.taken.clear();
+    world.until(|seen| !seen.is_empty());
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    assert_eq!(world.seen, [unlock]);
+    world.taken.insert(queue(0), "keylane:other:1".into());
+    for _ in 0..400 {
+        world.now += STEP;
+        world.settle();
+    }
+    assert_eq!(world.seen.len(), 1);
+    // Frozen: it stays away.
+    world.taken.clear();
+    let waited = world.until(|seen| assigned(seen) == 1);
+    let bound = LEASE + CALL_BOUND + Duration::from_secs(11);
+    assert!(waited <= bound, "{waited:?}");
+    // It is given back after a while, for the owner may be back.
+    let kept = world.until(|seen| matches!(seen.last(), Some(Action::Release { .. })));
+    assert!(kept >= Duration::from_secs(59), "{kept:?}");
 }
 
 #[test]
 fn a_new_master_address_drops_the_queue_and_lengthens_the_wait() {
-    let mut ownership = Ownership::new(CALL_BOUND);
-    ownership.allocate(set(&[queue()]));
-    let start = Start {
-        offset: 5,
-        first: None,
+    let mut world = World::new();
+    world.ownership.allocate(world.now, &ours(&[0]));
+    world.until(|seen| assigned(seen) == 1);
+    world.ownership.master_changed(world.now, "b");
+    let waited = world.until(|seen| assigned(seen) == 2);
+    assert!(waited >= LEASE * 2 + CALL_BOUND, "{waited:?}");
+    let dropped = |action: &Action| {
+        matches!(
+            action,
+            Action::Drop {
+                released: false,
+                ..
+            }
+        )
     };
-    ownership.master_changed(Time::ZERO, "b");
-    let mut now = Time::ZERO;
-    while settle(&mut ownership, now, start).is_empty() {
-        now += STEP;
-    }
-    assert!(now >= LEASE * 2 + CALL_BOUND, "{now:?}");
-    ownership.master_changed(now, "b");
-    assert!(matches!(ownership.poll(now)[0], Action::Drop { .. }));
+    assert!(world.seen.iter().any(dropped));
 }
 
 #[test]
 fn a_lock_that_arrives_after_the_queue_went_to_another_is_given_back() {
-    let mut ownership = Ownership::new(CALL_BOUND);
-    ownership.allocate(set(&[queue()]));
-    let actions = ownership.poll(Time::ZERO);
+    let mut world = World::new();
+    world.ownership.allocate(world.now, &ours(&[0]));
+    let actions = world.ownership.poll(world.now);
     assert!(matches!(&actions[..], [Action::Lock { .. }]));
-    ownership.allocate(set(&[]));
-    ownership.lock_reply(
-        STEP,
-        Time::ZERO,
-        &"b".into(),
-        &set(&[queue()]),
-        Some(&set(&[queue()])),
+    world.ownership.allocate(world.now, &Allocation::default());
+    for action in actions {
+        world.answer(action);
+    }
+    world.settle();
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    assert_eq!(world.seen, [unlock]);
+    assert!(world.ownership.is_empty());
+}
+
+#[test]
+fn a_queue_that_is_given_away_is_released_in_the_journal_before_its_lock() {
+    let mut world = World::new();
+    world.ownership.allocate(world.now, &ours(&[0]));
+    world.until(|seen| assigned(seen) == 1);
+    world.seen.clear();
+    world.ownership.allocate(world.now, &Allocation::default());
+    world.settle();
+    assert!(matches!(world.seen[..], [Action::Release { .. }]));
+    world.ownership.drained(&queue(0));
+    world.settle();
+    let rest = &world.seen[1..];
+    assert!(
+        matches!(
+            rest,
+            [
+                Action::Drop { released: true, .. },
+                Action::Unlock { holder: None, .. }
+            ]
+        ),
+        "{rest:?}"
     );
-    assert_eq!(ownership.poll(STEP), [Action::Unlock { queue: queue() }]);
-    assert!(ownership.is_empty());
+    let newest = world.journals[&queue(0)].newest.as_ref();
+    assert!(newest.is_some_and(|newest| matches!(newest.state, State::Released { .. })));
+    assert!(world.ownership.is_empty());
+}
+
+#[test]
+fn there_is_always_something_to_wait_for_and_never_a_busy_loop() {
+    let mut world = World::new();
+    world.taken.insert(queue(1), "keylane:other:1".into());
+    world.ownership.allocate(world.now, &ours(&[0, 1]));
+    for _ in 0..2_000 {
+        world.settle();
+        let next = world.ownership.next_deadline(world.now);
+        let next = next.expect("something to wait for");
+        assert!(next > world.now, "{:?}", world.ownership);
+        world.now = next;
+    }
+}
+
+#[test]
+fn a_queue_whose_owner_left_is_taken_early_only_if_it_was_released() {
+    let allocation = Allocation {
+        if_released: BTreeSet::from([queue(0)]),
+        ..Allocation::default()
+    };
+    let ran = State::Ran {
+        waiting: Keys::default(),
+    };
+    let released = State::Released {
+        running: Keys::default(),
+    };
+    let mut world = World::new();
+    world.claimed_by(queue(0), "keylane:other:1", ran);
+    world.ownership.allocate(world.now, &allocation);
+    for _ in 0..100 {
+        world.now += STEP;
+        world.settle();
+    }
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    assert!(world.seen.iter().all(|action| *action == unlock));
+    world.claimed_by(queue(0), "keylane:other:1", released);
+    world.seen.clear();
+    let waited = world.until(|seen| assigned(seen) == 1);
+    assert!(waited <= Duration::from_millis(500), "{waited:?}");
 }

@@ -4,6 +4,7 @@
 //! Every call is bounded in time by the adapter. An error means that the outcome is unknown; callers
 //! repeat the call, which all of these allow.
 
+pub mod journal;
 pub mod rocketmq;
 
 use crate::message::{Message, QueueId};
@@ -22,7 +23,7 @@ pub struct Route {
 }
 
 /// Answer to a pull. `next` is where the next pull begins; everything in `[asked, next)` that is not
-/// among the messages was filtered out or does not exist, and is therefore finished.
+/// among the messages was filtered out or does not exist, and is therefore finished, unless it says otherwise.
 #[derive(Debug)]
 pub enum Pulled {
     /// Messages, in offset order, decoded to the last byte of the reply.
@@ -34,6 +35,11 @@ pub enum Pulled {
     },
     /// Nothing in `[asked, next)` matched.
     NoMatch {
+        /// Where the next pull begins.
+        next: u64,
+    },
+    /// The broker has removed what was in `[asked, next)`, because it expired: it is lost.
+    Removed {
         /// Where the next pull begins.
         next: u64,
     },
@@ -94,6 +100,27 @@ pub enum SourceError {
         /// The broker's words.
         remark: String,
     },
+    /// The broker does not filter as it is asked to.
+    #[error("broker {peer} refuses the filter: {reason}")]
+    Filter {
+        /// Address of the broker.
+        peer: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The broker would drop what is sent back.
+    #[error(
+        "broker {peer} has group {group:?} with retryQueueNums {number} and would drop what is sent back: \
+         set it to 1 (mqadmin updateSubGroup -q 1)"
+    )]
+    NoRetryQueues {
+        /// Address of the broker.
+        peer: String,
+        /// The group.
+        group: String,
+        /// Retry queues it has.
+        number: i64,
+    },
     /// The reply could not be read to its end.
     #[error("the reply of {peer} to {what} cannot be read: {reason}")]
     Malformed {
@@ -109,7 +136,10 @@ pub enum SourceError {
 impl SourceError {
     /// True if repeating the call cannot help until a person changes something.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::UnknownTopic { .. })
+        matches!(
+            self,
+            Self::UnknownTopic { .. } | Self::Filter { .. } | Self::NoRetryQueues { .. }
+        )
     }
 }
 
@@ -117,7 +147,7 @@ impl SourceError {
 ///
 /// Calls for different queues may run at the same time; a pull waits at the broker for new messages
 /// (long polling) and must not delay any other call.
-pub trait Source: Send + Sync + 'static {
+pub trait Source: journal::Journal {
     /// Fetches the route afresh from the name server.
     fn route(&self) -> impl Future<Output = Result<Route, SourceError>> + Send;
 
@@ -181,4 +211,14 @@ pub trait Source: Send + Sync + 'static {
         max_messages: u32,
         wait: Duration,
     ) -> impl Future<Output = Result<Pulled, SourceError>> + Send;
+
+    /// Has the broker copy a message to the dead letter queue (`delay_level` -1) or, after the time of
+    /// that delay level, to the retry topic; `Ok` only once it acknowledged that. If the answer is lost
+    /// the copy may be there all the same.
+    fn send_back(
+        &self,
+        queue: &QueueId,
+        message: &Message,
+        delay_level: i32,
+    ) -> impl Future<Output = Result<(), SourceError>> + Send;
 }

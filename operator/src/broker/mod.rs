@@ -36,34 +36,64 @@ impl Broker {
         RocketmqSource::connect(spec, &id).await.map(Self)
     }
 
-    /// The offsets of every queue, or the first error.
-    pub async fn offsets(&self) -> Result<Offsets, SourceError> {
-        let read = async {
-            let route = self.0.route().await?;
-            let mut offsets = Offsets::new();
-            for queue in &route.queues {
+    /// The offsets of every queue. A queue whose broker does not say is there without; an error if none of
+    /// them is known.
+    pub async fn offsets(&self) -> Result<Reading, SourceError> {
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
+        let late = || SourceError::Unreachable {
+            peer: "the brokers of the topic".to_owned(),
+            what: "for the offsets of all queues",
+            reason: format!("not all answered within {TIMEOUT:?}"),
+        };
+        let route = tokio::time::timeout_at(deadline, self.0.route());
+        let route = route.await.unwrap_or_else(|_| Err(late()))?;
+        let mut reading = Reading::default();
+        for queue in &route.queues {
+            let read = async {
                 let (min, max) = self.0.bounds(queue).await?;
                 let committed = self.0.committed(queue).await?;
-                offsets.insert(
-                    queue.clone(),
-                    QueueOffsets {
-                        min,
-                        max,
-                        committed,
-                    },
-                );
-            }
-            Ok(offsets)
-        };
-        tokio::time::timeout(TIMEOUT, read)
-            .await
-            .unwrap_or_else(|_| {
-                Err(SourceError::Unreachable {
-                    peer: "the brokers of the topic".to_owned(),
-                    what: "for the offsets of all queues",
-                    reason: format!("not all answered within {TIMEOUT:?}"),
+                Ok(QueueOffsets {
+                    min,
+                    max,
+                    committed,
                 })
-            })
+            };
+            let read = tokio::time::timeout_at(deadline, read).await;
+            match read.unwrap_or_else(|_| Err(late())) {
+                Ok(offsets) => {
+                    reading.queues.insert(queue.clone(), Some(offsets));
+                }
+                Err(error) => {
+                    reading.queues.insert(queue.clone(), None);
+                    reading.error.get_or_insert(error);
+                }
+            }
+        }
+        if reading.queues.values().all(Option::is_none)
+            && let Some(error) = reading.error
+        {
+            return Err(error);
+        }
+        Ok(reading)
+    }
+}
+
+/// What brokers said of the queues of a topic.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Every queue of the route; none where its broker did not say.
+    pub queues: BTreeMap<QueueId, Option<QueueOffsets>>,
+    /// Why the first of those is missing.
+    pub error: Option<SourceError>,
+}
+
+impl Reading {
+    /// The offsets, if all are known.
+    pub fn complete(&self) -> Option<Offsets> {
+        let queues = self.queues.iter();
+        queues
+            .map(|(id, offsets)| Some((id.clone(), (*offsets)?)))
+            .collect()
     }
 }
 
@@ -78,76 +108,72 @@ pub struct Lag {
     pub unfinished: u64,
 }
 
+/// What pods know of each queue of the topic: the offset below which everything is finished, and how many are above it.
+pub fn reported(pods: &[Stats]) -> BTreeMap<QueueId, (u64, u64)> {
+    let queues = pods.iter().flat_map(|pod| &pod.queues);
+    queues
+        .filter(|queue| !queue.retry)
+        .filter_map(|queue| {
+            let known = (queue.watermark?, queue.finished_above_watermark);
+            Some((QueueId::new(queue.broker.as_str(), queue.id), known))
+        })
+        .collect()
+}
+
+/// Messages of a queue that are not finished, with what its pod says if one does.
+pub fn unfinished(known: &QueueOffsets, reported: Option<&(u64, u64)>) -> u64 {
+    let committed = known.start();
+    let (watermark, finished_above) = reported.copied().unwrap_or((committed, 0));
+    let after = known.max.saturating_sub(watermark.max(committed));
+    after.saturating_sub(finished_above)
+}
+
 /// The lag of a group. What pods finished beyond the committed offsets is not unfinished.
 pub fn lag(offsets: &Offsets, pods: &[Stats]) -> Lag {
+    let reported = reported(pods);
     let mut lag = Lag {
         max_offsets: 0,
         messages: 0,
         unfinished: 0,
     };
     for (queue, known) in offsets {
-        let committed = known
-            .committed
-            .map_or(known.min, |committed| committed.max(known.min));
-        let reported = pods
-            .iter()
-            .flat_map(|pod| &pod.queues)
-            .find_map(|reported| {
-                let same = *queue.broker == *reported.broker && queue.id == reported.id;
-                same.then_some((reported.watermark?, reported.finished_above_watermark))
-            });
         lag.max_offsets += known.max;
-        lag.messages += known.max.saturating_sub(committed);
-        let (watermark, finished_above) = reported.unwrap_or((committed, 0));
-        lag.unfinished += known
-            .max
-            .saturating_sub(watermark.max(committed))
-            .saturating_sub(finished_above);
+        lag.messages += known.max.saturating_sub(known.start());
+        lag.unfinished += unfinished(known, reported.get(queue));
     }
     lag
+}
+
+impl QueueOffsets {
+    /// The first message the group has not committed.
+    fn start(&self) -> u64 {
+        self.committed
+            .map_or(self.min, |committed| committed.max(self.min))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keylane_consumer::contract::admin::{LaneTarget, QueuePhase, QueueStats};
+    use keylane_consumer::contract::admin::{QueuePhase, QueueStats};
 
     fn pod(queues: Vec<QueueStats>) -> Stats {
         Stats {
             incarnation: "i".into(),
-            uptime_seconds: 1.0,
-            draining: false,
-            lanes: LaneTarget {
-                lanes: 1,
-                term: 0,
-                sequence: 0,
-            },
-            busy_lanes: 0,
-            busy_lane_seconds: 0.0,
-            waiting_lanes: 0,
-            live_keys: 0,
-            completed: 0,
-            failed: 0,
-            handler_available: true,
-            broker_error: None,
-            blocked: Vec::new(),
-            blocked_keys: 0,
             queues,
+            ..Stats::default()
         }
     }
 
     fn queue(id: u32, watermark: Option<u64>, finished_above_watermark: u64) -> QueueStats {
         let (broker, phase) = ("b".to_owned(), QueuePhase::Owned);
-        let (committed, pulled, buffered) = (None, None, 0);
         QueueStats {
             broker,
             id,
             phase,
             watermark,
-            committed,
-            pulled,
-            buffered,
             finished_above_watermark,
+            ..QueueStats::default()
         }
     }
 

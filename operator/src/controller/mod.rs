@@ -8,6 +8,7 @@ pub mod apply;
 pub mod build;
 pub mod error;
 pub mod fetch;
+pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod validate;
@@ -17,7 +18,7 @@ use crate::crd::{Mode, OrderedConsumer, OrderedConsumerStatus};
 use crate::metrics::Metrics;
 use crate::names;
 use crate::pods::PodClient;
-use crate::scale::{self, PodSample, Policy, Snapshot};
+use crate::scale;
 use apply::ApplyError;
 use error::Error;
 use futures::StreamExt;
@@ -32,11 +33,12 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
+use snapshot::Read;
 use state::State;
 use status::Findings;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -66,7 +68,6 @@ pub struct Context {
     pods: PodClient,
     recorder: Recorder,
     metrics: Metrics,
-    started: Instant,
     /// Leadership term that lane targets carry: milliseconds since the Unix epoch at the start.
     term: u64,
     /// Memory of each consumer, with the uid it belongs to.
@@ -86,7 +87,6 @@ impl Context {
             options,
             pods,
             metrics,
-            started: Instant::now(),
             term: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
             states: Mutex::default(),
         }
@@ -166,7 +166,8 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
     };
     match validate::validate(&object) {
         Ok(consumer) => {
-            let acted = look(&context, &mut state, &consumer, &mut found).await;
+            let last = object.status.as_ref();
+            let acted = look(&context, &mut state, &consumer, last, &mut found).await;
             let recorded = write_status(&context, &mut state, &object, &found).await?;
             if let Some(pods) = acted {
                 let recorded = recorded.as_ref().unwrap_or(&object);
@@ -187,6 +188,7 @@ async fn look(
     context: &Context,
     state: &mut State,
     consumer: &Consumer,
+    last: Option<&OrderedConsumerStatus>,
     found: &mut Findings,
 ) -> Option<fetch::Pods> {
     let labels: Vec<_> = build::selector(consumer)
@@ -240,10 +242,12 @@ async fn look(
         .zip(&stats)
         .any(|(address, stats)| stats.is_err() && pods.ready.contains(address));
     let stats: Vec<Stats> = stats.into_iter().filter_map(Result::ok).collect();
-    match offsets {
-        Ok(offsets) => {
-            found.queues = Some(offsets.len() as u32);
-            found.lag = Some(broker::lag(&offsets, &stats)).filter(|_| !silent);
+    match &offsets {
+        Ok(reading) => {
+            found.queues = Some(reading.queues.len() as u32);
+            let complete = reading.complete().filter(|_| !silent);
+            found.lag = complete.map(|offsets| broker::lag(&offsets, &stats));
+            found.broker_unavailable = reading.error.as_ref().map(ToString::to_string);
         }
         Err(error) => found.broker_unavailable = Some(error.to_string()),
     }
@@ -267,9 +271,22 @@ async fn look(
             )
         })
         .collect();
-    let snapshot = snapshot(context, consumer, found, &stats);
-    let (decision, history) = scale::decide(&snapshot, &policy(consumer), &state.history);
-    state.history = history;
+    let now = Timestamp::now()
+        .as_duration()
+        .try_into()
+        .unwrap_or_default();
+    let snapshot = snapshot::snapshot(Read {
+        now,
+        replicas: consumer.replicas().unsigned_abs(),
+        ready: found.ready.unwrap_or(0).unsigned_abs(),
+        brokers: offsets.as_ref().ok(),
+        pods: &stats,
+        silent,
+    });
+    let policy = snapshot::policy(consumer, now);
+    let (decision, history) = scale::decide(&snapshot, &policy, state.history(last));
+    found.history = serde_json::to_string(&history).ok();
+    state.decided(history);
     found.decision = Some(decision);
     Some(pods)
 }
@@ -302,51 +319,6 @@ async fn apply_children(
     let deployment = apply::apply(&context.client, consumer, resources).await?;
     state.applied(generation);
     Ok(deployment)
-}
-
-fn policy(consumer: &Consumer) -> Policy {
-    let (lanes, autoscaling) = (&consumer.spec().lanes, consumer.autoscaling());
-    Policy {
-        mode: match autoscaling.mode {
-            Mode::Auto => scale::Mode::Auto,
-            Mode::LanesOnly => scale::Mode::LanesOnly,
-        },
-        min_lanes: lanes.min,
-        max_lanes: lanes.max,
-        min_replicas: autoscaling.min_replicas.unsigned_abs(),
-        max_replicas: autoscaling.max_replicas.unsigned_abs(),
-        hold: Policy::HOLD,
-    }
-}
-
-fn snapshot(context: &Context, consumer: &Consumer, found: &Findings, stats: &[Stats]) -> Snapshot {
-    Snapshot {
-        now: context.started.elapsed(),
-        replicas: consumer.replicas().unsigned_abs(),
-        ready: found.ready.unwrap_or(0).unsigned_abs(),
-        queues: found.queues,
-        max_offsets: found.lag.map(|lag| lag.max_offsets),
-        unfinished: found.lag.map(|lag| lag.unfinished),
-        // A pod that drains runs nothing new; its lanes would look idle.
-        pods: stats
-            .iter()
-            .filter(|pod| !pod.draining)
-            .map(sample)
-            .collect(),
-    }
-}
-
-fn sample(pod: &Stats) -> PodSample {
-    PodSample {
-        incarnation: pod.incarnation.clone(),
-        lanes: pod.lanes.lanes,
-        busy_lanes: pod.busy_lanes,
-        waiting_lanes: pod.waiting_lanes,
-        busy_lane_seconds: pod.busy_lane_seconds,
-        completed: pod.completed,
-        uptime_seconds: pod.uptime_seconds,
-        live_keys: pod.live_keys,
-    }
 }
 
 /// Writes the status if it is worth it; returns the object as it is then.

@@ -1,8 +1,8 @@
-//! What the operator remembers of a consumer between rounds. Nothing in it is needed to be right: a new
-//! operator starts without.
+//! What the operator remembers of a consumer between rounds. What autoscaling has learned is in the status
+//! too, so that a new operator goes on from it; the rest is not needed to be right.
 
 use super::validate::Consumer;
-use crate::broker::{Broker, Offsets};
+use crate::broker::{Broker, Reading};
 use crate::crd::OrderedConsumerStatus;
 use crate::scale::History;
 use keylane_consumer::source::SourceError;
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 /// How often children are applied even if nothing changed: somebody may have changed them.
 const APPLY_EVERY: Duration = Duration::from_secs(30);
 /// The status is written at most this often for figures alone; conditions and sizes are written at once.
-const FIGURES_EVERY: Duration = Duration::from_secs(5);
+const FIGURES_EVERY: Duration = Duration::from_secs(10);
 
 /// Memory of one consumer.
 #[derive(Default)]
 pub struct State {
-    /// What the last decisions left.
-    pub history: History,
+    /// What the last decisions left; none before the first.
+    history: Option<History>,
     /// Number of lane targets pushed so far.
     pub sequence: u64,
     broker: Option<(String, Broker)>,
@@ -26,6 +26,22 @@ pub struct State {
 }
 
 impl State {
+    /// What the last decisions left. Before the first decision of this operator: what its predecessor
+    /// wrote into the status, if that can be read.
+    pub fn history(&mut self, status: Option<&OrderedConsumerStatus>) -> &History {
+        self.history.get_or_insert_with(|| {
+            let written = status.and_then(|status| status.decision.as_ref()?.history.as_deref());
+            written
+                .and_then(|text| serde_json::from_str(text).ok())
+                .unwrap_or_default()
+        })
+    }
+
+    /// What this decision left.
+    pub fn decided(&mut self, history: History) {
+        self.history = Some(history);
+    }
+
     /// Whether children must be applied now.
     pub fn must_apply(&self, generation: i64) -> bool {
         self.applied
@@ -70,7 +86,7 @@ impl State {
 
     /// Offsets of the consumer's queues, over a connection that is kept as long as the spec names the
     /// same brokers, topic and group.
-    pub async fn offsets(&mut self, consumer: &Consumer) -> Result<Offsets, SourceError> {
+    pub async fn offsets(&mut self, consumer: &Consumer) -> Result<Reading, SourceError> {
         let spec = consumer.spec();
         let target = format!(
             "{:?} {} {}",
@@ -85,7 +101,7 @@ impl State {
         }
         match &self.broker {
             Some((_, broker)) => broker.offsets().await,
-            None => Ok(Offsets::new()),
+            None => Ok(Reading::default()),
         }
     }
 }

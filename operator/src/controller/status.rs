@@ -1,8 +1,8 @@
 //! What users see: conditions, figures, events. Pure.
 
 use crate::broker::Lag;
-use crate::crd::{self, LastDecision, OrderedConsumerStatus, Rates};
-use crate::scale::Decision;
+use crate::crd::{self, DecisionInputs, LastDecision, OrderedConsumerStatus, Rates};
+use crate::scale::{Decision, Inputs, Limits};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -16,6 +16,16 @@ pub const NAME_CONFLICT: &str = "NameConflict";
 pub const TEMPLATE_INVALID: &str = "TemplateInvalid";
 /// Pods find their handler not available.
 pub const HANDLER_UNAVAILABLE: &str = "HandlerUnavailable";
+/// More pods are wanted than the bounds or the queues allow.
+pub const SCALING_LIMITED: &str = "ScalingLimited";
+/// A key needs more than its one lane can give.
+pub const HOT_KEY_BOUND: &str = "HotKeyBound";
+/// Something behind the handler is the limit.
+pub const DOWNSTREAM_BOUND: &str = "DownstreamBound";
+/// A key does not move.
+pub const KEY_STUCK: &str = "KeyStuck";
+/// Figures have been missing for long.
+pub const METRICS_STALE: &str = "MetricsStale";
 
 const LISTED_KEYS: usize = 10;
 
@@ -38,6 +48,8 @@ pub struct Findings {
     pub lag: Option<Lag>,
     /// The decision, if one was made.
     pub decision: Option<Decision>,
+    /// What autoscaling remembers, as JSON.
+    pub history: Option<String>,
     /// Keys that wait for a person.
     pub blocked_keys: Vec<String>,
     /// Why the template cannot be deployed.
@@ -99,6 +111,10 @@ pub fn status(
             replicas: decision.replicas,
             reason: decision.reason.as_str().to_owned(),
             message: decision.message.clone(),
+            advised_replicas: Some(decision.advised)
+                .filter(|advised| *advised != decision.replicas),
+            inputs: inputs(&decision.inputs),
+            history: found.history.clone(),
         });
     }
     let mut happened = Vec::new();
@@ -164,13 +180,80 @@ fn conditions(found: &Findings) -> Vec<ConditionOf> {
         ),
     ];
     let mut conditions = vec![ready(found)];
-    for (kind, problem, well) in problems {
+    let mut say = |kind, problem: Option<String>, well: &str| {
         conditions.push(match problem {
-            Some(message) => (kind, "True", kind, message.clone()),
+            Some(message) => (kind, "True", kind, message),
             None => (kind, "False", "AsExpected", well.to_owned()),
         });
+    };
+    for (kind, problem, well) in problems {
+        say(kind, problem.clone(), well);
+    }
+    if let Some(decision) = &found.decision {
+        for (kind, problem, well) in limits(&decision.limits, decision) {
+            say(kind, problem, well);
+        }
     }
     conditions
+}
+
+/// What limits the group. Figures that change every round are in the decision, not here: a condition that
+/// changed each time would be written each time.
+fn limits(
+    limits: &Limits,
+    decision: &Decision,
+) -> [(&'static str, Option<String>, &'static str); 5] {
+    let (replicas, lanes) = (decision.replicas, decision.lanes);
+    [
+        (
+            SCALING_LIMITED,
+            limits.scaling.map(|_| {
+                format!("more than {replicas} pods are wanted; autoscaling.maxReplicas and the number of queues allow no more")
+            }),
+            "the bounds allow what is wanted",
+        ),
+        (
+            HOT_KEY_BOUND,
+            limits.hot_key.as_ref().map(|(key, _)| {
+                format!("key {key:?} gets more messages than one lane can handle; more lanes or pods cannot help, spread its messages over more keys or make handling shorter")
+            }),
+            "no key needs more than its lane can give",
+        ),
+        (
+            DOWNSTREAM_BOUND,
+            limits.downstream.map(|_| {
+                format!("more calls at once do not finish more: something behind the handler is the limit; {lanes} lanes on each of {replicas} pods keep it busy")
+            }),
+            "more lanes finish more",
+        ),
+        (
+            KEY_STUCK,
+            limits.stuck_key.as_ref().map(|key| {
+                format!("the first message of key {key:?} is not finished while others are; look at the handler's log")
+            }),
+            "all keys move",
+        ),
+        (
+            METRICS_STALE,
+            limits.stale.map(|_| {
+                "figures of brokers or pods are missing for more than a minute; nothing is taken down".to_owned()
+            }),
+            "figures are fresh",
+        ),
+    ]
+}
+
+fn inputs(inputs: &Inputs) -> DecisionInputs {
+    let text = |value: Option<f64>| value.map(|value| format!("{value:.1}"));
+    let milliseconds = |value: Option<f64>| text(value.map(|seconds| seconds * 1e3));
+    DecisionInputs {
+        expected_rate: text(inputs.expected_rate),
+        call_milliseconds: milliseconds(inputs.call_seconds),
+        service_milliseconds: milliseconds(inputs.service_seconds),
+        busy_lanes: text(inputs.busy_lanes),
+        pod_capacity: text(inputs.pod_capacity),
+        start_seconds: text(inputs.start_seconds),
+    }
 }
 
 fn ready(found: &Findings) -> ConditionOf {

@@ -1,8 +1,9 @@
 //! From the raw resource to one that the rest of the code may rely on. Pure: takes no client. Nothing
 //! after this reads the raw spec again.
 
-use crate::crd::OrderedConsumer;
+use crate::crd::{self, OrderedConsumer};
 use crate::names;
+use crate::scale::schedule::{InvalidSchedule, Schedule};
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use keylane_consumer::contract::spec::ConsumerSpec;
@@ -60,6 +61,14 @@ pub enum Invalid {
     /// An environment variable that Keylane sets itself.
     #[error("spec.executor.env sets {0:?}, which Keylane sets itself: take it out")]
     ReservedVariable(String),
+    /// A schedule that cannot be followed.
+    #[error("spec.autoscaling.schedules[{index}]: {source}")]
+    Schedule {
+        /// Which one.
+        index: usize,
+        /// What is wrong with it.
+        source: InvalidSchedule,
+    },
     /// The API server sent an object without an identity.
     #[error("the object has no uid or namespace; it was not read from an API server")]
     NoIdentity,
@@ -75,6 +84,7 @@ pub struct Consumer {
     replicas: i32,
     spec: ConsumerSpec,
     autoscaling: Autoscaling,
+    schedules: Vec<Schedule>,
     executor: Executor,
     template: PodTemplateSpec,
     handler: Container,
@@ -114,6 +124,11 @@ impl Consumer {
     /// spec.autoscaling.
     pub fn autoscaling(&self) -> &Autoscaling {
         &self.autoscaling
+    }
+
+    /// spec.autoscaling.schedules.
+    pub fn schedules(&self) -> &[Schedule] {
+        &self.schedules
     }
 
     /// spec.executor.
@@ -204,6 +219,7 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     {
         return Err(Invalid::ReservedVariable(name.clone()));
     }
+    let schedules = schedules(&spec.autoscaling)?;
     let identity = (
         object.controller_owner_ref(&()),
         object.uid(),
@@ -220,10 +236,30 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
         replicas: spec.replicas,
         spec: spec.consumer.clone(),
         autoscaling: spec.autoscaling.clone(),
+        schedules,
         executor: spec.executor.clone(),
         template,
         handler,
     })
+}
+
+fn schedules(autoscaling: &Autoscaling) -> Result<Vec<Schedule>, Invalid> {
+    let read = |schedule: &crd::Schedule| {
+        let (lasts, rate) = (schedule.duration.get(), schedule.expected_per_second as f64);
+        match (&schedule.start, &schedule.cron) {
+            (Some(start), _) => Schedule::once(start, lasts, rate),
+            (None, cron) => {
+                let cron = cron.as_deref().unwrap_or_default();
+                Schedule::again(cron, schedule.time_zone.as_deref(), lasts, rate)
+            }
+        }
+    };
+    let schedules = autoscaling.schedules.iter().enumerate();
+    schedules
+        .map(|(index, schedule)| {
+            read(schedule).map_err(|source| Invalid::Schedule { index, source })
+        })
+        .collect()
 }
 
 /// A field of the pod that Keylane sets itself, if the template sets it.

@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keylane_consumer::contract::duration::DurationText;
 use keylane_consumer::contract::spec::ConsumerSpec;
 use kube::{CustomResource, CustomResourceExt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -33,6 +34,12 @@ pub const LONGEST_NAME: usize = 40;
         .message("metadata.name must not be longer than 40 characters"),
     validation = Rule::new("self.spec.topic == oldSelf.spec.topic && self.spec.consumerGroup == oldSelf.spec.consumerGroup")
         .message("spec.topic and spec.consumerGroup cannot be changed: that would be another consumer; create a new OrderedConsumer and delete this one"),
+    validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.consumption != 'Broadcasting'")
+        .message("spec.consumption Broadcasting needs spec.ordering.mode Key or Queue: what is sent back to the broker would come to every pod again"),
+    validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.retry.onExhausted != 'Block'")
+        .message("spec.retry.onExhausted Block needs spec.ordering.mode Key or Queue: in mode None messages wait at the broker"),
+    validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.handler.batch.maxMessages == 1")
+        .message("spec.handler.batch.maxMessages above 1 needs spec.ordering.mode Key or Queue: in mode None no two messages belong together"),
     printcolumn(name = "Topic", type_ = "string", json_path = ".spec.topic"),
     printcolumn(name = "Group", type_ = "string", json_path = ".spec.consumerGroup"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -81,7 +88,8 @@ fn opaque(_: &mut SchemaGenerator) -> Schema {
 }]))]
 pub struct Autoscaling {
     /// Auto: the operator tunes lanes and writes spec.replicas. LanesOnly: it tunes lanes; replicas are
-    /// yours, or an HPA's. Default: Auto.
+    /// yours, or an HPA's. Advise: it changes neither and says in the status what it would do. Hold: it
+    /// changes neither. Default: Auto.
     #[serde(default)]
     pub mode: Mode,
     /// Fewest pods in mode Auto. Default: 1.
@@ -92,6 +100,83 @@ pub struct Autoscaling {
     #[serde(default = "default_max_replicas")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
+    /// What is to be reached.
+    #[serde(default)]
+    pub objective: Objective,
+    /// Loads that are known before they come, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub schedules: Vec<Schedule>,
+}
+
+/// What autoscaling is to reach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "duration(self.maxMessageAge) >= duration('1s') && duration(self.drainWithin) >= duration('1s')",
+    "message": "autoscaling.objective.maxMessageAge and drainWithin must be at least 1s"
+}]))]
+pub struct Objective {
+    /// No message should wait longer. Default: 30s.
+    #[serde(default = "default_age")]
+    pub max_message_age: DurationText,
+    /// A backlog should be gone within this time. Default: 5m.
+    #[serde(default = "default_drain")]
+    pub drain_within: DurationText,
+}
+
+fn default_age() -> DurationText {
+    DurationText::from_secs(30)
+}
+
+fn default_drain() -> DurationText {
+    DurationText::from_secs(300)
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Self {
+            max_message_age: default_age(),
+            drain_within: default_drain(),
+        }
+    }
+}
+
+/// A load that is known before it comes: pods are there when it begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.start) != has(self.cron)",
+        "message": "a schedule has either start or cron"
+    },
+    {
+        "rule": "!has(self.timeZone) || has(self.cron)",
+        "message": "timeZone goes with cron; start says its offset itself"
+    },
+    {
+        "rule": "duration(self.duration) >= duration('1m') && duration(self.duration) <= duration('168h')",
+        "message": "the duration of a schedule must be between 1m and 168h"
+    }
+]))]
+pub struct Schedule {
+    /// When it begins, such as 2026-11-11T00:00:00+08:00.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub start: Option<String>,
+    /// When it begins, again and again: minute, hour, day of month, month, day of week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 9, max = 200))]
+    pub cron: Option<String>,
+    /// Time zone of cron, such as Asia/Shanghai. Default: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+    /// How long it lasts.
+    pub duration: DurationText,
+    /// Messages a second that will arrive, over all queues.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub expected_per_second: i64,
 }
 
 fn default_min_replicas() -> i32 {
@@ -108,6 +193,8 @@ impl Default for Autoscaling {
             mode: Mode::default(),
             min_replicas: default_min_replicas(),
             max_replicas: default_max_replicas(),
+            objective: Objective::default(),
+            schedules: Vec::new(),
         }
     }
 }
@@ -121,6 +208,10 @@ pub enum Mode {
     Auto,
     /// Lanes follow the load, replicas are left alone.
     LanesOnly,
+    /// Both are left alone; the status says what would be done.
+    Advise,
+    /// Both are left alone.
+    Hold,
 }
 
 /// The container Keylane adds to each pod.
@@ -242,6 +333,39 @@ pub struct LastDecision {
     pub reason: String,
     /// Why, with numbers.
     pub message: String,
+    /// Pods there would be if autoscaling owned them, where that is another number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advised_replicas: Option<u32>,
+    /// The numbers it was made of.
+    #[serde(default)]
+    pub inputs: DecisionInputs,
+    /// What autoscaling remembers, as JSON: an operator that starts anew goes on from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
+}
+
+/// The numbers a decision was made of, as text; what is not known is absent. Rates are messages a second.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionInputs {
+    /// Arrivals expected when a pod asked for now would be at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_rate: Option<String>,
+    /// Milliseconds a call takes, as measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_milliseconds: Option<String>,
+    /// Milliseconds a call takes when nothing is overloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_milliseconds: Option<String>,
+    /// Busy lanes over all pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_lanes: Option<String>,
+    /// Messages a second one pod can finish.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_capacity: Option<String>,
+    /// Seconds from asking for a pod to its first messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_seconds: Option<String>,
 }
 
 /// The CustomResourceDefinition as YAML, as it lies in `crds/` and in the chart.
@@ -288,12 +412,17 @@ mod tests {
             "rocketmq",
             "topic",
             "consumerGroup",
+            "consumption",
+            "filter",
             "startFrom",
             "ordering",
             "handler",
             "lanes",
             "retry",
+            "limits",
             "drain",
+            "suspend",
+            "redactKeys",
             "replicas",
             "autoscaling",
             "executor",
@@ -304,7 +433,15 @@ mod tests {
                 "{field} is missing"
             );
         }
-        for path in ["startFrom", "handler", "lanes", "drain", "autoscaling"] {
+        for path in [
+            "startFrom",
+            "filter",
+            "handler",
+            "lanes",
+            "limits",
+            "drain",
+            "autoscaling",
+        ] {
             assert!(
                 spec["properties"][path]
                     .get("x-kubernetes-validations")
@@ -314,7 +451,7 @@ mod tests {
         }
         assert_eq!(
             schema["x-kubernetes-validations"].as_array().map(Vec::len),
-            Some(2)
+            Some(5)
         );
         let required: Vec<_> = spec["required"]
             .as_array()

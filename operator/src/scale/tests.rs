@@ -1,280 +1,339 @@
-//! The controller against a plant: pods that finish what their lanes can, and what comes of it.
+//! The controller against the simulated group, and against figures nobody would expect.
 
 use super::*;
+use crate::simulate::{Autopilot, Run, Setup, Sizes, Span, Trace, World, run};
+use keylane_consumer::message::QueueId;
 use proptest::prelude::*;
+use std::time::Duration;
 
-const TICK: Duration = Duration::from_secs(5);
-/// Time from asking for a pod to its first message, in ticks.
-const START_TICKS: u32 = 4;
-
-fn policy() -> Policy {
-    Policy {
-        mode: Mode::Auto,
-        min_lanes: 4,
-        max_lanes: 8,
-        min_replicas: 1,
-        max_replicas: 6,
-        hold: Policy::HOLD,
+fn trace(rate: f64, backlog: f64) -> Trace {
+    Trace {
+        name: "test".to_owned(),
+        seconds: 900,
+        queues: 8,
+        rate: vec![rate],
+        backlog,
+        ..Trace::default()
     }
 }
 
-/// Pods that take messages of `service` seconds off a backlog, with at most `keys` keys at once.
-struct Plant {
-    service: f64,
-    keys: u32,
-    backlog: f64,
-    arriving: f64,
-    sent: f64,
-    now: Duration,
-    replicas: u32,
-    /// Ticks until each pod is ready, and what it has done since.
-    pods: Vec<(u32, PodSample)>,
-    born: u32,
-}
-
-impl Plant {
-    fn new(backlog: f64, service: f64, keys: u32) -> Self {
-        let mut plant = Self {
-            service,
-            keys,
-            backlog,
-            arriving: 0.0,
-            sent: backlog,
-            now: Duration::ZERO,
-            replicas: 1,
-            pods: Vec::new(),
-            born: 0,
-        };
-        plant.resize(0, 4);
-        plant
-    }
-
-    fn resize(&mut self, delay: u32, lanes: u32) {
-        self.pods.truncate(self.replicas as usize);
-        while self.pods.len() < self.replicas as usize {
-            self.born += 1;
-            let sample = PodSample {
-                incarnation: format!("pod-{}", self.born),
-                lanes,
-                busy_lanes: 0,
-                waiting_lanes: 0,
-                busy_lane_seconds: 0.0,
-                completed: 0,
-                uptime_seconds: 0.0,
-                live_keys: 0,
-            };
-            self.pods.push((delay, sample));
-        }
-    }
-
-    fn ready(&self) -> u32 {
-        self.pods.iter().filter(|(wait, _)| *wait == 0).count() as u32
-    }
-
-    fn tick(&mut self, lanes: u32) {
-        let seconds = TICK.as_secs_f64();
-        self.now += TICK;
-        self.backlog += self.arriving * seconds;
-        self.sent += self.arriving * seconds;
-        let ready = self.ready().max(1);
-        let keys = self.keys.div_ceil(ready);
-        for (wait, pod) in &mut self.pods {
-            if *wait > 0 {
-                *wait -= 1;
-                continue;
+fn play(trace: &Trace, replicas: u32, change: impl Fn(&mut Setup)) -> (Run, Vec<Decision>) {
+    let mut setup = Setup::of(trace);
+    change(&mut setup);
+    let start = Sizes {
+        lanes: setup.policy.min_lanes,
+        replicas,
+    };
+    let mut controller = Autopilot::new(trace, setup);
+    let mut decisions = Vec::new();
+    let run = run(
+        trace,
+        World::default(),
+        start,
+        &mut controller,
+        &mut |plant, decision| {
+            if plant.now().is_multiple_of(5) {
+                decisions.extend(decision.cloned());
             }
-            pod.lanes = lanes;
-            let can = f64::from(lanes.min(keys)) * seconds / self.service;
-            let done = can.min(self.backlog).floor();
-            self.backlog -= done;
-            let busy = done * self.service;
-            pod.busy_lane_seconds += busy;
-            pod.completed += done as u64;
-            pod.busy_lanes = (busy / seconds).round() as u32;
-            let left = self.backlog >= 1.0;
-            pod.live_keys = if left { u64::from(keys) } else { 0 };
-            pod.waiting_lanes = if left { keys.saturating_sub(lanes) } else { 0 };
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let ready = self.pods.iter().filter(|(wait, _)| *wait == 0);
-        Snapshot {
-            now: self.now,
-            replicas: self.replicas,
-            ready: self.ready(),
-            queues: Some(8),
-            max_offsets: Some(self.sent as u64),
-            unfinished: Some(self.backlog as u64),
-            pods: ready.map(|(_, pod)| pod.clone()).collect(),
-        }
-    }
-
-    /// Runs the loop; gives every size (lanes, replicas) it went through.
-    fn run(&mut self, policy: &Policy, ticks: u32) -> Vec<(u32, u32)> {
-        let mut history = History::default();
-        let mut lanes = policy.min_lanes;
-        let mut sizes = Vec::new();
-        for _ in 0..ticks {
-            self.tick(lanes);
-            let (decision, next) = decide(&self.snapshot(), policy, &history);
-            history = next;
-            lanes = decision.lanes;
-            self.replicas = decision.replicas;
-            self.resize(START_TICKS, lanes);
-            sizes.push((lanes, self.replicas));
-        }
-        sizes
-    }
+        },
+    );
+    (run, decisions)
 }
 
-fn most_replicas(sizes: &[(u32, u32)]) -> u32 {
-    sizes.iter().map(|size| size.1).max().unwrap_or(0)
+fn pods(run: &Run) -> Vec<u32> {
+    run.course.iter().map(|moment| moment.pods).collect()
 }
 
 #[test]
 fn a_backlog_raises_lanes_then_pods_and_pods_fall_back_when_it_is_gone() {
-    // 5 ms a message: a pod with all its 8 lanes finishes 1,600 messages a second.
-    let mut plant = Plant::new(400_000.0, 0.005, 1000);
-    let sizes = plant.run(&policy(), 120);
-    let all_lanes = sizes.iter().position(|size| size.0 == 8).unwrap();
-    let more_pods = sizes.iter().position(|size| size.1 > 1).unwrap();
-    assert!(all_lanes <= more_pods, "{sizes:?}");
-    assert!(more_pods <= 12, "no pod was added in a minute: {sizes:?}");
-    assert!(plant.backlog < 1.0);
-    assert_eq!(sizes.last().unwrap().1, 1, "{sizes:?}");
-    assert_eq!(sizes.last().unwrap().0, 4, "{sizes:?}");
-    let turns = sizes.windows(2).filter(|pair| pair[1].1 > pair[0].1);
-    assert!(turns.count() <= 3, "pods went up and down: {sizes:?}");
+    let (run, decisions) = play(&trace(50.0, 100_000.0), 1, |_| {});
+    let all_lanes = decisions
+        .iter()
+        .position(|decision| decision.lanes >= 16)
+        .unwrap();
+    let more_pods = decisions
+        .iter()
+        .position(|decision| decision.replicas > 1)
+        .unwrap();
+    assert!(
+        all_lanes <= more_pods + 1 && more_pods <= 4,
+        "{all_lanes} {more_pods}"
+    );
+    assert!(
+        run.score.drained_at.is_some_and(|at| at < 180),
+        "{:?}",
+        run.score
+    );
+    assert!(pods(&run).last() <= Some(&2), "{:?}", run.score);
+    assert_eq!(decisions.last().unwrap().lanes, 4);
+    assert!(run.score.reversals <= 1, "{:?}", run.score);
 }
 
 #[test]
 fn a_load_that_one_pod_carries_gets_no_other() {
-    let mut plant = Plant::new(0.0, 0.005, 1000);
-    plant.arriving = 1000.0;
-    let sizes = plant.run(&policy(), 120);
-    assert_eq!(most_replicas(&sizes), 1, "{sizes:?}");
-    assert!(plant.backlog < 1000.0, "{}", plant.backlog);
+    let (run, _) = play(&trace(200.0, 0.0), 1, |_| {});
+    assert_eq!(run.score.most_pods, 1);
+    assert_eq!(run.score.violation_seconds, 0);
 }
 
 #[test]
-fn a_single_key_gets_no_more_pods_whatever_its_backlog() {
-    let mut plant = Plant::new(1e6, 0.005, 1);
-    let sizes = plant.run(&policy(), 120);
-    assert_eq!(most_replicas(&sizes), 1, "{sizes:?}");
+fn a_single_key_gets_no_more_pods_whatever_its_backlog_and_whether_it_is_named_or_not() {
+    for keys in [true, false] {
+        let one = Trace {
+            hot_key_rate: Some(vec![100.0]),
+            ..trace(5.0, 0.0)
+        };
+        let (run, decisions) = play(&one, 2, |setup| setup.keys = keys);
+        assert_eq!(run.score.most_pods, 2, "{keys}");
+        let last = decisions.last().unwrap();
+        assert_eq!(last.reason, Reason::KeyBound, "{}", last.message);
+        assert_eq!(last.limits.hot_key.is_some(), keys);
+    }
 }
 
 #[test]
 fn there_are_never_more_pods_than_queues() {
-    let wide = Policy {
-        max_replicas: 50,
-        ..policy()
-    };
-    let mut plant = Plant::new(1e8, 0.005, 10_000);
-    let sizes = plant.run(&wide, 120);
-    assert_eq!(most_replicas(&sizes), 8, "{sizes:?}");
-}
-
-#[test]
-fn lanes_stay_while_one_pod_has_none_free_though_the_average_would_do_with_fewer() {
-    let pod = |name: &str, busy: u32, seconds: f64, completed: u64| PodSample {
-        incarnation: name.to_owned(),
-        lanes: 8,
-        busy_lanes: busy,
-        waiting_lanes: busy,
-        busy_lane_seconds: seconds,
-        completed,
-        uptime_seconds: seconds,
-        live_keys: 100,
-    };
-    let snapshot = |round: u32, busy: u32| Snapshot {
-        now: TICK * round,
-        replicas: 2,
-        ready: 2,
-        queues: Some(8),
-        max_offsets: Some(100_000),
-        unfinished: Some(1_000),
-        pods: vec![
-            pod("a", busy, f64::from(round) * 40.0, u64::from(round) * 8_000),
-            pod("b", 0, 0.0, 0),
-        ],
-    };
-    let lanes = |busy: u32| {
-        let mut history = History::default();
-        let mut decision = None;
-        for round in 1..6 {
-            let (made, next) = decide(&snapshot(round, busy), &policy(), &history);
-            (decision, history) = (Some(made), next);
-        }
-        decision.map(|decision| decision.lanes)
-    };
-    assert_eq!(lanes(8), Some(8));
-    assert_eq!(lanes(3), Some(4));
+    let (run, decisions) = play(&trace(5000.0, 0.0), 1, |setup| {
+        setup.policy.max_replicas = 50
+    });
+    assert_eq!(run.score.most_pods, 8);
+    let limited = decisions
+        .iter()
+        .any(|decision| decision.limits.scaling.is_some());
+    assert!(limited);
 }
 
 #[test]
 fn a_stopped_consumer_stays_stopped() {
-    let mut plant = Plant::new(1e6, 0.005, 1000);
-    plant.replicas = 0;
-    plant.resize(0, 4);
-    let sizes = plant.run(&policy(), 20);
-    assert_eq!(most_replicas(&sizes), 0, "{sizes:?}");
+    let (run, decisions) = play(&trace(100.0, 1e6), 0, |_| {});
+    assert_eq!(run.score.most_pods, 0);
+    assert!(
+        decisions
+            .iter()
+            .all(|decision| decision.reason == Reason::Held)
+    );
 }
 
 #[test]
-fn replicas_of_another_owner_are_left_alone() {
-    let theirs = Policy {
-        mode: Mode::LanesOnly,
-        ..policy()
+fn each_mode_changes_only_what_it_owns_and_says_what_it_would_do() {
+    for (mode, lanes) in [
+        (Mode::LanesOnly, true),
+        (Mode::Advise, false),
+        (Mode::Hold, false),
+    ] {
+        let (run, decisions) = play(&trace(1500.0, 0.0), 3, |setup| setup.policy.mode = mode);
+        assert!(pods(&run).iter().all(|pods| *pods == 3), "{mode:?}");
+        let most = decisions.iter().map(|decision| decision.lanes).max();
+        assert_eq!(most > Some(4), lanes, "{mode:?}");
+        let advised = decisions.iter().map(|decision| decision.advised).max();
+        assert!(advised > Some(3) || mode != Mode::LanesOnly, "{mode:?}");
+    }
+}
+
+#[test]
+fn leaving_a_mode_that_holds_changes_nothing_at_once() {
+    let plant = trace(200.0, 0.0);
+    let (_, decisions) = play(&plant, 1, |setup| setup.policy.mode = Mode::Hold);
+    assert!(
+        decisions
+            .iter()
+            .all(|decision| decision.reason == Reason::Held)
+    );
+    assert!(decisions.iter().all(|decision| decision.lanes == 4));
+}
+
+#[test]
+fn an_operator_that_is_restarted_goes_on_as_its_predecessor_would() {
+    for mut plant in [
+        trace(1300.0, 0.0),
+        trace(300.0, 40_000.0),
+        trace(100.0, 0.0),
+    ] {
+        plant.rate = (0..900)
+            .map(|second| plant.rate[0] * (1.0 + f64::from(second) / 900.0))
+            .collect();
+        let (kept, _) = play(&plant, 2, |_| {});
+        let (restarted, _) = play(&plant, 2, |setup| setup.restarts = Some(4));
+        assert_eq!(
+            restarted.score.violation_seconds,
+            kept.score.violation_seconds
+        );
+        assert!(
+            restarted.score.actions <= kept.score.actions + 1,
+            "{:?} {:?}",
+            kept.score,
+            restarted.score
+        );
+        assert!(restarted.score.reversals <= kept.score.reversals);
+    }
+}
+
+#[test]
+fn what_is_remembered_survives_being_written_and_is_small() {
+    let plant = Trace {
+        queues: 64,
+        ..trace(3000.0, 50_000.0)
     };
-    let mut plant = Plant::new(1e6, 0.005, 1000);
-    plant.replicas = 3;
-    plant.resize(0, 4);
-    let sizes = plant.run(&theirs, 60);
-    assert!(sizes.iter().all(|size| size.1 == 3), "{sizes:?}");
-    assert!(sizes.iter().any(|size| size.0 == 8), "{sizes:?}");
+    let mut controller = Autopilot::new(&plant, Setup::of(&plant));
+    let start = Sizes {
+        lanes: 4,
+        replicas: 3,
+    };
+    run(
+        &plant,
+        World::default(),
+        start,
+        &mut controller,
+        &mut |_, _| {},
+    );
+    let text = serde_json::to_string(controller.history()).unwrap();
+    let read: History = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    assert!(text.len() < 6000, "{} bytes: {text}", text.len());
+    assert_eq!(read.model(), controller.history().model());
+}
+
+#[test]
+fn nothing_goes_down_while_figures_are_missing_and_that_is_said() {
+    let mut outage = trace(1200.0, 0.0);
+    outage.rate = (0..900)
+        .map(|second| if second < 300 { 1200.0 } else { 200.0 })
+        .collect();
+    outage.metrics_outage = Some(Span { from: 320, to: 800 });
+    let (run, decisions) = play(&outage, 5, |_| {});
+    let blind = &pods(&run)[320..800];
+    assert!(blind.windows(2).all(|pair| pair[1] >= pair[0]));
+    let said = decisions
+        .iter()
+        .filter(|decision| decision.limits.stale.is_some());
+    assert!(said.count() > 60);
+}
+
+#[test]
+fn the_sentence_has_the_sizes_the_reason_and_the_figures() {
+    let (_, decisions) = play(&trace(1500.0, 0.0), 1, |_| {});
+    let up = decisions
+        .iter()
+        .find(|decision| decision.reason == Reason::ReplicasUp)
+        .unwrap();
+    for part in [
+        "1 -> ",
+        "pods: more pods are needed (",
+        "messages/s arrive",
+        "ms a call",
+        "a pod can do",
+    ] {
+        assert!(
+            up.message.contains(part),
+            "{part:?} is not in {}",
+            up.message
+        );
+    }
+}
+
+/// One look at a group of two pods of which one has all lanes busy or not.
+fn lanes_of(busy: u32) -> u32 {
+    let pod = |name: &str, busy: u32, seconds: f64, completed: u64| PodSample {
+        incarnation: name.to_owned(),
+        lanes: 8,
+        busy_lanes: busy,
+        waiting_lanes: busy / 8,
+        busy_lane_seconds: seconds,
+        completed,
+        uptime_seconds: seconds,
+        cpu: None,
+    };
+    let policy = Policy {
+        min_lanes: 4,
+        max_lanes: 8,
+        ..Policy::default()
+    };
+    let (mut history, mut lanes) = (History::default(), 0);
+    for round in 1..6 {
+        let snapshot = Snapshot {
+            now: Duration::from_secs(round * 5),
+            replicas: 2,
+            ready: 2,
+            queues: vec![QueueSample {
+                id: QueueId::new("b", 0),
+                max_offset: Some(round * 100),
+                unfinished: Some(100),
+                owner: Some(0),
+            }],
+            pods: vec![
+                pod("a", busy, round as f64 * 40.0, round * 8000),
+                pod("b", 0, 0.0, 0),
+            ],
+            ..Snapshot::default()
+        };
+        let (decision, next) = decide(&snapshot, &policy, &history);
+        (lanes, history) = (decision.lanes, next);
+    }
+    lanes
+}
+
+#[test]
+fn lanes_stay_while_one_pod_has_none_free_though_the_figures_would_do_with_fewer() {
+    assert_eq!(lanes_of(8), 8);
+    assert_eq!(lanes_of(3), 4);
 }
 
 /// A round of anything, possible or not: figures come from brokers and pods.
 fn snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
-    let pod = (
-        0..3u8,
-        1..64u32,
-        0..80u32,
-        0..80u32,
-        0..1_000_000u64,
-        0..2000u64,
-    );
+    let pod = (0..3u8, 1..64u32, 0..80u32, 0..80u32, 0..1_000_000u64);
     let pods = prop::collection::vec(pod, 0..4);
-    let offsets = prop::option::of(0..10_000_000u64);
-    let queues = prop::option::of(1..32u32);
-    let round = (1..12u64, 1..8u32, offsets.clone(), offsets, queues, pods);
+    let queue = (
+        prop::option::of(0..10_000_000u64),
+        prop::option::of(0..10_000_000u64),
+        prop::option::of(0..5usize),
+    );
+    let queues = prop::collection::vec(queue, 0..12);
+    let key = (0..12u32, 0.0..1e6f64, 0..1_000_000u64);
+    let keys = prop::collection::vec(key, 0..3);
+    let round = (1..40u64, 0..8u32, queues, pods, keys);
     prop::collection::vec(round, 1..40).prop_map(|rounds| {
-        let mut now = Duration::ZERO;
+        let mut now = Duration::from_secs(1_700_000_000);
         let rounds = rounds.into_iter();
         rounds
-            .map(|(step, replicas, max_offsets, unfinished, queues, pods)| {
+            .map(|(step, replicas, queues, pods, keys)| {
                 now += Duration::from_secs(step);
-                let pods = pods.into_iter();
+                let keys: Vec<_> = keys
+                    .into_iter()
+                    .map(|(queue, rate, waiting)| KeyLoad {
+                        key: queue.to_string(),
+                        queue: QueueId::new("b", queue),
+                        per_second: rate,
+                        waiting,
+                    })
+                    .collect();
                 Snapshot {
                     now,
                     replicas,
                     ready: pods.len() as u32,
-                    queues,
-                    max_offsets,
-                    unfinished,
+                    queues: (0..)
+                        .zip(queues)
+                        .map(|(id, (max_offset, unfinished, owner))| QueueSample {
+                            id: QueueId::new("b", id),
+                            max_offset,
+                            unfinished,
+                            owner,
+                        })
+                        .collect(),
                     pods: pods
-                        .map(|(name, lanes, busy, waiting, completed, keys)| PodSample {
+                        .into_iter()
+                        .map(|(name, lanes, busy, waiting, completed)| PodSample {
                             incarnation: name.to_string(),
                             lanes,
                             busy_lanes: busy,
                             waiting_lanes: waiting,
                             busy_lane_seconds: completed as f64 * 0.01,
                             completed,
-                            uptime_seconds: now.as_secs_f64(),
-                            live_keys: keys,
+                            uptime_seconds: 100.0 - f64::from(name),
+                            cpu: None,
                         })
                         .collect(),
+                    stuck_keys: keys.iter().take(1).cloned().collect(),
+                    hot_keys: keys,
                 }
             })
             .collect()
@@ -284,21 +343,29 @@ fn snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
 proptest! {
     #[test]
     fn bounds_hold_and_nothing_goes_down_on_missing_figures(rounds in snapshots()) {
-        let policy = policy();
+        let policy = Policy { max_lanes: 64, max_replicas: 6, ..Policy::default() };
         let mut history = History::default();
         for snapshot in rounds {
             let (decision, next) = decide(&snapshot, &policy, &history);
             prop_assert_eq!(&decide(&snapshot, &policy, &history).0, &decision);
             prop_assert!((policy.min_lanes..=policy.max_lanes).contains(&decision.lanes));
-            prop_assert!((policy.min_replicas..=policy.max_replicas).contains(&decision.replicas));
             let bounded = snapshot.replicas.min(policy.max_replicas);
-            if snapshot.unfinished.is_none() || snapshot.pods.is_empty() {
+            if snapshot.replicas > 0 {
+                prop_assert!((policy.min_replicas..=policy.max_replicas).contains(&decision.replicas));
+            } else {
+                prop_assert_eq!(decision.replicas, 0);
+            }
+            let unknown = |queue: &QueueSample| queue.max_offset.is_none() || queue.unfinished.is_none();
+            if snapshot.queues.iter().any(unknown) || snapshot.pods.is_empty() {
                 prop_assert!(decision.replicas >= bounded, "{:?}", decision);
             }
-            if decision.replicas > bounded {
-                let queues = snapshot.queues.unwrap_or(u32::MAX);
+            if decision.replicas > bounded && !snapshot.queues.is_empty() {
+                let queues = snapshot.queues.len() as u32;
                 prop_assert!(decision.replicas <= queues.max(policy.min_replicas), "{:?}", decision);
             }
+            // It is written and read like any other.
+            let text = serde_json::to_string(&next).unwrap();
+            prop_assert!(serde_json::from_str::<History>(&text).is_ok(), "{}", text);
             history = next;
         }
     }

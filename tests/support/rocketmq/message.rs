@@ -17,6 +17,7 @@ const PROPERTY_SEPARATOR: char = '\u{2}';
 pub struct Message {
     body: Bytes,
     properties: Vec<(String, String)>,
+    system_flag: u32,
 }
 
 impl Message {
@@ -32,7 +33,21 @@ impl Message {
         Self {
             body: body.into(),
             properties: Vec::new(),
+            system_flag: 0,
         }
+    }
+
+    /// The same, sent with this system flag, which says among other things how the body is compressed.
+    /// Only messages that are sent one by one carry it.
+    #[must_use]
+    pub fn system_flag(mut self, flag: u32) -> Self {
+        self.system_flag = flag;
+        self
+    }
+
+    /// Its system flag.
+    pub(super) fn flag(&self) -> u32 {
+        self.system_flag
     }
 
     /// The same with this property set, in place of an earlier value.

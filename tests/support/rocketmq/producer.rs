@@ -110,6 +110,7 @@ impl Producer {
         }
         let mut fields = self.fields(queue);
         fields.insert("i", message.encoded_properties());
+        fields.insert("f", message.flag().to_string());
         self.request(SEND, queue, &fields, message.body()).await
     }
 

@@ -8,6 +8,7 @@
 //! - A request parked at a broker whose connection died is not failed: every call is bounded here.
 //! - The client's own error texts hide addresses: ours name the peer.
 
+use crate::message::Topic;
 use crate::source::SourceError;
 use cheetah_string::CheetahString;
 use rocketmq_client_rust::prelude::ClientConfig;
@@ -42,7 +43,9 @@ pub enum Purpose {
     Group,
     Lock,
     Offsets,
-    Pull(u32),
+    SendBack,
+    Journal,
+    Pull(Topic, u32),
 }
 
 /// The handles of one peer (a broker, or the name servers), all under one client name.

@@ -5,19 +5,25 @@
 //! decoding stops half way). Request codes and fields are those of RocketMQ 5.3.3's remoting protocol
 //! (`RequestCode.java`, `header/*RequestHeader.java`).
 
+mod answer;
 mod connection;
-mod decode;
+mod journal;
+mod pulled;
+mod record;
+mod subscription;
 
 use super::{Commit, Pulled, Route, Source, SourceError};
-use crate::contract::spec::ConsumerSpec;
-use crate::message::QueueId;
+use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
+use crate::message::{Message, QueueId, Topic};
+use answer::{Answer, response};
 use connection::{Connection, Purpose};
+use journal::Journals;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
-use rocketmq_protocol::protocol::route::topic_route_data::TopicRouteData;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use subscription::Subscription;
 
 mod request {
     pub const PULL_MESSAGE: i32 = 11;
@@ -28,25 +34,19 @@ mod request {
     pub const GET_MIN_OFFSET: i32 = 31;
     pub const HEART_BEAT: i32 = 34;
     pub const UNREGISTER_CLIENT: i32 = 35;
+    pub const CONSUMER_SEND_MSG_BACK: i32 = 36;
     pub const GET_CONSUMER_LIST_BY_GROUP: i32 = 38;
     pub const LOCK_BATCH_MQ: i32 = 41;
     pub const UNLOCK_BATCH_MQ: i32 = 42;
-}
-
-mod response {
-    pub const SUCCESS: i32 = 0;
-    pub const SYSTEM_ERROR: i32 = 1;
-    pub const PULL_NOT_FOUND: i32 = 19;
-    pub const PULL_RETRY_IMMEDIATELY: i32 = 20;
-    pub const PULL_OFFSET_MOVED: i32 = 21;
-    pub const QUERY_NOT_FOUND: i32 = 22;
+    pub const CHECK_CLIENT_CONFIG: i32 = 46;
+    pub const GET_SUBSCRIPTION_GROUP_CONFIG: i32 = 352;
 }
 
 /// A pull may wait at the broker, and carries its subscription with it.
 const PULL_SYS_FLAG: u32 = 0b0110;
 const PULL_BYTES: u32 = 4 << 20;
-const PERMISSION_READ: u32 = 0b0100;
-const MASTER: u64 = 0;
+/// The broker keeps its own count of how often a message was sent back; ours decides.
+const NO_LIMIT: u32 = 1_000_000;
 
 /// RocketMQ, for one topic and one consumer group.
 pub struct RocketmqSource {
@@ -54,6 +54,13 @@ pub struct RocketmqSource {
     topic: String,
     group: String,
     client_id: String,
+    subscription: Subscription,
+    /// Mode None: the retry topic is consumed too.
+    retry_topic: Option<String>,
+    broadcasting: bool,
+    /// Brokers that took the expression of the filter.
+    filter_taken: RwLock<BTreeSet<Arc<str>>>,
+    journals: Journals,
     route: RwLock<Route>,
 }
 
@@ -67,8 +74,22 @@ impl RocketmqSource {
             topic: spec.topic.clone(),
             group: spec.consumer_group.clone(),
             client_id: client_id.to_owned(),
+            subscription: Subscription::new(&spec.filter),
+            retry_topic: (spec.ordering.mode == Mode::None)
+                .then(|| format!("%RETRY%{}", spec.consumer_group)),
+            broadcasting: spec.consumption == Consumption::Broadcasting,
+            filter_taken: RwLock::default(),
+            journals: Journals::new(&spec.consumer_group),
             route: RwLock::default(),
         })
+    }
+
+    /// The name of a queue's topic; that of the main one where the group has no other.
+    fn topic_of(&self, topic: Topic) -> &str {
+        match (topic, &self.retry_topic) {
+            (Topic::Retry, Some(retry)) => retry,
+            _ => &self.topic,
+        }
     }
 
     fn address(&self, broker: &str) -> Result<String, SourceError> {
@@ -110,7 +131,7 @@ impl RocketmqSource {
     /// A request about one queue; RocketMQ names its fields the same everywhere.
     fn about(&self, code: i32, queue: &QueueId) -> RemotingCommand {
         let mut request = RemotingCommand::create_remoting_command(code);
-        request.add_ext_field("topic", self.topic.as_str());
+        request.add_ext_field("topic", self.topic_of(queue.topic));
         request.add_ext_field("queueId", queue.id.to_string());
         request.add_ext_field("consumerGroup", self.group.as_str());
         request.add_ext_field("bname", &*queue.broker);
@@ -135,98 +156,70 @@ impl RocketmqSource {
         answer.success()?.number("offset")
     }
 
+    /// Has the broker check an expression before the first pull: one that it cannot read lets everything
+    /// pass there.
+    async fn check_filter(&self, broker: &Arc<str>) -> Result<(), SourceError> {
+        let poisoned = std::sync::PoisonError::into_inner;
+        if self.subscription.kind() == "TAG"
+            || self
+                .filter_taken
+                .read()
+                .unwrap_or_else(poisoned)
+                .contains(broker)
+        {
+            return Ok(());
+        }
+        let body = json!({
+            "clientId": self.client_id, "group": self.group,
+            "subscriptionData": self.subscription.data(&self.topic),
+        });
+        let request = RemotingCommand::create_remoting_command(request::CHECK_CLIENT_CONFIG)
+            .set_body(body.to_string().into_bytes());
+        let what = "a check of the filter";
+        let answer = self
+            .ask(broker, Purpose::Offsets, what, request, Duration::ZERO)
+            .await?;
+        if answer.code() != response::SUCCESS {
+            return Err(pulled::refused(answer));
+        }
+        self.filter_taken
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(broker.clone());
+        Ok(())
+    }
+
+    /// With no retry queues the broker answers success to what is sent back, and stores nothing.
+    async fn check_retry_queues(&self, broker: &str) -> Result<(), SourceError> {
+        let mut request =
+            RemotingCommand::create_remoting_command(request::GET_SUBSCRIPTION_GROUP_CONFIG);
+        request.add_ext_field("group", self.group.as_str());
+        let what = "for the configuration of the group";
+        let mut answer = self
+            .ask(broker, Purpose::SendBack, what, request, Duration::ZERO)
+            .await?
+            .success()?;
+        match answer.json()?["retryQueueNums"].as_i64() {
+            Some(1..) => Ok(()),
+            number => Err(SourceError::NoRetryQueues {
+                peer: answer.peer.clone(),
+                group: self.group.clone(),
+                number: number.unwrap_or_default(),
+            }),
+        }
+    }
+
     fn lock_body(&self, queues: &BTreeSet<QueueId>) -> Vec<u8> {
         let set: Vec<Value> = queues
             .iter()
-            .map(|queue| json!({"topic": self.topic, "brokerName": &*queue.broker, "queueId": queue.id}))
+            .map(|queue| json!({
+                "topic": self.topic_of(queue.topic), "brokerName": &*queue.broker, "queueId": queue.id,
+            }))
             .collect();
         json!({"consumerGroup": self.group, "clientId": self.client_id, "onlyThisBroker": false, "mqSet": set})
             .to_string()
             .into_bytes()
     }
-}
-
-/// A broker's answer and whom it came from.
-struct Answer {
-    command: RemotingCommand,
-    peer: String,
-    what: &'static str,
-}
-
-impl Answer {
-    fn code(&self) -> i32 {
-        self.command.code()
-    }
-
-    fn remark(&self) -> &str {
-        self.command.remark().map_or("", |remark| remark.as_str())
-    }
-
-    fn success(self) -> Result<Self, SourceError> {
-        if self.code() == response::SUCCESS {
-            Ok(self)
-        } else {
-            Err(self.refused())
-        }
-    }
-
-    fn refused(self) -> SourceError {
-        let (code, remark) = (self.code(), self.remark().to_owned());
-        SourceError::Refused {
-            peer: self.peer,
-            what: self.what,
-            code,
-            remark,
-        }
-    }
-
-    fn malformed(&self, reason: String) -> SourceError {
-        SourceError::Malformed {
-            peer: self.peer.clone(),
-            what: self.what,
-            reason,
-        }
-    }
-
-    fn number(&self, field: &'static str) -> Result<u64, SourceError> {
-        let fields = self.command.ext_fields();
-        let text = fields
-            .and_then(|fields| fields.get(field))
-            .map_or("", |text| text.as_str());
-        text.parse()
-            .map_err(|_| self.malformed(format!("field {field} is {text:?}, not an offset")))
-    }
-
-    fn json(&mut self) -> Result<Value, SourceError> {
-        let body = self.command.take_body().unwrap_or_default();
-        serde_json::from_slice(&body)
-            .map_err(|error| self.malformed(format!("the body is not JSON: {error}")))
-    }
-}
-
-fn read_route(data: &TopicRouteData) -> Route {
-    let mut route = Route::default();
-    for broker in &data.broker_datas {
-        if let Some(address) = broker.broker_addrs().get(&MASTER) {
-            route.masters.insert(
-                Arc::from(broker.broker_name().as_str()),
-                address.to_string(),
-            );
-        }
-    }
-    for queues in &data.queue_datas {
-        let broker: Arc<str> = Arc::from(queues.broker_name().as_str());
-        if queues.perm() & PERMISSION_READ != 0 && route.masters.contains_key(&broker) {
-            route
-                .queues
-                .extend((0..queues.read_queue_nums()).map(|id| QueueId::new(broker.clone(), id)));
-        }
-    }
-    // Masters of other topics' queues are of no use.
-    route
-        .masters
-        .retain(|broker, _| route.queues.iter().any(|queue| queue.broker == *broker));
-    route
 }
 
 impl Source for RocketmqSource {
@@ -239,7 +232,15 @@ impl Source for RocketmqSource {
                     topic: self.topic.clone(),
                     name_servers: self.connection.name_servers().to_owned(),
                 })?;
-        let route = read_route(&data);
+        let mut route = answer::route(&data, QueueId::new);
+        if let Some(retry) = &self.retry_topic {
+            // The broker makes it at the first heartbeat of the group.
+            if let Some(data) = self.connection.route(retry).await? {
+                let retry = answer::route(&data, QueueId::retry);
+                route.masters.extend(retry.masters);
+                route.queues.extend(retry.queues);
+            }
+        }
         *self
             .route
             .write()
@@ -248,13 +249,18 @@ impl Source for RocketmqSource {
     }
 
     async fn heartbeat(&self, broker: &str) -> Result<(), SourceError> {
-        let subscription = json!({
-            "topic": self.topic, "subString": "*", "tagsSet": [], "codeSet": [], "subVersion": 0,
-            "classFilterMode": false, "expressionType": "TAG",
-        });
+        let mut subscriptions = vec![self.subscription.data(&self.topic)];
+        if let Some(retry) = &self.retry_topic {
+            subscriptions.push(Subscription::all().data(retry));
+        }
+        let model = if self.broadcasting {
+            "BROADCASTING"
+        } else {
+            "CLUSTERING"
+        };
         let consumer = json!({
-            "groupName": self.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
-            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": [subscription],
+            "groupName": self.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": model,
+            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": subscriptions,
             "unitMode": false,
         });
         let body = json!({"clientID": self.client_id, "producerDataSet": [], "consumerDataSet": [consumer]});
@@ -339,14 +345,17 @@ impl Source for RocketmqSource {
         let locked = body["lockOKMQSet"]
             .as_array()
             .map_or(&[][..], Vec::as_slice);
-        let locked = locked
-            .iter()
-            .filter(|queue| queue["topic"] == self.topic.as_str());
-        let locked = locked.filter_map(|queue| {
-            Some(QueueId::new(
-                queue["brokerName"].as_str()?,
-                u32::try_from(queue["queueId"].as_u64()?).ok()?,
-            ))
+        let locked = locked.iter().filter_map(|queue| {
+            let topic = match queue["topic"].as_str()? {
+                topic if topic == self.topic => Topic::Main,
+                topic if Some(topic) == self.retry_topic.as_deref() => Topic::Retry,
+                _ => return None,
+            };
+            Some(QueueId {
+                topic,
+                broker: Arc::from(queue["brokerName"].as_str()?),
+                id: u32::try_from(queue["queueId"].as_u64()?).ok()?,
+            })
         });
         Ok(locked.filter(|queue| queues.contains(queue)).collect())
     }
@@ -439,6 +448,7 @@ impl Source for RocketmqSource {
         max_messages: u32,
         wait: Duration,
     ) -> Result<Pulled, SourceError> {
+        self.check_filter(&queue.broker).await?;
         let mut request = self.about(request::PULL_MESSAGE, queue);
         for (field, value) in [
             ("queueOffset", offset),
@@ -451,46 +461,54 @@ impl Source for RocketmqSource {
         ] {
             request.add_ext_field(field, value.to_string());
         }
-        request.add_ext_field("subscription", "*");
-        request.add_ext_field("expressionType", "TAG");
-        let mut answer = self
+        let everything = Subscription::all();
+        let subscription = match queue.topic {
+            Topic::Main => &self.subscription,
+            Topic::Retry => &everything,
+        };
+        request.add_ext_field("subscription", subscription.expression());
+        request.add_ext_field("expressionType", subscription.kind());
+        let answer = self
             .ask(
                 &queue.broker,
-                Purpose::Pull(queue.id),
+                Purpose::Pull(queue.topic, queue.id),
                 "a pull",
                 request,
                 wait,
             )
             .await?;
-        match answer.code() {
-            response::SUCCESS => {
-                let body = answer.command.take_body().unwrap_or_default();
-                let next = answer.number("nextBeginOffset")?;
-                let messages = decode::messages(body).map_err(|reason| answer.malformed(reason))?;
-                if let Some(stray) = messages
-                    .iter()
-                    .find(|message| !(offset..next).contains(&message.offset))
-                {
-                    let reason =
-                        format!("offset {} is outside of {offset} to {next}", stray.offset);
-                    return Err(answer.malformed(reason));
-                }
-                Ok(Pulled::Found { messages, next })
-            }
-            response::PULL_NOT_FOUND => Ok(Pulled::NoNew),
-            response::PULL_RETRY_IMMEDIATELY => {
-                let next = answer.number("nextBeginOffset")?;
-                Ok(if next > offset {
-                    Pulled::NoMatch { next }
-                } else {
-                    Pulled::NoNew
-                })
-            }
-            response::PULL_OFFSET_MOVED => Ok(Pulled::OutOfRange {
-                min: answer.number("minOffset")?,
-                max: answer.number("maxOffset")?,
-            }),
-            _ => Err(answer.refused()),
+        pulled::read(answer, offset, subscription)
+    }
+
+    async fn send_back(
+        &self,
+        queue: &QueueId,
+        message: &Message,
+        delay_level: i32,
+    ) -> Result<(), SourceError> {
+        self.check_retry_queues(&queue.broker).await?;
+        let mut request = RemotingCommand::create_remoting_command(request::CONSUMER_SEND_MSG_BACK);
+        for (field, value) in [
+            ("offset", message.physical_offset.to_string()),
+            ("group", self.group.clone()),
+            ("delayLevel", delay_level.to_string()),
+            ("originMsgId", message.id.to_string()),
+            ("originTopic", self.topic_of(queue.topic).to_owned()),
+            ("unitMode", "false".to_owned()),
+            ("maxReconsumeTimes", NO_LIMIT.to_string()),
+            ("bname", queue.broker.to_string()),
+        ] {
+            request.add_ext_field(field, value);
         }
+        self.ask(
+            &queue.broker,
+            Purpose::SendBack,
+            "a message that is sent back",
+            request,
+            Duration::ZERO,
+        )
+        .await?
+        .success()?;
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use keylane_consumer::contract::spec::LIVE_FIELDS;
 use keylane_consumer::contract::{ADMIN_PORT, API_VERSION, KIND, METRICS_PORT};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -38,12 +39,14 @@ pub fn config_map(consumer: &Consumer) -> Result<ConfigMap, BuildError> {
     })
 }
 
-/// The part of the configuration that a running pod does not take over: all but the bounds of lanes,
-/// which the operator keeps to when it sets lanes.
+/// The part of the configuration that a running pod does not take over. The bounds of lanes the operator
+/// keeps to when it sets lanes; the others a pod reads again when its mounted file changes.
 pub fn fixed_configuration(consumer: &Consumer) -> Result<String, BuildError> {
     let mut document = document(consumer)?;
     if let Some(spec) = document["spec"].as_object_mut() {
-        spec.remove("lanes");
+        for field in ["lanes"].iter().chain(&LIVE_FIELDS) {
+            spec.remove(*field);
+        }
     }
     Ok(serde_norway::to_string(&document)?)
 }

@@ -146,6 +146,23 @@ mod tests {
         );
         assert_eq!(plain, pods(&|object| object.spec.consumer.lanes.min = 7));
         assert_eq!(plain, pods(&|object| object.spec.consumer.lanes.max = 7));
+        assert_eq!(
+            plain,
+            pods(&|object| object.spec.consumer.suspend.all = true)
+        );
+        assert_eq!(plain, pods(&|object| object.spec.consumer.limits.span = 7));
+        assert_eq!(
+            plain,
+            pods(&|object| object.spec.consumer.retry.max_attempts = 7)
+        );
+        assert_eq!(
+            plain,
+            pods(&|object| object.spec.consumer.redact_keys = true)
+        );
+        assert_ne!(
+            plain,
+            pods(&|object| object.spec.consumer.handler.batch.max_messages = 9)
+        );
         assert_ne!(
             plain,
             pods(&|object| object.spec.consumer.handler.http.port = 9)

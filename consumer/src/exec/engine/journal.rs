@@ -1,0 +1,201 @@
+//! What the executor reads from the journal and writes to it.
+
+use super::{Assigned, Executor, Recorded};
+use crate::exec::ledger::{self, Reading};
+use crate::exec::tasks::{self, ToRead};
+use crate::handler::Handler;
+use crate::journal::{Body, Keys, Progress, Record};
+use crate::lane::{self, Assignment, HeldKeys, Input, Time};
+use crate::message::QueueId;
+use crate::ownership::{self, Held, Ticket};
+use crate::source::{Source, SourceError};
+use std::time::Duration;
+use tracing::info;
+
+/// Brokers let records expire: even what does not change is written again.
+const WRITE_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+impl<S: Source, H: Handler> Executor<S, H> {
+    /// Reads where the group stands in a queue; what of it is finished only if it does not run here.
+    pub(super) fn read(&mut self, queue: QueueId, ticket: Ticket) {
+        let runs = self.assigned.values().any(|of| of.queue == queue);
+        let reading = match (self.owner.is_clustering(), runs) {
+            (false, _) => Reading::Start,
+            (true, true) => Reading::Head,
+            (true, false) => Reading::Everything,
+        };
+        let to_read = ToRead {
+            log: self.ledger.log(&queue),
+            queue,
+            ticket,
+            reading,
+        };
+        self.tasks.spawn(tasks::read(
+            self.source.clone(),
+            self.starts.clone(),
+            self.queues.clone(),
+            to_read,
+            self.events.clone(),
+        ));
+    }
+
+    /// Writes what ownership wants written.
+    pub(super) fn append(&mut self, queue: QueueId, ticket: Ticket, record: ownership::Record) {
+        let here = self.assigned.iter().find(|(_, of)| of.queue == queue);
+        let body = match record {
+            ownership::Record::Claim { predecessor } => Body::Claim { predecessor },
+            ownership::Record::Progress { epoch, waiting } => {
+                let progress = here.and_then(|(assignment, _)| self.progress(*assignment, waiting));
+                Body::Progress {
+                    epoch,
+                    progress: progress.unwrap_or_default(),
+                }
+            }
+            ownership::Record::Released { epoch, waiting } => {
+                let released = here.and_then(|(_, of)| of.recorded.released.clone());
+                let mut progress = released.unwrap_or_default();
+                progress.keys = progress.keys.union(&waiting);
+                Body::Released { epoch, progress }
+            }
+        };
+        let record = self.record(body);
+        self.tasks.spawn(tasks::append(
+            self.source.clone(),
+            queue,
+            record,
+            ticket,
+            self.events.clone(),
+        ));
+    }
+
+    fn record(&self, body: Body) -> Record {
+        Record {
+            by: self.options.incarnation.as_str().into(),
+            body,
+        }
+    }
+
+    fn progress(&self, assignment: Assignment, keys: Keys) -> Option<Progress> {
+        let progress = self
+            .calls
+            .with(|lanes| ledger::progress(lanes, assignment))?;
+        Some(Progress { keys, ..progress })
+    }
+
+    /// A queue is ours: it runs from where the last reading says.
+    pub(super) fn assign(
+        &mut self,
+        queue: QueueId,
+        assignment: Assignment,
+        lease: Time,
+        held: Held,
+    ) {
+        let finished = self.ledger.finished(&queue);
+        let start = finished.watermark();
+        info!(
+            "queue {queue} is ours from offset {start}, {} finished above it",
+            finished.finished_above()
+        );
+        // Ownership writes the first record.
+        let recorded = Recorded {
+            last: Some((self.clock.now(), start, finished.finished_above())),
+            ..Recorded::default()
+        };
+        let assigned = Assigned {
+            queue: queue.clone(),
+            lease,
+            drained: false,
+            discard: false,
+            give_up_at: None,
+            recorded,
+        };
+        self.assigned.insert(assignment, assigned);
+        if self.owner.is_clustering() {
+            self.commits.assigned(assignment, queue.clone());
+        }
+        let keys = match held.keys {
+            Keys::Some(list) => HeldKeys::Some(list),
+            Keys::All => HeldKeys::All,
+        };
+        self.calls.handle(Input::Assign {
+            queue,
+            assignment,
+            start,
+            lease,
+            finished,
+            held: lane::Held {
+                keys,
+                until: held.until,
+            },
+        });
+    }
+
+    /// A queue has stopped: what is finished and what still runs goes into its last record.
+    pub(super) fn stopped(&mut self, assignment: Assignment) {
+        let running = self
+            .calls
+            .with(|lanes| Keys::new(lanes.running(assignment)));
+        let progress = self.progress(assignment, running);
+        if let Some(assigned) = self.assigned.get_mut(&assignment) {
+            // Of a topic that was recreated nothing is known to be finished.
+            let progress = progress.filter(|_| !assigned.discard);
+            assigned.recorded.released = Some(progress.unwrap_or_default());
+        }
+    }
+
+    /// Writes down how far queues are, where the committed offset does not tell it.
+    pub(super) fn write_down(&mut self, now: Time) {
+        let mut due = Vec::new();
+        for (assignment, assigned) in &self.assigned {
+            let stops = assigned.give_up_at.is_some() || assigned.discard;
+            if stops || assigned.recorded.under_way || now >= assigned.lease {
+                continue;
+            }
+            let Some(progress) = self.calls.with(|lanes| lanes.progress(*assignment)) else {
+                continue;
+            };
+            let (watermark, above) = (progress.watermark, progress.finished_above);
+            let again = match assigned.recorded.last {
+                Some((at, ..)) if now >= at + WRITE_AGAIN_AFTER => true,
+                Some((_, at, over)) => above > 0 && (at, over) != (watermark, above),
+                None => above > 0,
+            };
+            if again {
+                due.push((*assignment, (now, watermark, above)));
+            }
+        }
+        for (assignment, last) in due {
+            let Some(queue) = self.assigned.get(&assignment).map(|of| of.queue.clone()) else {
+                continue;
+            };
+            let Some((epoch, waiting)) = self.owner.recordable(now, &queue) else {
+                continue;
+            };
+            let Some(progress) = self.progress(assignment, waiting) else {
+                continue;
+            };
+            if let Some(assigned) = self.assigned.get_mut(&assignment) {
+                assigned.recorded.under_way = true;
+                assigned.recorded.last = Some(last);
+            }
+            let record = self.record(Body::Progress { epoch, progress });
+            self.tasks.spawn(tasks::record(
+                self.source.clone(),
+                queue,
+                record,
+                assignment,
+                self.events.clone(),
+            ));
+        }
+    }
+
+    pub(super) fn recorded(&mut self, assignment: Assignment, offset: Result<u64, SourceError>) {
+        let written = self.known("a journal record", offset).is_some();
+        if let Some(assigned) = self.assigned.get_mut(&assignment) {
+            assigned.recorded.under_way = false;
+            if !written {
+                assigned.recorded.last = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Records as bytes.
+//!
+//! Layout, little endian: `KLJ`, version, kind, epoch (all ones: none), length of the writer's name and the
+//! name; then what the kind and the version define; last a CRC-32 of everything before. Everything up to
+//! the name is the same in every version to come, so that the claim of a newer program is still a claim.
+
+use super::{Body, Epoch, Finished, Incarnation, Keys, Progress, Record, Witness};
+use roaring::RoaringTreemap;
+
+/// No record is larger. Brokers take messages of 4 MiB unless told otherwise.
+pub const MAX_BYTES: usize = 1 << 20;
+
+const MAGIC: &[u8] = b"KLJ";
+const VERSION: u8 = 1;
+const CLAIM: u8 = 1;
+const PROGRESS: u8 = 2;
+const RELEASED: u8 = 3;
+const NONE: u64 = u64::MAX;
+const CHECKSUM: usize = 4;
+const SUSPECTS: usize = 4_096;
+const ALL_KEYS: u32 = u32::MAX;
+
+/// Why a record cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// A later version wrote it; what all versions share is known.
+    #[error("the record is of version {version}, this program reads {VERSION}")]
+    Version {
+        /// Its version.
+        version: u8,
+        /// Who wrote it.
+        by: Incarnation,
+        /// The epoch it carries; none if it is a claim.
+        epoch: Option<Epoch>,
+    },
+    /// Not a record, or a damaged one.
+    #[error("the record is damaged or not one of Keylane's: {0}")]
+    Damaged(&'static str),
+}
+
+/// The bytes of a record, at most [`MAX_BYTES`]. If there is more to say than that, the highest finished
+/// offsets are left out: they may run again, which is allowed after a crash and never loses anything.
+pub fn encode(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(MAGIC);
+    let (kind, epoch) = match &record.body {
+        Body::Claim { .. } => (CLAIM, NONE),
+        Body::Progress { epoch, .. } => (PROGRESS, *epoch),
+        Body::Released { epoch, .. } => (RELEASED, *epoch),
+    };
+    bytes.extend_from_slice(&[VERSION, kind]);
+    bytes.extend_from_slice(&epoch.to_le_bytes());
+    // Names of incarnations are short; a longer one is cut, which makes it nobody's.
+    let name = record.by.as_bytes();
+    let name = &name[..name.len().min(usize::from(u16::MAX))];
+    bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(name);
+    match &record.body {
+        Body::Claim { predecessor } => {
+            bytes.extend_from_slice(&predecessor.unwrap_or(NONE).to_le_bytes());
+        }
+        Body::Progress { progress, .. } | Body::Released { progress, .. } => {
+            put_progress(&mut bytes, progress);
+        }
+    }
+    let checksum = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+fn put_progress(bytes: &mut Vec<u8>, progress: &Progress) {
+    bytes.extend_from_slice(&progress.finished.watermark().to_le_bytes());
+    let witness = progress.witness;
+    for number in [
+        witness.map_or(NONE, |witness| witness.offset),
+        witness.map_or(0, |witness| witness.stored_at_ms as u64),
+        witness.map_or(0, |witness| witness.physical_offset),
+    ] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    match &progress.keys {
+        Keys::All => bytes.extend_from_slice(&ALL_KEYS.to_le_bytes()),
+        Keys::Some(list) => {
+            bytes.extend_from_slice(&(list.len() as u32).to_le_bytes());
+            list.iter()
+                .for_each(|key| bytes.extend_from_slice(&key.to_le_bytes()));
+        }
+    }
+    let suspects = &progress.suspects[..progress.suspects.len().min(SUSPECTS)];
+    bytes.extend_from_slice(&(suspects.len() as u32).to_le_bytes());
+    for (offset, attempts) in suspects {
+        bytes.extend_from_slice(&offset.to_le_bytes());
+        bytes.extend_from_slice(&attempts.to_le_bytes());
+    }
+    let room = MAX_BYTES - CHECKSUM - bytes.len();
+    let above = progress.finished.above();
+    let mut smaller = None;
+    if above.serialized_size() > room {
+        let mut finished = progress.finished.clone();
+        finished.shrink_to(room);
+        smaller = Some(finished);
+    }
+    let above = smaller.as_ref().map_or(above, Finished::above);
+    // Writing to memory does not fail.
+    let written = above.serialize_into(&mut *bytes);
+    debug_assert!(written.is_ok());
+}
+
+/// Reads a record.
+pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
+    use Unreadable::Damaged;
+    let (content, checksum) = bytes
+        .split_last_chunk::<CHECKSUM>()
+        .ok_or(Damaged("too short"))?;
+    let mut input = content
+        .strip_prefix(MAGIC)
+        .ok_or(Damaged("it begins differently"))?;
+    if u32::from_le_bytes(*checksum) != crc32fast::hash(content) {
+        return Err(Damaged("the checksum is wrong"));
+    }
+    let input = &mut input;
+    let [version, kind] = take(input)?;
+    let epoch = optional(u64::from_le_bytes(take(input)?));
+    let length = usize::from(u16::from_le_bytes(take(input)?));
+    let (name, rest) = input
+        .split_at_checked(length)
+        .ok_or(Damaged("it ends within the name"))?;
+    *input = rest;
+    let by: Incarnation = std::str::from_utf8(name)
+        .map_err(|_| Damaged("the name is not text"))?
+        .into();
+    if version != VERSION {
+        return Err(Unreadable::Version { version, by, epoch });
+    }
+    let body = match (kind, epoch) {
+        (CLAIM, None) => Body::Claim {
+            predecessor: optional(u64::from_le_bytes(take(input)?)),
+        },
+        (PROGRESS, Some(epoch)) => Body::Progress {
+            epoch,
+            progress: progress(input)?,
+        },
+        (RELEASED, Some(epoch)) => Body::Released {
+            epoch,
+            progress: progress(input)?,
+        },
+        _ => return Err(Damaged("its kind is unknown")),
+    };
+    if input.is_empty() {
+        Ok(Record { by, body })
+    } else {
+        Err(Damaged("something follows its end"))
+    }
+}
+
+fn progress(input: &mut &[u8]) -> Result<Progress, Unreadable> {
+    let watermark = u64::from_le_bytes(take(input)?);
+    let offset = optional(u64::from_le_bytes(take(input)?));
+    let stored_at_ms = i64::from_le_bytes(take(input)?);
+    let physical_offset = u64::from_le_bytes(take(input)?);
+    let witness = offset.map(|offset| Witness {
+        offset,
+        stored_at_ms,
+        physical_offset,
+    });
+    let keys = match u32::from_le_bytes(take(input)?) {
+        ALL_KEYS => Keys::All,
+        count => {
+            let count = count as usize;
+            if count > input.len() / size_of::<u64>() {
+                return Err(Unreadable::Damaged("it ends within the keys"));
+            }
+            let list: Result<Vec<u64>, _> = (0..count)
+                .map(|_| take(input).map(u64::from_le_bytes))
+                .collect();
+            Keys::new(list?)
+        }
+    };
+    let count = u32::from_le_bytes(take(input)?) as usize;
+    if count > SUSPECTS {
+        return Err(Unreadable::Damaged("it has too many suspects"));
+    }
+    let mut suspects = Vec::with_capacity(count);
+    for _ in 0..count {
+        suspects.push((
+            u64::from_le_bytes(take(input)?),
+            u32::from_le_bytes(take(input)?),
+        ));
+    }
+    let above = RoaringTreemap::deserialize_from(&mut *input)
+        .map_err(|_| Unreadable::Damaged("the finished set cannot be read"))?;
+    Ok(Progress {
+        finished: Finished::from_parts(watermark, above),
+        witness,
+        keys,
+        suspects,
+    })
+}
+
+fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Unreadable> {
+    let (taken, rest) = input
+        .split_first_chunk::<N>()
+        .ok_or(Unreadable::Damaged("it ends too early"))?;
+    *input = rest;
+    Ok(*taken)
+}
+
+fn optional(number: u64) -> Option<u64> {
+    (number != NONE).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn progress() -> impl Strategy<Value = Progress> {
+        let keys = prop_oneof![
+            9 => prop::collection::vec(any::<u64>(), 0..20).prop_map(Keys::new),
+            1 => Just(Keys::All),
+        ];
+        let witness = (0..u64::MAX, any::<i64>(), any::<u64>()).prop_map(
+            |(offset, stored_at_ms, physical_offset)| Witness {
+                offset,
+                stored_at_ms,
+                physical_offset,
+            },
+        );
+        let ranges = prop::collection::vec((1u64..1 << 40, 0u64..100), 0..50);
+        let finished = (0u64..1 << 40, ranges).prop_map(|(watermark, ranges)| {
+            Finished::new(
+                watermark,
+                ranges.into_iter().map(|(from, length)| from..from + length),
+            )
+        });
+        let suspects = prop::collection::vec((any::<u64>(), any::<u32>()), 0..5);
+        (finished, prop::option::of(witness), keys, suspects).prop_map(
+            |(finished, witness, keys, suspects)| Progress {
+                finished,
+                witness,
+                keys,
+                suspects,
+            },
+        )
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let body = prop_oneof![
+            prop::option::of(0..NONE).prop_map(|predecessor| Body::Claim { predecessor }),
+            (0..NONE, progress()).prop_map(|(epoch, progress)| Body::Progress { epoch, progress }),
+            (0..NONE, progress()).prop_map(|(epoch, progress)| Body::Released { epoch, progress }),
+        ];
+        ("[a-z:0-9-]{0,60}", body).prop_map(|(by, body)| Record {
+            by: by.into(),
+            body,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(record in record()) {
+            prop_assert_eq!(decode(&encode(&record)), Ok(record));
+        }
+
+        #[test]
+        fn a_damaged_byte_is_noticed(record in record(), at: prop::sample::Index, change in 1u8..) {
+            let mut bytes = encode(&record);
+            let at = at.index(bytes.len());
+            bytes[at] ^= change;
+            prop_assert!(matches!(decode(&bytes), Err(Unreadable::Damaged(_))));
+        }
+
+        /// Also with a checksum that is right, so that everything behind it is tried.
+        #[test]
+        fn garbage_never_panics(kind in 0u8..5, mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes);
+            bytes.splice(0..0, [b'K', b'L', b'J', VERSION, kind]);
+            bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+            let _ = decode(&bytes);
+        }
+
+        /// The same for what lies behind a sound beginning.
+        #[test]
+        fn a_damaged_record_with_a_sound_checksum_never_panics(
+            record in record(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)
+        ) {
+            let mut bytes = encode(&record);
+            bytes.truncate(bytes.len() - CHECKSUM);
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_told_from_garbage_and_its_claim_is_known() {
+        let claim = Record {
+            by: "keylane:x".into(),
+            body: Body::Claim { predecessor: None },
+        };
+        let mut bytes = encode(&claim);
+        bytes.truncate(bytes.len() - CHECKSUM);
+        bytes[MAGIC.len()] = 9;
+        bytes.extend_from_slice(b"what we do not know");
+        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        let unreadable = Unreadable::Version {
+            version: 9,
+            by: claim.by,
+            epoch: None,
+        };
+        assert_eq!(decode(&bytes), Err(unreadable));
+        assert!(matches!(decode(b"hello"), Err(Unreadable::Damaged(_))));
+    }
+
+    #[test]
+    fn a_million_finished_beyond_a_stuck_key_fit_and_far_more_are_cut() {
+        // Every other one, the worst case of the compression.
+        let written = |count: u64| {
+            let others = (8..8 + 2 * count).step_by(2);
+            let finished = Finished::new(7, others.map(|offset| offset..offset + 1));
+            let progress = Progress {
+                finished,
+                ..Progress::default()
+            };
+            let record = Record {
+                by: "keylane:x".into(),
+                body: Body::Progress { epoch: 3, progress },
+            };
+            encode(&record)
+        };
+        let million = written(1_000_000);
+        assert!(million.len() <= 256 << 10, "{}", million.len());
+        let huge = written(10_000_000);
+        assert!(huge.len() <= MAX_BYTES, "{}", huge.len());
+        assert!(decode(&huge).is_ok());
+    }
+}

@@ -1,0 +1,106 @@
+//! A broker's answer and what is read from it.
+
+use crate::message::QueueId;
+use crate::source::{Route, SourceError};
+use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
+use rocketmq_protocol::protocol::route::topic_route_data::TopicRouteData;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Response codes (`ResponseCode.java`, `RemotingSysResponseCode.java`).
+pub mod response {
+    pub const SUCCESS: i32 = 0;
+    pub const SYSTEM_ERROR: i32 = 1;
+    pub const PULL_NOT_FOUND: i32 = 19;
+    pub const PULL_RETRY_IMMEDIATELY: i32 = 20;
+    pub const PULL_OFFSET_MOVED: i32 = 21;
+    pub const QUERY_NOT_FOUND: i32 = 22;
+    pub const SUBSCRIPTION_PARSE_FAILED: i32 = 23;
+}
+
+const PERMISSION_READ: u32 = 0b0100;
+const MASTER: u64 = 0;
+
+/// A broker's answer and whom it came from.
+pub struct Answer {
+    pub command: RemotingCommand,
+    pub peer: String,
+    pub what: &'static str,
+}
+
+impl Answer {
+    pub fn code(&self) -> i32 {
+        self.command.code()
+    }
+
+    pub fn remark(&self) -> &str {
+        self.command.remark().map_or("", |remark| remark.as_str())
+    }
+
+    pub fn success(self) -> Result<Self, SourceError> {
+        if self.code() == response::SUCCESS {
+            Ok(self)
+        } else {
+            Err(self.refused())
+        }
+    }
+
+    pub fn refused(self) -> SourceError {
+        let (code, remark) = (self.code(), self.remark().to_owned());
+        SourceError::Refused {
+            peer: self.peer,
+            what: self.what,
+            code,
+            remark,
+        }
+    }
+
+    pub fn malformed(&self, reason: String) -> SourceError {
+        SourceError::Malformed {
+            peer: self.peer.clone(),
+            what: self.what,
+            reason,
+        }
+    }
+
+    pub fn number(&self, field: &'static str) -> Result<u64, SourceError> {
+        let fields = self.command.ext_fields();
+        let text = fields
+            .and_then(|fields| fields.get(field))
+            .map_or("", |text| text.as_str());
+        text.parse()
+            .map_err(|_| self.malformed(format!("field {field} is {text:?}, not an offset")))
+    }
+
+    pub fn json(&mut self) -> Result<Value, SourceError> {
+        let body = self.command.take_body().unwrap_or_default();
+        serde_json::from_slice(&body)
+            .map_err(|error| self.malformed(format!("the body is not JSON: {error}")))
+    }
+}
+
+/// The masters and readable queues of a topic; `queue` makes a queue's name from broker and id.
+pub fn route(data: &TopicRouteData, queue: impl Fn(Arc<str>, u32) -> QueueId) -> Route {
+    let mut route = Route::default();
+    for broker in &data.broker_datas {
+        if let Some(address) = broker.broker_addrs().get(&MASTER) {
+            route.masters.insert(
+                Arc::from(broker.broker_name().as_str()),
+                address.to_string(),
+            );
+        }
+    }
+    for queues in &data.queue_datas {
+        let broker: Arc<str> = Arc::from(queues.broker_name().as_str());
+        if queues.perm() & PERMISSION_READ != 0 && route.masters.contains_key(&broker) {
+            route
+                .queues
+                .extend((0..queues.read_queue_nums()).map(|id| queue(broker.clone(), id)));
+        }
+    }
+    // Masters of other topics' queues are of no use.
+    route
+        .masters
+        .retain(|broker, _| route.queues.iter().any(|queue| queue.broker == *broker));
+    route
+}

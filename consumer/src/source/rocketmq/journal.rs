@@ -1,0 +1,259 @@
+//! The journal in RocketMQ: a topic on the same brokers, written to and read from queue by queue.
+//!
+//! Requests go to the broker itself, so neither needs a route of the topic.
+
+use super::answer::{Answer, response};
+use super::connection::Purpose;
+use super::{RocketmqSource, record, request};
+use crate::journal::Witness;
+use crate::message::{QueueId, Topic};
+use crate::source::SourceError;
+use crate::source::journal::{Journal, Records};
+use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const SEND_MESSAGE: i32 = 10;
+const UPDATE_AND_CREATE_TOPIC: i32 = 17;
+const GET_TOPIC_CONFIG: i32 = 351;
+const TOPIC_NOT_EXIST: i32 = 17;
+/// The record is stored; how safely is up to how the broker is set up (`SendMessageProcessor.java`).
+const STORED: [i32; 4] = [response::SUCCESS, 10, 11, 12];
+
+/// A pull that does not wait at the broker, and carries its subscription with it.
+const PULL_AT_ONCE: u32 = 0b0100;
+const RECORDS_AT_ONCE: u32 = 64;
+const PERMISSION_READ_WRITE: u32 = 0b0110;
+
+/// The journal's topics: queue ids of the main and of the retry topic would collide in one.
+pub struct Journals {
+    main: String,
+    retry: String,
+    /// Queues that are known to be there, by broker and topic.
+    made: Mutex<HashMap<(Arc<str>, Topic), u32>>,
+}
+
+impl Journals {
+    pub fn new(group: &str) -> Self {
+        Self {
+            main: crate::journal::topic(group),
+            retry: crate::journal::retry_topic(group),
+            made: Mutex::default(),
+        }
+    }
+
+    fn topic(&self, topic: Topic) -> &str {
+        match topic {
+            Topic::Main => &self.main,
+            Topic::Retry => &self.retry,
+        }
+    }
+}
+
+impl RocketmqSource {
+    async fn ask_journal(
+        &self,
+        queue: &QueueId,
+        what: &'static str,
+        request: RemotingCommand,
+    ) -> Result<Answer, SourceError> {
+        let purpose = Purpose::Journal;
+        self.ask(&queue.broker, purpose, what, request, Duration::ZERO)
+            .await
+    }
+
+    /// Sees to it that the journal has a queue for every queue of the topic at this broker.
+    async fn make_journal(&self, queue: &QueueId) -> Result<(), SourceError> {
+        let key = (queue.broker.clone(), queue.topic);
+        let made = |made: Option<u32>| {
+            let mut known = self
+                .journals
+                .made
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            match made {
+                Some(made) => known.insert(key.clone(), made),
+                None => known.get(&key).copied(),
+            }
+        };
+        let wanted = self.queues_of(queue).max(queue.id + 1);
+        if made(None).is_some_and(|made| made >= wanted) {
+            return Ok(());
+        }
+        let topic = self.journals.topic(queue.topic);
+        let mut request = RemotingCommand::create_remoting_command(GET_TOPIC_CONFIG);
+        request.add_ext_field("topic", topic);
+        let what = "for the configuration of the journal";
+        let mut answer = self.ask_journal(queue, what, request).await?;
+        let there = if answer.code() == TOPIC_NOT_EXIST {
+            0
+        } else {
+            answer = answer.success()?;
+            let config = answer.json()?;
+            let queues = |field: &str| config[field].as_u64().unwrap_or(0) as u32;
+            queues("readQueueNums").min(queues("writeQueueNums"))
+        };
+        if there < wanted {
+            let mut request = RemotingCommand::create_remoting_command(UPDATE_AND_CREATE_TOPIC);
+            for (field, value) in [
+                ("topic", topic.to_owned()),
+                ("defaultTopic", "TBW102".to_owned()),
+                ("readQueueNums", wanted.to_string()),
+                ("writeQueueNums", wanted.to_string()),
+                ("perm", PERMISSION_READ_WRITE.to_string()),
+                ("topicFilterType", "SINGLE_TAG".to_owned()),
+                ("topicSysFlag", "0".to_owned()),
+                ("order", "false".to_owned()),
+            ] {
+                request.add_ext_field(field, value);
+            }
+            self.ask_journal(queue, "to make the journal", request)
+                .await?
+                .success()?;
+        }
+        made(Some(wanted.max(there)));
+        Ok(())
+    }
+
+    /// How many queues the topic of this queue has at its broker, by the last route.
+    fn queues_of(&self, queue: &QueueId) -> u32 {
+        let route = self.route.read().unwrap_or_else(PoisonError::into_inner);
+        let of_broker = route
+            .queues
+            .iter()
+            .filter(|other| other.broker == queue.broker && other.topic == queue.topic);
+        of_broker.map(|other| other.id + 1).max().unwrap_or(0)
+    }
+
+    /// The journal is not as it was known to be.
+    fn forget_journal(&self, queue: &QueueId) {
+        self.journals
+            .made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(queue.broker.clone(), queue.topic));
+    }
+
+    fn pull_at_once(&self, topic: &str, queue: &QueueId, from: u64, most: u32) -> RemotingCommand {
+        let mut request = RemotingCommand::create_remoting_command(request::PULL_MESSAGE);
+        for (field, value) in [
+            ("consumerGroup", self.group.clone()),
+            ("topic", topic.to_owned()),
+            ("queueId", queue.id.to_string()),
+            ("queueOffset", from.to_string()),
+            ("maxMsgNums", most.to_string()),
+            ("sysFlag", PULL_AT_ONCE.to_string()),
+            ("commitOffset", "0".to_owned()),
+            ("suspendTimeoutMillis", "0".to_owned()),
+            ("subscription", "*".to_owned()),
+            ("subVersion", "0".to_owned()),
+            ("expressionType", "TAG".to_owned()),
+            ("bname", queue.broker.to_string()),
+        ] {
+            request.add_ext_field(field, value);
+        }
+        request
+    }
+}
+
+impl Journal for RocketmqSource {
+    async fn append(&self, queue: &QueueId, record: Vec<u8>) -> Result<u64, SourceError> {
+        self.make_journal(queue).await?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let mut request = RemotingCommand::create_remoting_command(SEND_MESSAGE);
+        for (field, value) in [
+            ("producerGroup", self.group.clone()),
+            ("topic", self.journals.topic(queue.topic).to_owned()),
+            ("defaultTopic", "TBW102".to_owned()),
+            ("defaultTopicQueueNums", "4".to_owned()),
+            ("queueId", queue.id.to_string()),
+            ("sysFlag", "0".to_owned()),
+            ("bornTimestamp", now.as_millis().to_string()),
+            ("flag", "0".to_owned()),
+            ("properties", String::new()),
+            ("reconsumeTimes", "0".to_owned()),
+            ("unitMode", "false".to_owned()),
+            ("batch", "false".to_owned()),
+            ("bname", queue.broker.to_string()),
+        ] {
+            request.add_ext_field(field, value);
+        }
+        let request = request.set_body(record);
+        let answer = self.ask_journal(queue, "a journal record", request).await?;
+        if !STORED.contains(&answer.code()) {
+            self.forget_journal(queue);
+            return Err(answer.refused());
+        }
+        answer.number("queueOffset")
+    }
+
+    async fn records(&self, queue: &QueueId, from: u64) -> Result<Records, SourceError> {
+        self.make_journal(queue).await?;
+        let topic = self.journals.topic(queue.topic);
+        let request = self.pull_at_once(topic, queue, from, RECORDS_AT_ONCE);
+        let mut answer = self.ask_journal(queue, "for the journal", request).await?;
+        let found = match answer.code() {
+            response::SUCCESS => {
+                let body = answer.command.take_body().unwrap_or_default();
+                record::messages(&body).map_err(|reason| answer.malformed(reason))?
+            }
+            response::PULL_NOT_FOUND
+            | response::PULL_RETRY_IMMEDIATELY
+            | response::PULL_OFFSET_MOVED => Vec::new(),
+            _ => {
+                self.forget_journal(queue);
+                return Err(answer.refused());
+            }
+        };
+        Ok(Records {
+            min: answer.number("minOffset")?,
+            max: answer.number("maxOffset")?,
+            found: found
+                .into_iter()
+                .map(|message| (message.offset, message.body))
+                .collect(),
+        })
+    }
+
+    async fn witness(&self, queue: &QueueId, offset: u64) -> Result<Option<Witness>, SourceError> {
+        let request = self.pull_at_once(self.topic_of(queue.topic), queue, offset, 1);
+        let what = "for the highest finished message";
+        let mut answer = self.ask_journal(queue, what, request).await?;
+        match answer.code() {
+            response::SUCCESS => {
+                let body = answer.command.take_body().unwrap_or_default();
+                let found = record::messages(&body).map_err(|reason| answer.malformed(reason))?;
+                let message = found.iter().find(|message| message.offset == offset);
+                Ok(message.map(|message| Witness {
+                    offset,
+                    stored_at_ms: message.stored_at_ms,
+                    physical_offset: message.physical_offset,
+                }))
+            }
+            response::PULL_NOT_FOUND
+            | response::PULL_RETRY_IMMEDIATELY
+            | response::PULL_OFFSET_MOVED => Ok(None),
+            _ => Err(answer.refused()),
+        }
+    }
+
+    async fn unlock_for(&self, queue: &QueueId, holder: &str) -> Result<(), SourceError> {
+        let set = json!([{
+            "topic": self.topic_of(queue.topic), "brokerName": &*queue.broker, "queueId": queue.id,
+        }]);
+        let body = json!({
+            "consumerGroup": self.group, "clientId": holder, "onlyThisBroker": false, "mqSet": set,
+        });
+        let request = RemotingCommand::create_remoting_command(request::UNLOCK_BATCH_MQ)
+            .set_body(body.to_string().into_bytes());
+        let what = "to unlock the queue of an absent member";
+        self.ask(&queue.broker, Purpose::Lock, what, request, Duration::ZERO)
+            .await?
+            .success()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! What the controller decides on, from what was read. Pure. A figure that was not read is absent: a queue
+//! the broker did not tell of, a queue whose pod does not answer.
+
+use super::validate::Consumer;
+use crate::broker::{self, Reading};
+use crate::crd::Mode;
+use crate::scale::{self, KeyLoad, PodSample, Policy, QueueSample, Snapshot};
+use keylane_consumer::contract::admin::{QueuePhase, Stats, StuckKey};
+use keylane_consumer::message::QueueId;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Bounds, mode, objective and the loads that are announced around `now`, a time since the Unix epoch.
+pub fn policy(consumer: &Consumer, now: Duration) -> Policy {
+    let (lanes, autoscaling) = (&consumer.spec().lanes, consumer.autoscaling());
+    let windows = consumer
+        .schedules()
+        .iter()
+        .flat_map(|schedule| schedule.windows(now));
+    let min_replicas = autoscaling.min_replicas.unsigned_abs();
+    Policy {
+        mode: match autoscaling.mode {
+            Mode::Auto => scale::Mode::Auto,
+            Mode::LanesOnly => scale::Mode::LanesOnly,
+            Mode::Advise => scale::Mode::Advise,
+            Mode::Hold => scale::Mode::Hold,
+        },
+        min_lanes: lanes.min,
+        max_lanes: lanes.max,
+        min_replicas,
+        max_replicas: autoscaling.max_replicas.unsigned_abs(),
+        fallback_replicas: min_replicas,
+        max_message_age: autoscaling.objective.max_message_age.get(),
+        drain_within: autoscaling.objective.drain_within.get(),
+        hold: Policy::HOLD,
+        schedules: windows.collect(),
+    }
+}
+
+/// What is read in one round.
+#[derive(Clone, Copy, Debug)]
+pub struct Read<'r> {
+    /// Time since the Unix epoch.
+    pub now: Duration,
+    /// Wanted pods.
+    pub replicas: u32,
+    /// Pods that are ready.
+    pub ready: u32,
+    /// What the brokers said; none if they said nothing.
+    pub brokers: Option<&'r Reading>,
+    /// What pods said.
+    pub pods: &'r [Stats],
+    /// A pod that should have answered did not: what is unfinished in its queues is unknown.
+    pub silent: bool,
+}
+
+/// The snapshot.
+pub fn snapshot(read: Read<'_>) -> Snapshot {
+    // A pod that drains runs nothing new; its lanes would look idle.
+    let working: Vec<&Stats> = read.pods.iter().filter(|pod| !pod.draining).collect();
+    let owners: BTreeMap<QueueId, usize> = working
+        .iter()
+        .enumerate()
+        .flat_map(|(index, pod)| {
+            let owned = pod
+                .queues
+                .iter()
+                .filter(|queue| queue.phase == QueuePhase::Owned);
+            owned.map(move |queue| (QueueId::new(queue.broker.as_str(), queue.id), index))
+        })
+        .collect();
+    let reported = broker::reported(read.pods);
+    let queues = read.brokers.into_iter().flat_map(|reading| &reading.queues);
+    let queues = queues.map(|(id, known)| {
+        let from = reported.get(id);
+        QueueSample {
+            id: id.clone(),
+            max_offset: known.map(|known| known.max),
+            unfinished: known
+                .filter(|_| from.is_some() || !read.silent)
+                .map(|known| broker::unfinished(&known, from)),
+            owner: owners.get(id).copied(),
+        }
+    });
+    Snapshot {
+        now: read.now,
+        replicas: read.replicas,
+        ready: read.ready,
+        queues: queues.collect(),
+        pods: working.iter().map(|pod| sample(pod)).collect(),
+        hot_keys: working.iter().copied().flat_map(hot).collect(),
+        stuck_keys: read.pods.iter().flat_map(stuck).collect(),
+    }
+}
+
+fn sample(pod: &Stats) -> PodSample {
+    PodSample {
+        incarnation: pod.incarnation.clone(),
+        lanes: pod.lanes.lanes,
+        busy_lanes: pod.busy_lanes,
+        waiting_lanes: pod.waiting_lanes,
+        busy_lane_seconds: pod.busy_lane_seconds,
+        completed: pod.completed,
+        uptime_seconds: pod.uptime_seconds,
+        cpu: None,
+    }
+}
+
+/// A queue as pods name it: broker name/queue id.
+fn queue_of(text: &str) -> Option<QueueId> {
+    let (broker, id) = text.rsplit_once('/')?;
+    Some(QueueId::new(broker, id.parse().ok()?))
+}
+
+/// Keys with the most arrivals, at the rate that is certain.
+fn hot(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
+    pod.hot_keys.iter().filter_map(|key| {
+        let long = pod
+            .long_keys
+            .iter()
+            .find(|long| long.key == key.key && long.queue == key.queue);
+        Some(KeyLoad {
+            key: key.key.clone(),
+            queue: queue_of(&key.queue)?,
+            per_second: (key.rate - key.error).max(0.0),
+            waiting: long.map_or(0, |long| long.messages),
+        })
+    })
+}
+
+/// Keys that do not move, whatever the number of lanes: their head does not get done, or waits for a person.
+fn stuck(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
+    let stuck = pod.stuck_keys.iter().filter_map(|key| {
+        Some(KeyLoad {
+            key: key.key.clone(),
+            queue: queue_of(&key.queue)?,
+            per_second: 0.0,
+            waiting: key.messages,
+        })
+    });
+    let blocked = pod.blocked.iter().filter(|blocked| {
+        let listed = |key: &&StuckKey| key.key == blocked.key && key.offset == blocked.offset;
+        !pod.stuck_keys.iter().any(|key| listed(&key))
+    });
+    stuck.chain(blocked.map(|key| KeyLoad {
+        key: key.key.clone(),
+        queue: QueueId::new(key.broker.as_str(), key.queue_id),
+        per_second: 0.0,
+        waiting: 1,
+    }))
+}

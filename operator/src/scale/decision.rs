@@ -1,0 +1,207 @@
+//! What is decided, and the sentence that says why. The sentence is made here and nowhere else: status,
+//! events and logs show the same.
+
+use serde::{Deserialize, Serialize};
+
+/// What is to be, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Lanes of each pod.
+    pub lanes: u32,
+    /// Pods. In modes that do not own them: those there are.
+    pub replicas: u32,
+    /// Pods the controller would have if it owned them.
+    pub advised: u32,
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, in a sentence with numbers.
+    pub message: String,
+    /// The numbers.
+    pub inputs: Inputs,
+    /// What limits the group, beside the reason.
+    pub limits: Limits,
+}
+
+/// What limits a group; each is a condition in the status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// More pods were wanted than the bounds or the queues allow: how many.
+    pub scaling: Option<u32>,
+    /// A key that needs more than its one lane can give, and its messages a second.
+    pub hot_key: Option<(String, f64)>,
+    /// A key whose head does not move.
+    pub stuck_key: Option<String>,
+    /// Something behind the handler finishes at most so many messages a second.
+    pub downstream: Option<f64>,
+    /// Figures have been missing for so many seconds.
+    pub stale: Option<f64>,
+}
+
+/// The numbers a decision was made of. Rates are messages a second over all pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inputs {
+    /// Messages that arrive.
+    pub arrival_rate: Option<f64>,
+    /// Arrivals expected when a pod asked for now would be at work.
+    pub expected_rate: Option<f64>,
+    /// Messages that are finished.
+    pub completion_rate: Option<f64>,
+    /// Seconds a call takes, as measured.
+    pub call_seconds: Option<f64>,
+    /// Seconds a call takes when nothing is overloaded.
+    pub service_seconds: Option<f64>,
+    /// Busy lanes over all pods, on average.
+    pub busy_lanes: Option<f64>,
+    /// Messages that are not finished.
+    pub unfinished: Option<u64>,
+    /// Messages a second that one pod can finish.
+    pub pod_capacity: Option<f64>,
+    /// Seconds from asking for a pod to its first messages.
+    pub start_seconds: Option<f64>,
+}
+
+/// Why a decision is as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// What there is fits the load.
+    Steady,
+    /// Too little was seen yet to know how long a call takes.
+    Learning,
+    /// Lanes follow the load up.
+    LanesUp,
+    /// Lanes follow the load down.
+    LanesDown,
+    /// The load, or what is expected of it, needs more pods.
+    ReplicasUp,
+    /// Fewer pods have been enough for the hold.
+    ReplicasDown,
+    /// A load that was announced needs more pods.
+    Scheduled,
+    /// Pods that were asked for are not at work yet.
+    PodsStarting,
+    /// More would be needed than the bounds or the queues allow.
+    AtMaximum,
+    /// Few keys hold the backlog: more lanes or pods cannot help.
+    KeyBound,
+    /// More lanes did not finish more: something behind the handler is the limit.
+    DownstreamBound,
+    /// Calls are slow: fewer lanes for a moment tell why.
+    Probing,
+    /// The last pods brought nothing and go again.
+    Ineffective,
+    /// Figures are missing: nothing goes down.
+    MetricsMissing,
+    /// The mode is Hold, or somebody stopped the consumer.
+    Held,
+}
+
+impl Reason {
+    /// The word users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Steady => "Steady",
+            Self::Learning => "Learning",
+            Self::LanesUp => "LanesUp",
+            Self::LanesDown => "LanesDown",
+            Self::ReplicasUp => "ReplicasUp",
+            Self::ReplicasDown => "ReplicasDown",
+            Self::Scheduled => "Scheduled",
+            Self::PodsStarting => "PodsStarting",
+            Self::AtMaximum => "AtMaximum",
+            Self::KeyBound => "KeyBound",
+            Self::DownstreamBound => "DownstreamBound",
+            Self::Probing => "Probing",
+            Self::Ineffective => "Ineffective",
+            Self::MetricsMissing => "MetricsMissing",
+            Self::Held => "Held",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Steady => "it fits",
+            Self::Learning => "learning how long a call takes",
+            Self::LanesUp => "more lanes are needed",
+            Self::LanesDown => "fewer lanes are enough",
+            Self::ReplicasUp => "more pods are needed",
+            Self::ReplicasDown => "fewer pods have been enough for a while",
+            Self::Scheduled => "the load that was announced needs more pods",
+            Self::PodsStarting => "waiting for pods that start",
+            Self::AtMaximum => "more is needed than the bounds and the queues allow",
+            Self::KeyBound => "one key needs more than its lane can give, more pods cannot help",
+            Self::DownstreamBound => "something behind the handler is the limit",
+            Self::Probing => "calls are slow, fewer lanes for a moment show why",
+            Self::Ineffective => "the last pods finished no more messages and go again",
+            Self::MetricsMissing => "figures are missing, nothing is taken down",
+            Self::Held => "nothing is changed",
+        }
+    }
+}
+
+/// Sizes before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub lanes: (u32, u32),
+    pub replicas: (u32, u32),
+}
+
+/// The sentence.
+pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Limits) -> String {
+    let change = |(from, to): (u32, u32), what: &str| {
+        if from == to {
+            format!("{to} {what}")
+        } else {
+            format!("{from} -> {to} {what}")
+        }
+    };
+    let known = |value: Option<f64>, unit: &str| {
+        value.map_or_else(
+            || format!("unknown {unit}"),
+            |value| format!("{value:.0} {unit}"),
+        )
+    };
+    let mut figures = vec![known(inputs.arrival_rate, "messages/s arrive")];
+    if let (Some(expected), Some(now)) = (inputs.expected_rate, inputs.arrival_rate)
+        && (expected - now).abs() > 0.1 * now + 1.0
+    {
+        figures.push(format!("{expected:.0} expected"));
+    }
+    figures.push(known(inputs.completion_rate, "messages/s finish"));
+    figures.push(known(
+        inputs.unfinished.map(|count| count as f64),
+        "unfinished",
+    ));
+    if let Some(seconds) = inputs.call_seconds {
+        let usual = inputs.service_seconds.filter(|usual| seconds > 1.2 * usual);
+        let usual = usual.map_or_else(String::new, |usual| {
+            format!(" (usually {:.1})", usual * 1e3)
+        });
+        figures.push(format!("{:.1} ms a call{usual}", seconds * 1e3));
+    }
+    if let Some(capacity) = inputs.pod_capacity {
+        figures.push(format!("a pod can do {capacity:.0}/s"));
+    }
+    if let Some(most) = limits.downstream {
+        figures.push(format!("at most {most:.0}/s get through"));
+    }
+    if let Some((key, rate)) = &limits.hot_key {
+        figures.push(format!("key {key:?} gets {rate:.0}/s"));
+    }
+    if let Some(key) = &limits.stuck_key {
+        figures.push(format!("key {key:?} does not move"));
+    }
+    if let Some(wanted) = limits.scaling {
+        figures.push(format!("{wanted} pods wanted"));
+    }
+    if let Some(seconds) = limits.stale {
+        figures.push(format!("figures missing for {seconds:.0} s"));
+    }
+    format!(
+        "{}, {}: {} ({})",
+        change(sizes.lanes, "lanes a pod"),
+        change(sizes.replicas, "pods"),
+        reason.sentence(),
+        figures.join(", ")
+    )
+}

@@ -1,0 +1,85 @@
+//! How many lanes each pod runs. Lanes close the backlog loop: they act within seconds, so they may follow
+//! what is there. Enough for the fullest pod, by Little's law (1961): calls at once = calls a second x
+//! seconds a call.
+
+use super::demand::Demand;
+use super::history::History;
+use super::link::Order;
+use super::observe::Seen;
+use super::{Policy, Reason, Snapshot};
+
+/// A backlog is to be gone within this time, as far as lanes can do it; below that the loop is unstable
+/// with hand-overs of 20 s.
+const DRAIN: f64 = 20.0;
+/// Wanted part of busy lanes.
+const UTILISATION: f64 = 0.8;
+/// Fewer lanes only if so many fewer do.
+const FEWER: f64 = 0.75;
+
+/// Lanes a pod, and why.
+pub(super) fn lanes(
+    snapshot: &Snapshot,
+    policy: &Policy,
+    history: &History,
+    seen: &Seen,
+    demand: &Demand,
+    order: Order,
+) -> (u32, Reason) {
+    let most = policy.max_lanes.max(policy.min_lanes);
+    let clamp = |lanes: u32| lanes.clamp(policy.min_lanes, most);
+    let reported = snapshot.pods.iter().map(|pod| pod.lanes).max();
+    let current = history.lanes.or(reported).unwrap_or(policy.min_lanes);
+    if snapshot.pods.is_empty() {
+        return (clamp(current), Reason::MetricsMissing);
+    }
+    let full = seen.pods.iter().any(|pod| pod.full);
+    let Some(service) = history.model.service() else {
+        let lanes = if full {
+            current.saturating_mul(2)
+        } else {
+            current
+        };
+        return (clamp(lanes), Reason::Learning);
+    };
+    match order {
+        Order::Probe => return (clamp((current / 2).max(1)), Reason::Probing),
+        Order::Total(lanes) => {
+            let pods = snapshot.pods.len() as f64;
+            let lanes = (lanes / pods).ceil().clamp(1.0, 1e6) as u32;
+            return (clamp(lanes), Reason::DownstreamBound);
+        }
+        Order::None => {}
+    }
+    let useful = history.model.useful_lanes().unwrap_or(u32::MAX);
+    let wanted = (service * fullest(snapshot, demand) / UTILISATION).ceil();
+    let wanted = clamp((wanted.min(1e6) as u32).min(useful));
+    if wanted > current {
+        return (wanted, Reason::LanesUp);
+    }
+    if seen.missing() {
+        return (clamp(current), Reason::MetricsMissing);
+    }
+    if current > useful.max(policy.min_lanes) {
+        return (clamp(useful), Reason::LanesDown);
+    }
+    // Where a pod has none free, fewer cannot be enough, whatever the figures say.
+    if !full && f64::from(wanted) < FEWER * f64::from(current) {
+        return (wanted, Reason::LanesDown);
+    }
+    (clamp(current), Reason::Steady)
+}
+
+/// Messages a second the busiest pod has to finish. Queues nobody dispatches from yet will be somebody's.
+fn fullest(snapshot: &Snapshot, demand: &Demand) -> f64 {
+    let mut pods = vec![0.0f64; snapshot.pods.len()];
+    let mut nobodys = 0.0;
+    let loads = demand.rates.iter().zip(&demand.backlogs);
+    for (queue, (rate, backlog)) in snapshot.queues.iter().zip(loads) {
+        let load = rate + backlog / DRAIN;
+        match queue.owner.and_then(|owner| pods.get_mut(owner)) {
+            Some(pod) => *pod += load,
+            None => nobodys += load,
+        }
+    }
+    pods.iter().copied().fold(0.0, f64::max) + nobodys / pods.len().max(1) as f64
+}

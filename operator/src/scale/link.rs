@@ -1,0 +1,213 @@
+//! What is behind the handler: a database, another service. When it is saturated more lanes make calls
+//! longer and finish nothing more. Slow calls alone do not tell that from work that takes longer; fewer
+//! lanes for a moment do: the calls of a saturated downstream become shorter, slower work does not.
+//!
+//! Promises: while the downstream is the limit there are about as many calls at once as it can use, and
+//! every half minute a few more, to notice when it can do more again.
+
+use super::history::tidy;
+use super::model::Model;
+use super::observe::{SLOW, Seen};
+use serde::{Deserialize, Serialize};
+
+/// Calls must have been slow for so many looks.
+const LOOKS: u32 = 3;
+/// Most pods have all lanes busy: a load of one pod alone is not the downstream's.
+const MOST: f64 = 0.6;
+/// Part of what a pod has shown it can do, below which the pod itself is not the limit.
+const BELOW_SHOWN: f64 = 0.85;
+/// Lanes over what just saturates it, so that it stays busy.
+const SPARE: f64 = 1.1;
+const TRY_EVERY: f64 = 30.0;
+const TRY_WITH: f64 = 1.3;
+/// More lanes brought more if it is so much more.
+const MORE: f64 = 1.1;
+/// A limit is remembered so long after it was left.
+const REMEMBERED: f64 = 600.0;
+
+/// What is known about the downstream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Link {
+    state: State,
+    /// Until when to remember that the downstream was the limit.
+    remembered_until: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum State {
+    Free {
+        slow: u32,
+    },
+    /// Lanes are halved; what was before.
+    Probing {
+        call: f64,
+        rate: f64,
+        looks: u32,
+    },
+    /// At most so many messages get through.
+    Bound {
+        most: f64,
+        next_try: f64,
+        trying: u32,
+        idle: u32,
+    },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Free { slow: 0 }
+    }
+}
+
+/// What lanes have to obey.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Order {
+    /// Nothing.
+    None,
+    /// Half of the lanes.
+    Probe,
+    /// So many lanes over all pods, and no more pods.
+    Total(f64),
+}
+
+impl Link {
+    /// Calls are slow and it is not known yet why: nothing else is learned from them.
+    pub fn suspicious(&self) -> bool {
+        match self.state {
+            State::Free { slow } => slow > 0,
+            State::Probing { .. } | State::Bound { .. } => true,
+        }
+    }
+
+    /// What gets through at most, while that is the limit.
+    pub fn bound(&self) -> Option<f64> {
+        match self.state {
+            State::Bound { most, .. } => Some(most),
+            _ => None,
+        }
+    }
+
+    /// The limit was met not long ago.
+    pub fn remembered(&self, now: f64) -> bool {
+        self.remembered_until.is_some_and(|until| now < until)
+    }
+
+    /// Pods that were added brought nothing: what is behind them is the limit.
+    pub fn bind(&mut self, rate: f64, now: f64) {
+        self.state = State::Bound {
+            most: tidy(rate),
+            next_try: tidy(now + TRY_EVERY),
+            trying: 0,
+            idle: 0,
+        };
+        self.remembered_until = Some(tidy(now + REMEMBERED));
+    }
+
+    /// Judges the calls since the last look.
+    pub fn step(&mut self, seen: &Seen, model: &mut Model, now: f64) -> Order {
+        let (Some(call), Some(rate), Some(usual)) = (seen.call, seen.completions, model.service())
+        else {
+            return self.order(model);
+        };
+        let slow = call / usual >= SLOW;
+        let full = seen.full() >= MOST;
+        match &mut self.state {
+            State::Free { slow: looks } => {
+                if !(slow && full) {
+                    *looks = 0;
+                    local(seen, model, usual);
+                    return Order::None;
+                }
+                let each = rate / seen.pods.len().max(1) as f64;
+                let used_up = seen.pods.iter().filter(|pod| pod.hot).count() * 2 > seen.pods.len();
+                if used_up || each >= BELOW_SHOWN * model.shown() {
+                    *looks = 0;
+                    local(seen, model, usual);
+                    return Order::None;
+                }
+                *looks += 1;
+                if *looks >= LOOKS {
+                    self.state = State::Probing {
+                        call: tidy(call * 1e3) / 1e3,
+                        rate: tidy(rate),
+                        looks: 0,
+                    };
+                }
+            }
+            State::Probing {
+                call: before,
+                rate: most,
+                looks,
+            } => {
+                *looks += 1;
+                // Lanes were set since the last look at the earliest; calls that began before end first.
+                if call < 0.8 * *before || *looks >= 2 {
+                    let (before, most) = (*before, *most);
+                    self.state = State::Free { slow: 0 };
+                    if call < 0.85 * before {
+                        self.bind(most, now);
+                    } else {
+                        model.works_at(call);
+                    }
+                }
+            }
+            State::Bound {
+                most,
+                next_try,
+                trying,
+                idle,
+            } => {
+                if *trying > 0 {
+                    *trying -= 1;
+                    if rate > MORE * *most {
+                        *most = tidy(rate);
+                        *next_try = tidy(now);
+                        if call / usual < SLOW {
+                            self.remembered_until = Some(tidy(now + REMEMBERED));
+                            self.state = State::Free { slow: 0 };
+                            return Order::None;
+                        }
+                    }
+                } else {
+                    *most = tidy(*most + 0.3 * (rate - *most));
+                }
+                // Less arrives than gets through: it is not the limit any more.
+                *idle = if seen.full() < 0.5 { *idle + 1 } else { 0 };
+                if *idle >= 3 {
+                    self.state = State::Free { slow: 0 };
+                    return Order::None;
+                }
+                if *trying == 0 && now >= *next_try {
+                    *trying = 1;
+                    *next_try = tidy(now + TRY_EVERY);
+                }
+            }
+        }
+        self.order(model)
+    }
+
+    fn order(&self, model: &Model) -> Order {
+        match (&self.state, model.service()) {
+            (State::Probing { .. }, _) => Order::Probe,
+            (State::Bound { most, trying, .. }, Some(service)) => {
+                let lanes = most * service * SPARE;
+                Order::Total(if *trying > 0 { lanes * TRY_WITH } else { lanes })
+            }
+            _ => Order::None,
+        }
+    }
+}
+
+/// Pods with slow calls and all lanes busy can do no more.
+fn local(seen: &Seen, model: &mut Model, usual: f64) {
+    let rates = seen.pods.iter().filter_map(|pod| {
+        let slow = pod.call.is_some_and(|call| call >= 1.15 * usual);
+        pod.rate.filter(|rate| pod.full && slow && *rate > 0.0)
+    });
+    let (sum, count) = rates.fold((0.0, 0.0), |(sum, count), rate| (sum + rate, count + 1.0));
+    if count > 0.0 {
+        model.saturated_at(sum / count);
+    }
+}

@@ -1,0 +1,375 @@
+//! How many pods there are. A pod takes long to start and moves queues when it comes, so replicas follow
+//! what is expected at the time a pod asked for now would be at work, not what is behind now: the backlog
+//! that counts is the one that will be left then (O. J. Smith's predictor, 1957). Up when the fullest pod
+//! would be too full; down only after fewer have been enough for a hold.
+
+use super::demand::Demand;
+use super::history::{Change, History};
+use super::observe::Seen;
+use super::placement::Placement;
+use super::{Policy, Reason, Snapshot};
+
+/// Wanted utilisation of the fullest pod after a step up.
+const TARGET: f64 = 0.8;
+/// More pods only when the fullest would be fuller than this.
+const TRIGGER: f64 = 0.9;
+/// Utilisation after a step down.
+const TARGET_DOWN: f64 = 0.65;
+/// A backlog of so many seconds of arrivals is the lanes' business.
+const TOLERATED: f64 = 10.0;
+/// While pods start, only a need so much larger asks for more.
+const MUCH_MORE: f64 = 1.2;
+/// Time between two steps up.
+const UP_EVERY: f64 = 10.0;
+/// Less work than so many seconds of all pods is no backlog.
+const LITTLE: f64 = 10.0;
+/// A step down leaves at most this part.
+const WORTH: f64 = 0.9;
+/// Pods that came are judged so long after they were at work.
+const SETTLED: f64 = 10.0;
+/// Pods must bring this part of what they should.
+const EFFECTIVE: f64 = 0.2;
+/// After a step that brought nothing no other for so long.
+const NO_UP: f64 = 300.0;
+/// Figures missing for so long are stale.
+pub(super) const STALE: f64 = 60.0;
+
+/// How many pods, and why if that is worth saying.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Wanted {
+    pub replicas: u32,
+    pub reason: Option<Reason>,
+    /// Wanted beyond what is allowed.
+    pub beyond: Option<u32>,
+    /// Arrivals expected when a pod asked for now is at work.
+    pub expected: Option<f64>,
+}
+
+/// Everything a step is decided on.
+pub(super) struct Case<'c> {
+    pub snapshot: &'c Snapshot,
+    pub policy: &'c Policy,
+    pub seen: &'c Seen,
+    pub demand: &'c Demand,
+}
+
+impl Case<'_> {
+    fn now(&self) -> f64 {
+        self.snapshot.now.as_secs_f64()
+    }
+
+    fn most(&self) -> u32 {
+        let queues = self.snapshot.queues.len() as u32;
+        let bound = self.policy.max_replicas.max(self.policy.min_replicas);
+        if queues == 0 {
+            bound
+        } else {
+            bound.min(queues.max(self.policy.min_replicas))
+        }
+    }
+
+    /// The largest load that was announced for the time from now until `horizon` seconds later.
+    fn announced(&self, horizon: f64) -> Option<f64> {
+        let now = self.now();
+        let windows = self.policy.schedules.iter().filter(|window| {
+            window.start.as_secs_f64() <= now + horizon && now < window.end.as_secs_f64()
+        });
+        windows.map(|window| window.per_second).reduce(f64::max)
+    }
+
+    /// Loads of queues if so much arrives in all and so much is behind in all.
+    fn loads(&self, rate: f64, backlog_rate: f64, limit: f64) -> Vec<f64> {
+        let queues = self.demand.rates.len().max(1) as f64;
+        let (now, behind) = (self.demand.rate(), self.demand.backlog());
+        let pairs = self.demand.rates.iter().zip(&self.demand.backlogs);
+        let part = |part: f64, whole: f64| {
+            if whole > 0.0 {
+                part / whole
+            } else {
+                1.0 / queues
+            }
+        };
+        pairs
+            .map(|(queue, backlog)| {
+                (part(*queue, now) * rate + part(*backlog, behind) * backlog_rate).min(limit)
+            })
+            .collect()
+    }
+
+    fn placement(&self, loads: Vec<f64>) -> Placement<'_> {
+        let mut pods: Vec<_> = self.snapshot.pods.iter().collect();
+        pods.sort_by(|left, right| right.uptime_seconds.total_cmp(&left.uptime_seconds));
+        let members = pods.iter().map(|pod| pod.incarnation.as_str()).collect();
+        let queues = self.snapshot.queues.iter().map(|queue| &queue.id).collect();
+        Placement::new(queues, loads, members)
+    }
+}
+
+/// Decides. What is decided is remembered as if it were carried out if `owned`.
+pub(super) fn replicas(case: &Case<'_>, history: &mut History, owned: bool) -> Wanted {
+    let have = case.snapshot.replicas;
+    let stay = |reason| Wanted {
+        replicas: have,
+        reason,
+        beyond: None,
+        expected: None,
+    };
+    if have == 0 {
+        return stay(Some(Reason::Held));
+    }
+    let wanted = if case.seen.broker_missing {
+        blind(case, history, stay)
+    } else {
+        match history.model.capacity(case.policy) {
+            None => stay(None),
+            Some(capacity) => {
+                if let Some(back) = ineffective(case, history) {
+                    Wanted {
+                        replicas: back,
+                        ..stay(Some(Reason::Ineffective))
+                    }
+                } else {
+                    seeing(case, history, capacity)
+                }
+            }
+        }
+    };
+    if owned && wanted.replicas != have {
+        let direction = if wanted.replicas > have { 1 } else { -1 };
+        history.calm.turned(direction, case.now());
+        history.change = (direction > 0).then(|| Change {
+            at: case.now(),
+            from: have,
+            to: wanted.replicas,
+            before: history.completions.filter(|_| case.seen.full() >= 0.6),
+            arrived: None,
+        });
+    }
+    wanted
+}
+
+/// Brokers say nothing: nothing goes down. Pods that are all busy at full lanes need help, however much
+/// there is; after a while there are at least as many as the fallback says.
+fn blind(case: &Case<'_>, history: &History, stay: impl Fn(Option<Reason>) -> Wanted) -> Wanted {
+    let (now, have) = (case.now(), case.snapshot.replicas);
+    let mut wanted = have;
+    let since = history.stale_since.map_or(0.0, |since| now - since);
+    if since >= STALE {
+        wanted = wanted.max(case.policy.fallback_replicas);
+    }
+    let lanes = history.lanes.unwrap_or(0);
+    let useful = history
+        .model
+        .useful_lanes()
+        .unwrap_or(u32::MAX)
+        .min(case.policy.max_lanes);
+    let starting = history
+        .change
+        .as_ref()
+        .is_some_and(|change| change.arrived.is_none());
+    let settled = history
+        .calm
+        .changed_at
+        .is_none_or(|at| now - at >= history.model.start());
+    if case.seen.full() >= 0.6
+        && lanes >= useful
+        && !starting
+        && settled
+        && since >= 15.0
+        && history.link.bound().is_none()
+    {
+        wanted = wanted.max(have + have.div_ceil(3));
+    }
+    Wanted {
+        replicas: wanted.min(case.most()).max(have),
+        ..stay(Some(Reason::MetricsMissing))
+    }
+}
+
+/// The last step up brought nothing while everything was busy: back.
+fn ineffective(case: &Case<'_>, history: &mut History) -> Option<u32> {
+    let now = case.now();
+    let change = history.change.as_ref()?;
+    let arrived = change.arrived?;
+    if now < arrived + SETTLED {
+        return None;
+    }
+    let change = history.change.take()?;
+    let (before, rate) = (change.before?, case.seen.completions?);
+    let should = before * (f64::from(change.to) / f64::from(change.from.max(1)) - 1.0);
+    if case.seen.full() < 0.6 || rate - before >= EFFECTIVE * should {
+        return None;
+    }
+    history.link.bind(rate.max(before), now);
+    history.calm.no_up_before = Some(now + NO_UP);
+    Some(change.from).filter(|from| *from < case.snapshot.replicas)
+}
+
+fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
+    let (now, have) = (case.now(), case.snapshot.replicas);
+    let horizon = history.model.start();
+    let Some(arriving) = arriving(case, history) else {
+        return Wanted {
+            replicas: have,
+            reason: None,
+            beyond: None,
+            expected: None,
+        };
+    };
+    let announced = case.announced(horizon + 15.0);
+    let forecast = arriving + history.arrivals.rise() * horizon;
+    let expected = forecast.max(announced.unwrap_or(0.0));
+    let left = left_behind(case, history, capacity, arriving, forecast, horizon);
+    let within = case
+        .policy
+        .max_message_age
+        .as_secs_f64()
+        .min(case.policy.drain_within.as_secs_f64());
+    let backlog_rate = (left - TOLERATED * arriving).max(0.0) / within.max(20.0);
+    let need = |utilisation: f64, most: u32| {
+        let limit = utilisation * capacity;
+        let loads = case.loads(expected, backlog_rate, limit);
+        case.placement(loads)
+            .fewest(limit, case.policy.min_replicas.max(1), most)
+    };
+    let most = case.most();
+    let up = need(TARGET, most);
+    let result = |replicas, reason| Wanted {
+        replicas,
+        reason,
+        beyond: None,
+        expected: Some(expected),
+    };
+    if up > have && need(TRIGGER, most) > have {
+        let starting = history
+            .change
+            .as_ref()
+            .is_some_and(|change| change.arrived.is_none());
+        if starting && f64::from(up) < MUCH_MORE * f64::from(have) {
+            return result(have, Some(Reason::PodsStarting));
+        }
+        if history.link.suspicious() {
+            return result(have, history.link.bound().map(|_| Reason::DownstreamBound));
+        }
+        let draining = history
+            .completions
+            .is_some_and(|rate| rate > 1.1 * arriving);
+        if history.link.remembered(now) && draining && announced.is_none() {
+            return result(have, Some(Reason::DownstreamBound));
+        }
+        if history.calm.no_up_before.is_some_and(|until| now < until) && announced.is_none() {
+            return result(have, Some(Reason::DownstreamBound));
+        }
+        if history
+            .calm
+            .changed_at
+            .is_some_and(|at| now - at < UP_EVERY)
+        {
+            return result(have, Some(Reason::PodsStarting));
+        }
+        let reason = if announced.is_some_and(|rate| rate > forecast) {
+            Reason::Scheduled
+        } else {
+            Reason::ReplicasUp
+        };
+        return result(up, Some(reason));
+    }
+    let total = expected + backlog_rate;
+    let beyond = (total > TARGET * capacity * f64::from(most) && have >= most)
+        .then(|| (total / (TARGET * capacity)).ceil().min(1e6) as u32);
+    let down = down(case, history, capacity, expected);
+    Wanted {
+        replicas: down.unwrap_or(have),
+        reason: if down.is_some() {
+            Some(Reason::ReplicasDown)
+        } else {
+            beyond.map(|_| Reason::AtMaximum)
+        },
+        beyond,
+        expected: Some(expected),
+    }
+}
+
+/// What arrives now, without what producers send again after an outage.
+fn arriving(case: &Case<'_>, history: &History) -> Option<f64> {
+    let now = case.now();
+    let last: Vec<f64> = history.arrivals.last(2).collect();
+    let newest = *last.first()?;
+    let rate = last.iter().sum::<f64>() / last.len() as f64;
+    let rate = rate.max(newest.min(2.0 * rate));
+    let total = if history.burst_until.is_some_and(|until| now < until) {
+        history.arrivals.last(18).fold(rate, f64::min)
+    } else {
+        rate
+    };
+    // Without what a hot or stuck key asks in vain.
+    let (all, served) = (
+        case.seen.queues.iter().map(|queue| queue.rate).sum::<f64>(),
+        case.demand.rate(),
+    );
+    Some(if all > 0.0 {
+        total * served / all
+    } else {
+        total
+    })
+}
+
+/// Messages that will be left when a pod asked for now is at work.
+fn left_behind(
+    case: &Case<'_>,
+    history: &History,
+    capacity: f64,
+    arriving: f64,
+    forecast: f64,
+    horizon: f64,
+) -> f64 {
+    let have = f64::from(case.snapshot.replicas);
+    let (at_work, ahead) = match &history.change {
+        Some(change) if change.arrived.is_none() => {
+            let ahead = (case.now() - change.at).clamp(0.0, horizon);
+            (
+                f64::from(change.from),
+                (have - f64::from(change.from)).max(0.0) * ahead,
+            )
+        }
+        _ => (have, 0.0),
+    };
+    let arrive = (arriving + forecast) / 2.0 * horizon;
+    let finish = capacity * (at_work * horizon + ahead);
+    (case.demand.backlog() + arrive - finish).max(0.0)
+}
+
+/// Fewer pods, if they have been enough for the hold.
+fn down(case: &Case<'_>, history: &History, capacity: f64, expected: f64) -> Option<u32> {
+    let (now, have) = (case.now(), case.snapshot.replicas);
+    let hold = history.calm.hold(case.policy.hold.as_secs_f64(), now);
+    let busy = case.seen.missing()
+        || history
+            .change
+            .as_ref()
+            .is_some_and(|change| change.arrived.is_none())
+        || history.link.suspicious()
+        || case.snapshot.ready < have
+        || case.demand.backlog() > LITTLE * capacity * f64::from(have)
+        || history.calm.changed_at.is_some_and(|at| now - at < hold);
+    if busy {
+        return None;
+    }
+    let usual = history.arrivals.quantile(now, hold, 0.95)?;
+    let (all, served) = (
+        case.seen.queues.iter().map(|queue| queue.rate).sum::<f64>(),
+        case.demand.rate(),
+    );
+    let usual = if all > 0.0 {
+        usual * served / all
+    } else {
+        usual
+    };
+    let sure = history.model.sure_capacity(case.policy)?;
+    let limit = TARGET_DOWN * sure;
+    let loads = case.loads(usual.max(expected), 0.0, limit);
+    let least = case.policy.min_replicas.max(have.div_ceil(2)).max(1);
+    let enough = case.placement(loads).fewest(limit, least, have);
+    // Every step moves queues: one pod of many is not worth that.
+    (enough < have && f64::from(enough) <= WORTH * f64::from(have)).then_some(enough)
+}

@@ -1,0 +1,168 @@
+//! Queues change hands: how long nobody runs them, and what runs twice.
+
+use crate::process::Process;
+use crate::world::{Done, Handler, Running, SOON, World, now};
+use keylane_tests::rocketmq::Message;
+use keylane_tests::wait;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What a queue may stand still at a clean hand-over. The goal is a second; a machine that is busy with
+/// other tests gets another one, far less than the wait that a hand-over without a record costs.
+const CLEAN: Duration = Duration::from_secs(2);
+
+/// Sends to every queue in turn while something else goes on.
+async fn while_sending<T>(
+    world: &World,
+    queues: usize,
+    every: Duration,
+    what: impl Future<Output = T>,
+) -> T {
+    let producer = world.producer().await;
+    let send = async {
+        let mut interval = tokio::time::interval(every);
+        for number in 0u64.. {
+            interval.tick().await;
+            for queue in 0..queues {
+                let message = Message::keyed(&format!("{queue}-{}", number % 5), "m");
+                producer.send_to(queue, &message).await.unwrap();
+            }
+        }
+    };
+    tokio::select! {
+        () = send => panic!("nothing more to send"),
+        done = what => done,
+    }
+}
+
+async fn until(handler: &Handler, what: &str, is_so: impl Fn(&[Done]) -> bool) {
+    wait::until(SOON, what, async || {
+        let done = handler.done();
+        if is_so(&done) {
+            Ok(())
+        } else {
+            Err(format!("{} calls done", done.len()))
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Calls that succeeded for a message for which one had succeeded before.
+fn repeated(done: &[Done]) -> Vec<&Done> {
+    let mut seen = BTreeSet::new();
+    let again = |done: &&Done| !seen.insert((done.queue.clone(), done.offset));
+    done.iter().filter(again).collect()
+}
+
+fn after(done: &[Done], time: u64) -> usize {
+    done.iter().filter(|done| done.start > time).count()
+}
+
+/// A member joins, and one leaves: every queue that moves stands still for a moment only, and nothing of
+/// it runs twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_hand_over_takes_a_moment_and_repeats_nothing() {
+    let world = World::new("clean", 4).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    let first = Running::with(&world, handler.clone(), port, &[]).await;
+    let hand_over = async {
+        until(&handler, "every queue runs", |done| {
+            let queues: BTreeSet<_> = done.iter().map(|done| &done.queue).collect();
+            queues.len() == 4 && done.len() > 200
+        })
+        .await;
+        let joined = now();
+        let second = Running::with(&world, handler.clone(), port, &[]).await;
+        second
+            .until_stats(|stats| stats.completed > 200, "the second works")
+            .await;
+        let joining = handler.longest_gap(joined);
+        let left = now();
+        first.stop().await;
+        until(&handler, "the rest", |done| after(done, left) > 1_000).await;
+        (second, joining, handler.longest_gap(left))
+    };
+    let (second, joining, leaving) =
+        while_sending(&world, 4, Duration::from_millis(20), hand_over).await;
+    second.stop().await;
+    println!("longest gap when a member joined {joining:?}, when one left {leaving:?}");
+    assert!(
+        joining < CLEAN && leaving < CLEAN,
+        "{joining:?}, {leaving:?}"
+    );
+    assert_eq!(repeated(&handler.done()), Vec::<&Done>::new());
+    let verdict = handler.verdict();
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+}
+
+/// One key is stuck, thousands of messages beyond it are finished: a clean stop keeps that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_finished_beyond_a_stuck_key_does_not_run_again_after_a_clean_stop() {
+    let world = World::new("beyond", 1).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    handler.fail_key("order-0");
+    let changes = [("retry", r#"{"maxAttempts": 2, "onExhausted": "Block"}"#)];
+    let first = Running::with(&world, handler.clone(), port, &changes).await;
+    world.produce(10_000, 1_000).await;
+    let beyond = 10_000 - 10;
+    first.until_handled(beyond).await;
+    first.stop().await;
+    let second = Running::with(&world, handler.clone(), port, &changes).await;
+    // What comes after it is what it runs first, if nothing runs again.
+    world.produce(1_000, 1_000).await;
+    second.until_handled(beyond + 999).await;
+    assert_eq!(repeated(&handler.done()), Vec::<&Done>::new());
+    let stats = second
+        .until_stats(|stats| stats.blocked_keys == 1, "the stuck key")
+        .await;
+    assert_eq!(stats.queues[0].watermark, Some(0));
+    second.stop().await;
+}
+
+/// SIGKILL in the middle of work: what had finished long enough before does not run again, and what runs
+/// again keeps its order.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_only_the_last_moments_run_again() {
+    let world = World::new("killed", 2).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    handler.fail_key("0-0");
+    let kill = async {
+        let first = Process::start(&world, port).await;
+        until(&handler, "work for a while", |done| done.len() > 1_500).await;
+        let killed = now();
+        drop(first);
+        let second = Process::start(&world, port).await;
+        until(&handler, "work again", |done| {
+            after(done, killed + 5_000_000) > 1_500
+        })
+        .await;
+        (second, killed)
+    };
+    let (second, killed) = while_sending(&world, 2, Duration::from_millis(10), kill).await;
+    let done = handler.done();
+    let gap = handler.longest_gap(killed);
+    let mut first_end: BTreeMap<(&str, u64), u64> = BTreeMap::new();
+    for done in &done {
+        first_end
+            .entry((&done.queue, done.offset))
+            .or_insert(done.end);
+    }
+    let again = repeated(&done);
+    let oldest = again.iter().map(|done| {
+        let ended = first_end[&(done.queue.as_str(), done.offset)];
+        Duration::from_micros(killed.saturating_sub(ended))
+    });
+    let oldest = oldest.max().unwrap_or_default();
+    println!(
+        "gap {gap:?}, {} ran again, the oldest had finished {oldest:?} before the kill",
+        again.len()
+    );
+    assert!(oldest <= Duration::from_millis(2_500), "{oldest:?}");
+    assert_eq!(second.terminate().await, Some(0));
+    let verdict = handler.verdict();
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+}

@@ -1,0 +1,132 @@
+//! Where consumption begins, and what is done when offsets stop meaning what they meant.
+
+use crate::function::Function;
+use crate::world::{SOON, World};
+use keylane_consumer::source::Source;
+use keylane_tests::rocketmq::{Message, mqadmin};
+use keylane_tests::wait;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+fn now_ms() -> u128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_millis()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_last_only_what_is_sent_afterwards_is_consumed() {
+    let world = World::new("last", 2).await;
+    world.produce(20, 10).await;
+    let running = Function::taking(&world, &[("startFrom", r#"{"position": "Last"}"#)]).await;
+    // The starting offset is committed at once, without a message.
+    world.until_committed(20).await;
+    assert!(running.seen().is_empty());
+    world.produce(10, 10).await;
+    world.until_committed(30).await;
+    assert_eq!(running.seen().len(), 10);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_a_timestamp_what_was_stored_later_is_consumed() {
+    let world = World::new("timestamp", 1).await;
+    let producer = world.producer().await;
+    let send = async |body: &str| {
+        let message = Message::keyed("k", body.to_owned());
+        producer.send_to(0, &message).await.unwrap();
+    };
+    send("before").await;
+    let sent = now_ms();
+    wait::until(SOON, "another moment", async || {
+        if now_ms() > sent + 50 {
+            Ok(())
+        } else {
+            Err("not yet")
+        }
+    })
+    .await
+    .unwrap();
+    let between = i64::try_from(sent + 25).unwrap();
+    send("after").await;
+    let second = between.div_euclid(1000);
+    let at = format!(
+        "{}.{:03}Z",
+        utc(second).trim_end_matches('Z'),
+        between.rem_euclid(1000)
+    );
+    let start = format!(r#"{{"position": "Timestamp", "timestamp": "{at}"}}"#);
+    let running = Function::taking(&world, &[("startFrom", &start)]).await;
+    world.until_committed(2).await;
+    assert_eq!(running.bodies(), ["after"]);
+    running.stop().await;
+}
+
+/// RFC 3339 of a second since the epoch.
+fn utc(second: i64) -> String {
+    k8s_openapi::jiff::Timestamp::from_second(second)
+        .unwrap()
+        .to_string()
+}
+
+/// An offset that is committed counts, whatever startFrom says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_has_an_offset_goes_on_from_it() {
+    let world = World::new("goes_on", 1).await;
+    world.produce(10, 1).await;
+    let source = world.source("earlier").await;
+    source.heartbeat(world.broker().name()).await.unwrap();
+    source.commit(&world.queue(0), 7).await.unwrap();
+    source.leave(world.broker().name()).await.unwrap();
+    let running = Function::taking(&world, &[("startFrom", r#"{"position": "Last"}"#)]).await;
+    world.until_committed(10).await;
+    assert_eq!(running.bodies(), ["7", "8", "9"]);
+    running.stop().await;
+}
+
+/// A topic that is deleted and made anew begins at offset 0 again: everything new is consumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_topic_is_consumed_from_its_beginning() {
+    let world = World::new("recreated", 1).await;
+    let running = Function::taking(&world, &[]).await;
+    world.produce(50, 5).await;
+    world.until_committed(50).await;
+    let args = ["deleteTopic", "-c", "keylane", "-t", &world.topic];
+    mqadmin(&world.broker().name_server(), &args).await.unwrap();
+    world.broker().create_topic(&world.topic, 1).await.unwrap();
+    let producer = world.producer().await;
+    for number in 0..5 {
+        let message = Message::keyed("new", format!("new {number}"));
+        producer.send_to(0, &message).await.unwrap();
+    }
+    let seen = running.until_seen(55).await;
+    let new: Vec<&str> = seen[50..].iter().map(|seen| seen.body.as_str()).collect();
+    assert_eq!(new, ["new 0", "new 1", "new 2", "new 3", "new 4"]);
+    world.until_committed(5).await;
+    running.stop().await;
+}
+
+/// Somebody resets the offsets of a group that consumes: nothing is lost, nothing is skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_is_pending_at_the_broker_skips_nothing() {
+    let world = World::with_settings("reset", 1, &[("useServerSideResetOffset", "true")]).await;
+    let running = Function::taking(&world, &[]).await;
+    world.produce(50, 5).await;
+    world.until_committed(50).await;
+    let args = [
+        "resetOffsetByTime",
+        "-g",
+        &world.group,
+        "-t",
+        &world.topic,
+        "-s",
+        "0",
+    ];
+    let printed = mqadmin(&world.broker().name_server(), &args).await.unwrap();
+    assert!(printed.contains("reset"), "{printed}");
+    world.produce(50, 5).await;
+    world.until_committed(100).await;
+    let mut bodies = running.bodies();
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!((running.seen().len(), bodies.len()), (100, 50));
+    running.stop().await;
+}

@@ -1,0 +1,153 @@
+//! KEDA's Kafka scaler, as it would be for RocketMQ, in front of an HPA: the lag of all queues from
+//! committed offsets, at most queues x threshold, over the threshold.
+//!
+//! Source: kedacore/keda pkg/scalers/kafka_scaler.go and pkg/fallback/fallback.go (Apache-2.0). As there, a queue
+//! that is missing in the reply counts as 0, and with excludePersistentLag so does one whose committed
+//! offset has not moved since the last look.
+
+use super::Setting;
+use super::hpa::{Behaviour, due, for_average};
+use keylane_operator::simulate::{Controller, Plant, Sizes};
+
+/// Failures before the fallback (spec.fallback.failureThreshold).
+const FAILURES: u32 = 3;
+
+/// Offsets of a queue in one look; none if the broker did not say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Offsets {
+    /// Of the next message.
+    pub latest: Option<f64>,
+    /// Committed by the group.
+    pub committed: f64,
+}
+
+/// The lag that the scaler reports: of all queues, capped.
+pub fn total_lag(queues: &[Offsets], before: Option<&[f64]>, threshold: f64) -> f64 {
+    let lags = queues.iter().enumerate().map(|(index, queue)| {
+        let stuck = before.is_some_and(|before| before.get(index) == Some(&queue.committed));
+        match queue.latest {
+            Some(latest) if !stuck => latest - queue.committed,
+            _ => 0.0,
+        }
+    });
+    let (total, most) = (lags.sum::<f64>(), queues.len() as f64);
+    if (total / threshold).floor() > most {
+        most * threshold
+    } else {
+        total
+    }
+}
+
+/// KEDA and its HPA.
+pub struct Keda {
+    threshold: f64,
+    exclude_persistent: bool,
+    fallback: Option<u32>,
+    lanes: u32,
+    most: u32,
+    committed: Option<Vec<f64>>,
+    failures: u32,
+    behaviour: Behaviour,
+}
+
+impl Controller for Keda {
+    fn decide(&mut self, plant: &Plant<'_>) -> Option<Sizes> {
+        if !due(plant.now()) {
+            return None;
+        }
+        let current = plant.sizes().replicas;
+        let wanted = if plant.broker_answers() {
+            self.failures = 0;
+            let queues = 0..plant.ids().len();
+            let offsets: Vec<Offsets> = queues
+                .map(|queue| {
+                    let latest = plant.max_offset(queue).floor();
+                    let committed = (latest - plant.committed_lag(queue)).floor();
+                    Offsets {
+                        latest: Some(latest),
+                        committed,
+                    }
+                })
+                .collect();
+            let before = self
+                .committed
+                .as_deref()
+                .filter(|_| self.exclude_persistent);
+            let lag = total_lag(&offsets, before, self.threshold);
+            self.committed = Some(offsets.iter().map(|queue| queue.committed).collect());
+            for_average(current, lag, self.threshold)
+        } else {
+            self.failures += 1;
+            let replicas = self.fallback.filter(|_| self.failures > FAILURES)?;
+            for_average(
+                current,
+                f64::from(replicas) * self.threshold,
+                self.threshold,
+            )
+        };
+        let replicas = self
+            .behaviour
+            .apply(plant.now(), current, wanted.max(1), self.most);
+        Some(Sizes {
+            lanes: self.lanes,
+            replicas,
+        })
+    }
+}
+
+pub(super) fn settings(lanes: u32) -> Vec<Setting> {
+    let thresholds = (0..)
+        .map(|power| 10 * (1 << power))
+        .take_while(|threshold| *threshold <= 12_800);
+    let mut settings = Vec::new();
+    for threshold in thresholds {
+        for exclude in [false, true] {
+            for fallback in [None, Some(12)] {
+                let name = format!(
+                    "lagThreshold={threshold}{}{}",
+                    if exclude { " excludePersistentLag" } else { "" },
+                    fallback.map_or_else(String::new, |pods| format!(" fallback={pods}"))
+                );
+                settings.push(Setting::new("keda", name, lanes, move |most| {
+                    Box::new(Keda {
+                        threshold: f64::from(threshold),
+                        exclude_persistent: exclude,
+                        fallback,
+                        lanes,
+                        most,
+                        committed: None,
+                        failures: 0,
+                        behaviour: Behaviour::default(),
+                    })
+                }));
+            }
+        }
+    }
+    settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Vectors of TestGetLagForPartition_MissingPartition in kafka_scaler_test.go.
+    #[test]
+    fn the_lag_is_what_kedas_tests_expect() {
+        let queue = |latest| Offsets {
+            latest,
+            committed: 100.0,
+        };
+        assert_eq!(total_lag(&[queue(Some(150.0))], None, 100.0), 50.0);
+        assert_eq!(total_lag(&[queue(None)], None, 100.0), 0.0);
+    }
+
+    #[test]
+    fn no_more_than_the_threshold_for_each_queue_and_nothing_for_one_that_stands_still() {
+        let queues = [Offsets {
+            latest: Some(1e6),
+            committed: 0.0,
+        }; 4];
+        assert_eq!(total_lag(&queues, None, 10.0), 40.0);
+        assert_eq!(total_lag(&queues, Some(&[0.0; 4]), 10.0), 0.0);
+    }
+}
