@@ -154,28 +154,23 @@ fn stuck(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
 mod tests {
     use super::*;
     use crate::broker::QueueOffsets;
-    use keylane_consumer::contract::admin::QueueStats;
-    use serde_json::json;
+    use keylane_consumer::contract::admin::{BlockedKey, HotKey, LaneState, LongKey, QueueStats};
 
     fn pod(id: u32, draining: bool) -> Stats {
-        let mut pod: Stats = serde_json::from_value(json!({
-            "incarnation": format!("pod-{id}"), "uptimeSeconds": 1.0, "draining": draining,
-            "lanes": {"lanes": 4, "term": 1, "sequence": 1}, "busyLanes": 1, "busyLaneSeconds": 1.0,
-            "waitingLanes": 0, "liveKeys": 1, "completed": 1, "failed": 0, "handlerAvailable": true,
-            "brokerError": null, "blocked": [], "blockedKeys": 0, "queues": []
-        }))
-        .unwrap();
-        pod.queues.push(QueueStats {
-            broker: "b".to_owned(),
-            id,
-            phase: QueuePhase::Owned,
-            watermark: Some(90),
-            committed: Some(80),
-            pulled: None,
-            buffered: 0,
-            finished_above_watermark: 4,
-        });
-        pod
+        Stats {
+            incarnation: format!("pod-{id}"),
+            draining,
+            queues: vec![QueueStats {
+                broker: "b".to_owned(),
+                id,
+                phase: QueuePhase::Owned,
+                watermark: Some(90),
+                committed: Some(80),
+                finished_above_watermark: 4,
+                ..QueueStats::default()
+            }],
+            ..Stats::default()
+        }
     }
 
     fn reading() -> Reading {
@@ -250,6 +245,53 @@ mod tests {
         assert_eq!(
             (made.queues[0].owner, made.queues[1].owner),
             (None, Some(0))
+        );
+    }
+
+    #[test]
+    fn hot_keys_count_at_their_certain_rate_and_a_stuck_key_once() {
+        let stuck = |key: &str, offset, messages| StuckKey {
+            key: key.to_owned(),
+            queue: "b/0".to_owned(),
+            offset,
+            seconds: 60.0,
+            state: LaneState::Blocked,
+            attempts: 16,
+            messages,
+            last_error: String::new(),
+        };
+        let blocked = |key: &str, offset| BlockedKey {
+            key: key.to_owned(),
+            broker: "b".to_owned(),
+            queue_id: 0,
+            offset,
+            attempts: 16,
+            last_error: String::new(),
+        };
+        let mut pod = pod(0, false);
+        pod.hot_keys = vec![HotKey {
+            key: "hot".to_owned(),
+            queue: "b/0".to_owned(),
+            rate: 50.0,
+            error: 10.0,
+        }];
+        pod.long_keys = vec![LongKey {
+            key: "hot".to_owned(),
+            queue: "b/0".to_owned(),
+            messages: 700,
+        }];
+        pod.stuck_keys = vec![stuck("both", 7, 30)];
+        pod.blocked = vec![blocked("both", 7), blocked("blocked only", 9)];
+        let hot: Vec<_> = hot(&pod)
+            .map(|key| (key.per_second, key.waiting, key.queue))
+            .collect();
+        assert_eq!(hot, [(40.0, 700, QueueId::new("b", 0))]);
+        let stuck: Vec<_> = super::stuck(&pod)
+            .map(|key| (key.key, key.waiting))
+            .collect();
+        assert_eq!(
+            stuck,
+            [("both".to_owned(), 30), ("blocked only".to_owned(), 1)]
         );
     }
 }
