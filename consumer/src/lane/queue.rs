@@ -179,8 +179,9 @@ impl Table {
         if let Ok(entry) = self.0.find_entry(spread(hash), |entry| entry.lane == lane) {
             entry.remove();
         }
-        let (len, capacity) = (self.0.len(), self.0.capacity());
-        if capacity > 64 && len * 8 < capacity {
+        // Not by its capacity: that leaves out places of what was removed.
+        let (len, places) = (self.0.len(), self.0.num_buckets());
+        if places > 64 && len * 16 < places {
             self.0.shrink_to(len * 2, |entry| spread(entry.hash));
         }
     }

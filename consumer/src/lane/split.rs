@@ -40,7 +40,9 @@ impl Splits {
         key: &str,
         name: impl Fn(u32) -> Option<QueueId>,
     ) {
-        self.seen.reserve(WATCHED + 1 - self.seen.len());
+        if self.seen.capacity() == 0 {
+            self.keep(|_, _| true);
+        }
         let former = self.seen.insert(hash, (queue, now));
         if let Some((former, at)) = former
             && former != queue
@@ -54,8 +56,19 @@ impl Splits {
         while self.seen.len() > WATCHED {
             self.mask = self.mask << 1 | 1;
             let mask = self.mask;
-            self.seen.retain(|hash, _| hash & mask == 0);
+            self.keep(|hash, _| hash & mask == 0);
         }
+    }
+
+    /// Keeps some of what was seen, in a new table: it never grows beyond its first size.
+    fn keep(&mut self, kept: impl Fn(u64, u32) -> bool) {
+        let mut seen = HashMap::with_capacity_and_hasher(WATCHED + 1, Default::default());
+        seen.extend(
+            self.seen
+                .drain()
+                .filter(|(hash, (queue, _))| kept(*hash, *queue)),
+        );
+        self.seen = seen;
     }
 
     fn report(&mut self, key: &str, one: QueueId, other: QueueId) {
@@ -79,7 +92,7 @@ impl Splits {
 
     /// The queue of this number is gone.
     pub fn forget_queue(&mut self, queue: u32) {
-        self.seen.retain(|_, (of, _)| *of != queue);
+        self.keep(|_, of| of != queue);
     }
 }
 

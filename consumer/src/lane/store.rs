@@ -74,6 +74,8 @@ pub struct Lane {
     length: Links,
     pub state: State,
     pub kind: Kind,
+    /// Which list by length it is in; 0 for none.
+    class: u8,
 }
 
 linked!(Node, InOrder, order);
@@ -96,7 +98,7 @@ pub struct Store {
     pub blocked: List<Blocked>,
     pub suspended: List<InLine>,
     pub suspects: List<InLine>,
-    /// Lanes with 2ⁿ to 2ⁿ⁺¹ - 1 messages.
+    /// List n has lanes with about 2ⁿ messages.
     lengths: [List<ByLength>; 32],
 }
 
@@ -130,6 +132,7 @@ impl Store {
             length: Links::default(),
             state: State::InHand,
             kind,
+            class: 0,
         });
         queue.lanes += 1;
         match kind {
@@ -155,20 +158,20 @@ impl Store {
         let of = &mut self.lanes[lane];
         let last = std::mem::replace(&mut of.last, node);
         of.len += 1;
-        let len = of.len;
+        let long = of.len >= LONG && of.len >= 2 << of.class;
         match last {
             NONE => of.first = node,
             last => self.nodes[last].next = node,
         }
-        if len.is_power_of_two() && len >= LONG {
-            self.change_length(lane, len / 2, len);
+        if long {
+            self.classify(lane);
         }
     }
 
     /// Takes the first message out of a lane, which may be empty then.
     pub fn take_first(&mut self, queue: &mut Queue, lane: u32) -> Arc<Message> {
         let of = &mut self.lanes[lane];
-        let (node, len) = (of.first, of.len);
+        let node = of.first;
         queue.order.remove(&mut self.nodes, node);
         let Node { message, next, .. } = self.nodes.remove(node);
         of.first = next;
@@ -176,8 +179,9 @@ impl Store {
             of.last = NONE;
         }
         of.len -= 1;
-        if len.is_power_of_two() && len >= LONG {
-            self.change_length(lane, len, len - 1);
+        let short = of.class > 0 && of.len <= (1 << of.class) / 2;
+        if short {
+            self.classify(lane);
         }
         let memory = InMemory::one(message.cost());
         self.memory -= memory;
@@ -199,7 +203,7 @@ impl Store {
             queue.memory -= memory;
         }
         let of = &mut self.lanes[lane];
-        let len = std::mem::replace(&mut of.len, keep);
+        of.len = keep;
         match last {
             Some(last) => {
                 of.last = last;
@@ -207,7 +211,7 @@ impl Store {
             }
             None => (of.first, of.last) = (NONE, NONE),
         }
-        self.change_length(lane, len, keep);
+        self.classify(lane);
     }
 
     /// The messages of a lane, as numbers of nodes.
@@ -264,27 +268,31 @@ impl Store {
         self.free_lane(queue, lane);
     }
 
-    fn change_length(&mut self, lane: u32, from: u32, to: u32) {
-        let list = |len: u32| (len >= LONG).then(|| len.ilog2() as usize);
-        let (from, to) = (list(from), list(to));
-        if from == to {
-            return;
+    /// Puts a lane into the list of its length. A lane stays in a list until it is twice as long as the
+    /// list wants or half as long, so that one that goes up and down does not change lists.
+    fn classify(&mut self, lane: u32) {
+        let of = &mut self.lanes[lane];
+        let class = if of.len < LONG {
+            0
+        } else {
+            of.len.ilog2() as u8
+        };
+        let former = std::mem::replace(&mut of.class, class);
+        if former > 0 {
+            self.lengths[usize::from(former)].remove(&mut self.lanes, lane);
         }
-        if let Some(from) = from {
-            self.lengths[from].remove(&mut self.lanes, lane);
-        }
-        if let Some(to) = to {
-            self.lengths[to].push_back(&mut self.lanes, lane);
+        if class > 0 {
+            self.lengths[usize::from(class)].push_back(&mut self.lanes, lane);
         }
     }
 
-    /// About `most` of the longest lanes: of lanes that differ by less than a factor of two any may be
+    /// About `most` of the longest lanes: of lanes that differ by less than a factor of four any may be
     /// missing.
     pub fn longest(&self, most: usize) -> Vec<u32> {
         let by_length = self.lengths.iter().rev();
         let mut longest: Vec<u32> = by_length
             .flat_map(|list| list.iter(&self.lanes))
-            .take(4 * most)
+            .take(8 * most)
             .collect();
         longest.sort_by_key(|lane| std::cmp::Reverse(self.lanes[*lane].len));
         longest.truncate(most);

@@ -149,3 +149,149 @@ fn stuck(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
         waiting: 1,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::QueueOffsets;
+    use keylane_consumer::contract::admin::{BlockedKey, HotKey, LaneState, LongKey, QueueStats};
+
+    fn pod(id: u32, draining: bool) -> Stats {
+        Stats {
+            incarnation: format!("pod-{id}"),
+            draining,
+            queues: vec![QueueStats {
+                broker: "b".to_owned(),
+                id,
+                phase: QueuePhase::Owned,
+                watermark: Some(90),
+                committed: Some(80),
+                finished_above_watermark: 4,
+                ..QueueStats::default()
+            }],
+            ..Stats::default()
+        }
+    }
+
+    fn reading() -> Reading {
+        let offsets = QueueOffsets {
+            min: 0,
+            max: 100,
+            committed: Some(80),
+        };
+        let queue = |id| QueueId::new("b", id);
+        Reading {
+            queues: BTreeMap::from([
+                (queue(0), Some(offsets)),
+                (queue(1), Some(offsets)),
+                (queue(2), None),
+            ]),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn what_a_broker_or_pod_did_not_say_is_absent() {
+        let (reading, pods) = (reading(), [pod(0, false)]);
+        let read = Read {
+            now: Duration::from_secs(1),
+            replicas: 2,
+            ready: 2,
+            brokers: Some(&reading),
+            pods: &pods,
+            silent: true,
+        };
+        let known = |snapshot: &Snapshot| -> Vec<_> {
+            let queues = snapshot.queues.iter();
+            queues
+                .map(|queue| (queue.max_offset, queue.unfinished, queue.owner))
+                .collect()
+        };
+        // The pod of queue 1 should answer and does not; the broker of queue 2 does not.
+        assert_eq!(
+            known(&snapshot(read)),
+            [
+                (Some(100), Some(6), Some(0)),
+                (Some(100), None, None),
+                (None, None, None)
+            ]
+        );
+        // Without such a pod the committed offset is all there is to know.
+        let all_answer = Read {
+            silent: false,
+            ..read
+        };
+        assert_eq!(known(&snapshot(all_answer))[1], (Some(100), Some(20), None));
+        let nothing = Read {
+            brokers: None,
+            ..read
+        };
+        assert!(snapshot(nothing).queues.is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_drains_has_no_lanes_to_count_but_what_it_finished_counts() {
+        let (reading, pods) = (reading(), [pod(0, true), pod(1, false)]);
+        let made = snapshot(Read {
+            now: Duration::ZERO,
+            replicas: 1,
+            ready: 1,
+            brokers: Some(&reading),
+            pods: &pods,
+            silent: false,
+        });
+        assert_eq!(made.pods.len(), 1);
+        assert_eq!(made.queues[0].unfinished, Some(6));
+        assert_eq!(
+            (made.queues[0].owner, made.queues[1].owner),
+            (None, Some(0))
+        );
+    }
+
+    #[test]
+    fn hot_keys_count_at_their_certain_rate_and_a_stuck_key_once() {
+        let stuck = |key: &str, offset, messages| StuckKey {
+            key: key.to_owned(),
+            queue: "b/0".to_owned(),
+            offset,
+            seconds: 60.0,
+            state: LaneState::Blocked,
+            attempts: 16,
+            messages,
+            last_error: String::new(),
+        };
+        let blocked = |key: &str, offset| BlockedKey {
+            key: key.to_owned(),
+            broker: "b".to_owned(),
+            queue_id: 0,
+            offset,
+            attempts: 16,
+            last_error: String::new(),
+        };
+        let mut pod = pod(0, false);
+        pod.hot_keys = vec![HotKey {
+            key: "hot".to_owned(),
+            queue: "b/0".to_owned(),
+            rate: 50.0,
+            error: 10.0,
+        }];
+        pod.long_keys = vec![LongKey {
+            key: "hot".to_owned(),
+            queue: "b/0".to_owned(),
+            messages: 700,
+        }];
+        pod.stuck_keys = vec![stuck("both", 7, 30)];
+        pod.blocked = vec![blocked("both", 7), blocked("blocked only", 9)];
+        let hot: Vec<_> = hot(&pod)
+            .map(|key| (key.per_second, key.waiting, key.queue))
+            .collect();
+        assert_eq!(hot, [(40.0, 700, QueueId::new("b", 0))]);
+        let stuck: Vec<_> = super::stuck(&pod)
+            .map(|key| (key.key, key.waiting))
+            .collect();
+        assert_eq!(
+            stuck,
+            [("both".to_owned(), 30), ("blocked only".to_owned(), 1)]
+        );
+    }
+}

@@ -325,6 +325,55 @@ mod tests {
     }
 
     #[test]
+    fn each_limit_is_a_condition_whose_text_does_not_change_with_every_figure() {
+        let snapshot = crate::scale::Snapshot::default();
+        let (mut decision, history) = crate::scale::decide(
+            &snapshot,
+            &crate::scale::Policy::default(),
+            &crate::scale::History::default(),
+        );
+        decision.limits = Limits {
+            scaling: Some(40),
+            hot_key: Some(("order-7".into(), 71.3)),
+            stuck_key: Some("order-8".into()),
+            downstream: Some(1000.0),
+            stale: Some(61.0),
+        };
+        let mut found = Findings {
+            history: serde_json::to_string(&history).ok(),
+            decision: Some(decision),
+            ..Findings::default()
+        };
+        let last = OrderedConsumerStatus::default();
+        let (limited, events) = status(Timestamp::UNIX_EPOCH, &last, &found);
+        for (kind, part) in [
+            (SCALING_LIMITED, "maxReplicas"),
+            (HOT_KEY_BOUND, "order-7"),
+            (DOWNSTREAM_BOUND, "behind the handler"),
+            (KEY_STUCK, "order-8"),
+            (METRICS_STALE, "missing"),
+        ] {
+            let condition = condition(&limited, kind);
+            assert_eq!(condition.status, "True", "{kind}");
+            assert!(condition.message.contains(part), "{}", condition.message);
+            assert!(
+                events
+                    .iter()
+                    .any(|event| event.reason == kind && event.warning)
+            );
+        }
+        assert!(limited.decision.as_ref().unwrap().history.is_some());
+        if let Some(decision) = &mut found.decision {
+            decision.limits.hot_key = Some(("order-7".into(), 80.1));
+            decision.limits.downstream = Some(990.0);
+            decision.limits.stale = Some(66.0);
+        }
+        let (again, events) = status(Timestamp::UNIX_EPOCH, &limited, &found);
+        assert_eq!(again.conditions, limited.conditions);
+        assert!(events.is_empty());
+    }
+
+    #[test]
     fn a_condition_keeps_its_time_and_makes_one_event_until_it_changes() {
         let first = Timestamp::UNIX_EPOCH;
         let later = first + std::time::Duration::from_secs(60);

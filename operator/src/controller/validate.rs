@@ -411,6 +411,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_schedule_that_cannot_be_followed_is_named() {
+        let with = |schedule: Value| {
+            let mut object = object(template());
+            object.spec.autoscaling.schedules = vec![serde_json::from_value(schedule).unwrap()];
+            validate(&object)
+        };
+        let cron = json!({"cron": "0 25 * * *", "duration": "2h", "expectedPerSecond": 5});
+        let error = with(cron).unwrap_err().to_string();
+        assert!(
+            error.contains("schedules[0]") && error.contains("25"),
+            "{error}"
+        );
+        let once = json!({"start": "2026-11-11T00:00:00+08:00", "duration": "2h", "expectedPerSecond": 60000});
+        assert_eq!(with(once).unwrap().schedules().len(), 1);
+    }
+
+    #[test]
     fn the_handler_is_taken_out_of_the_template() {
         let consumer = validate(&object(template())).unwrap();
         assert_eq!(consumer.handler().image.as_deref(), Some("shop/handler:1"));

@@ -120,9 +120,7 @@ impl Link {
                     local(seen, model, usual);
                     return Order::None;
                 }
-                let each = rate / seen.pods.len().max(1) as f64;
-                let used_up = seen.pods.iter().filter(|pod| pod.hot).count() * 2 > seen.pods.len();
-                if used_up || each >= BELOW_SHOWN * model.shown() {
+                if used_up(seen, model) {
                     *looks = 0;
                     local(seen, model, usual);
                     return Order::None;
@@ -173,9 +171,9 @@ impl Link {
                 } else {
                     *most = tidy(*most + 0.3 * (rate - *most));
                 }
-                // Less arrives than gets through: it is not the limit any more.
+                // Less arrives than gets through, or pods do all they can: it is not the limit any more.
                 *idle = if seen.full() < 0.5 { *idle + 1 } else { 0 };
-                if *idle >= 3 {
+                if *idle >= 3 || (full && used_up(seen, model)) {
                     self.state = State::Free { slow: 0 };
                     return Order::None;
                 }
@@ -198,6 +196,16 @@ impl Link {
             _ => Order::None,
         }
     }
+}
+
+/// Whether the pods themselves are the limit: their CPU is used up, or those with all lanes busy finish
+/// about as much as a pod has ever been seen to.
+fn used_up(seen: &Seen, model: &Model) -> bool {
+    let hot = seen.pods.iter().filter(|pod| pod.hot).count() * 2 > seen.pods.len();
+    let full = seen.pods.iter().filter(|pod| pod.full);
+    let rates: Vec<f64> = full.filter_map(|pod| pod.rate).collect();
+    let each = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+    hot || (!rates.is_empty() && each >= BELOW_SHOWN * model.shown())
 }
 
 /// Pods with slow calls and all lanes busy can do no more.

@@ -30,8 +30,9 @@ pub struct Model {
     watched: f64,
     /// Most messages a second that one pod finished without slower calls.
     shown: f64,
-    /// Messages a second of one pod that could not do more.
+    /// Messages a second of one pod that could not do more, and whether that was seen here.
     capacity: Option<f64>,
+    seen: bool,
     starts: Vec<f64>,
 }
 
@@ -45,6 +46,7 @@ impl Model {
             watched: LEARNED_AFTER_SECONDS,
             shown: 0.0,
             capacity: Some(capacity),
+            seen: false,
             starts: vec![start],
         }
     }
@@ -82,9 +84,13 @@ impl Model {
     /// A pod with all lanes busy and slower calls finished so many messages a second: it can do no more.
     pub fn saturated_at(&mut self, rate: f64) {
         let learned = match self.capacity {
-            Some(old) if self.shown > 0.0 || rate > old => old + 0.5 * (rate - old),
-            _ => rate,
+            _ if !self.seen => rate,
+            Some(old) if rate > old => old + 0.5 * (rate - old),
+            // An interval in which queues came or went shows less than a pod can do.
+            Some(old) => old + 0.05 * (rate - old),
+            None => rate,
         };
+        self.seen = true;
         self.capacity = Some(tidy(learned));
         self.shown = tidy(self.shown.max(rate * 0.5).min(rate));
     }

@@ -217,8 +217,9 @@ fn learn(history: &mut History, snapshot: &Snapshot, seen: &Seen) {
             continue;
         };
         let slow = usual.is_some_and(|usual| call > 1.1 * usual);
-        // Where all lanes are busy a longer call may be one that waits.
-        if pod.full && usual.is_some_and(|usual| call > usual) {
+        // Where all lanes are busy a longer call may be one that waits, and a much longer one anywhere.
+        let most = if pod.full { 1.0 } else { SLOW };
+        if usual.is_some_and(|usual| call > most * usual) {
             continue;
         }
         seconds += call * rate * seen.elapsed;

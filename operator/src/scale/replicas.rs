@@ -178,7 +178,7 @@ fn blind(case: &Case<'_>, history: &History, stay: impl Fn(Option<Reason>) -> Wa
         && since >= 15.0
         && history.link.bound().is_none()
     {
-        wanted = wanted.max(have + have.div_ceil(3));
+        wanted = wanted.max(have + have.div_ceil(2));
     }
     Wanted {
         replicas: wanted.min(case.most()).max(have),
@@ -251,6 +251,7 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
         if history.link.suspicious() {
             return result(have, history.link.bound().map(|_| Reason::DownstreamBound));
         }
+        // Not long ago the downstream was the limit, and what is behind goes down.
         let draining = history
             .completions
             .is_some_and(|rate| rate > 1.1 * arriving);
