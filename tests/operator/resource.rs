@@ -11,7 +11,7 @@ type Change = fn(&mut Value);
 fn what_cannot_be_is_refused_with_a_reason() -> Result<()> {
     let space = Space::new("refused")?;
     assert_eq!(space.refusal(&consumer("orders")), None);
-    let wrong: [(&str, Change); 15] = [
+    let wrong: [(&str, Change); 29] = [
         ("metadata.name must not be longer than 40", |object| {
             object["metadata"]["name"] = json!("n".repeat(41))
         }),
@@ -54,6 +54,52 @@ fn what_cannot_be_is_refused_with_a_reason() -> Result<()> {
         }),
         ("spec.drain.timeout", |object| {
             object["spec"]["drain"] = json!({"timeout": "1 minute"})
+        }),
+        ("filter: give tags or sql, not both", |object| {
+            object["spec"]["filter"] = json!({"tags": ["A"], "sql": "a = 1"})
+        }),
+        ("spec.filter.tags[0]", |object| {
+            object["spec"]["filter"] = json!({"tags": ["A || B"]})
+        }),
+        (
+            "supported values: \"Clustering\", \"Broadcasting\"",
+            |object| object["spec"]["consumption"] = json!("Everywhere"),
+        ),
+        ("consumption Broadcasting needs", |object| {
+            object["spec"]["consumption"] = json!("Broadcasting");
+            object["spec"]["ordering"] = json!({"mode": "None"})
+        }),
+        ("retry.onExhausted Block needs", |object| {
+            object["spec"]["retry"] = json!({"onExhausted": "Block"});
+            object["spec"]["ordering"] = json!({"mode": "None"})
+        }),
+        ("handler.batch.maxMessages above 1 needs", |object| {
+            object["spec"]["handler"]["batch"] = json!({"maxMessages": 2});
+            object["spec"]["ordering"] = json!({"mode": "None"})
+        }),
+        ("spec.handler.batch.maxMessages", |object| {
+            object["spec"]["handler"]["batch"] = json!({"maxMessages": 0})
+        }),
+        ("retry.budget.blocked must be at least 1s", |object| {
+            object["spec"]["retry"] = json!({"budget": {"blocked": "20m"}})
+        }),
+        ("limits.bytes must be at least 1Mi", |object| {
+            object["spec"]["limits"] = json!({"bytes": "1Ki"})
+        }),
+        ("limits.bytes must be at least 1Mi", |object| {
+            object["spec"]["limits"] = json!({"bytes": 1024})
+        }),
+        ("spec.limits.bytes", |object| {
+            object["spec"]["limits"] = json!({"bytes": "many"})
+        }),
+        ("spec.limits.messages", |object| {
+            object["spec"]["limits"] = json!({"messages": 0})
+        }),
+        ("spec.suspend.queues[0]", |object| {
+            object["spec"]["suspend"] = json!({"queues": ["3"]})
+        }),
+        ("spec.suspend.keys[0]", |object| {
+            object["spec"]["suspend"] = json!({"keys": [""]})
         }),
         ("unknown field \"spec.lane\"", |object| {
             object["spec"]["lane"] = json!({"min": 1})

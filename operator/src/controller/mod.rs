@@ -262,6 +262,19 @@ async fn look(
             consumer.spec().handler.container
         ));
     }
+    // Order per key is meant in mode Key only.
+    let by_key = consumer.spec().ordering.mode == keylane_consumer::contract::spec::Mode::Key;
+    found.key_spans_queues = stats
+        .iter()
+        .flat_map(|pod| &pod.split_keys)
+        .next()
+        .filter(|_| by_key)
+        .map(|split| {
+            format!(
+                "key {} is in queues {} and {}: its order cannot be kept; let producers select the queue by the key",
+                split.key, split.queues[0], split.queues[1]
+            )
+        });
     let blocked = stats.iter().flat_map(|pod| &pod.blocked);
     found.blocked_keys = blocked
         .map(|key| {

@@ -16,6 +16,8 @@ pub const NAME_CONFLICT: &str = "NameConflict";
 pub const TEMPLATE_INVALID: &str = "TemplateInvalid";
 /// Pods find their handler not available.
 pub const HANDLER_UNAVAILABLE: &str = "HandlerUnavailable";
+/// A key was met in more than one queue, so that nothing can keep its order.
+pub const KEY_SPANS_QUEUES: &str = "KeySpansQueues";
 /// More pods are wanted than the bounds or the queues allow.
 pub const SCALING_LIMITED: &str = "ScalingLimited";
 /// A key needs more than its one lane can give.
@@ -60,6 +62,8 @@ pub struct Findings {
     pub broker_unavailable: Option<String>,
     /// What is wrong with handlers.
     pub handler_unavailable: Option<String>,
+    /// Which keys were met in more than one queue.
+    pub key_spans_queues: Option<String>,
     /// Why children could not be applied.
     pub apply_failed: Option<String>,
 }
@@ -177,6 +181,11 @@ fn conditions(found: &Findings) -> Vec<ConditionOf> {
             HANDLER_UNAVAILABLE,
             &found.handler_unavailable,
             "handlers take calls",
+        ),
+        (
+            KEY_SPANS_QUEUES,
+            &found.key_spans_queues,
+            "each key is in one queue, as far as seen",
         ),
     ];
     let mut conditions = vec![ready(found)];

@@ -127,7 +127,7 @@ fn nothing_to_do(queues: u32, keys: u64, messages: u64) -> f64 {
             let count = count.clone();
             move |_| {
                 count.one();
-                std::future::ready(CallResult::Done.into())
+                std::future::ready(Outcome::from(CallResult::Done))
             }
         };
         let running = Running::start(topic, 512, handler);
@@ -169,15 +169,14 @@ fn working(work: Duration, calls: u64, failing: Option<&'static str>) -> f64 {
                 let (count, worker) = (count.clone(), worker.clone());
                 async move {
                     if failing.is_some() && delivery.message.key.as_deref() == failing {
-                        return CallResult::Failed {
+                        return Outcome::from(CallResult::Failed {
                             error: "it always fails".into(),
                             retry_after: None,
-                        }
-                        .into();
+                        });
                     }
                     worker.take(work).await;
                     count.one();
-                    CallResult::Done.into()
+                    Outcome::from(CallResult::Done)
                 }
             }
         };
@@ -223,7 +222,7 @@ fn idle_latency() -> Vec<Figure> {
         let running = Running::start(topic.clone(), 100, move |_| {
             // The receiver is there until all have arrived.
             let _sent = began.send(Instant::now());
-            std::future::ready(CallResult::Done.into())
+            std::future::ready(Outcome::from(CallResult::Done))
         });
         while running
             .control

@@ -4,6 +4,7 @@
 //! has handed out.
 
 mod core;
+mod exec;
 
 use clap::Parser;
 use serde::Serialize;
@@ -98,7 +99,7 @@ pub fn allocations() -> usize {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut figures = Vec::new();
-    for (name, measure) in core::MEASUREMENTS {
+    for (name, measure) in core::MEASUREMENTS.iter().chain(exec::MEASUREMENTS) {
         if cli.only.as_deref().is_none_or(|only| name.contains(only)) {
             let begin = Instant::now();
             let measured = measure();

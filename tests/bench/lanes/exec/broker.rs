@@ -1,7 +1,9 @@
 //! A broker that is made up: a topic whose messages are made as they are pulled.
 
 use bytes::Bytes;
+use keylane_consumer::journal::Witness;
 use keylane_consumer::message::{Message, Properties, QueueId, Text};
+use keylane_consumer::source::journal::{Journal, Records};
 use keylane_consumer::source::{Commit, Pulled, Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -147,6 +149,25 @@ impl Source for Broker {
     }
 
     async fn send_back(&self, _: &QueueId, _: &Message, _: i32) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+/// Nothing is owned in consumption Broadcasting, so the journal stays empty.
+impl Journal for Broker {
+    async fn append(&self, _: &QueueId, _: Vec<u8>) -> Result<u64, SourceError> {
+        Ok(0)
+    }
+
+    async fn records(&self, _: &QueueId, _: u64) -> Result<Records, SourceError> {
+        Ok(Records::default())
+    }
+
+    async fn witness(&self, _: &QueueId, _: u64) -> Result<Option<Witness>, SourceError> {
+        Ok(None)
+    }
+
+    async fn unlock_for(&self, _: &QueueId, _: &str) -> Result<(), SourceError> {
         Ok(())
     }
 }
