@@ -65,7 +65,7 @@ pub fn snapshot(read: Read<'_>) -> Snapshot {
             let owned = pod
                 .queues
                 .iter()
-                .filter(|queue| queue.phase == QueuePhase::Owned);
+                .filter(|queue| queue.phase == QueuePhase::Owned && !queue.retry);
             owned.map(move |queue| (QueueId::new(queue.broker.as_str(), queue.id), index))
         })
         .collect();
@@ -159,10 +159,9 @@ mod tests {
 
     fn pod(id: u32, draining: bool) -> Stats {
         let mut pod: Stats = serde_json::from_value(json!({
-            "incarnation": format!("pod-{id}"), "uptimeSeconds": 1.0, "draining": draining,
-            "lanes": {"lanes": 4, "term": 1, "sequence": 1}, "busyLanes": 1, "busyLaneSeconds": 1.0,
-            "waitingLanes": 0, "liveKeys": 1, "completed": 1, "failed": 0, "handlerAvailable": true,
-            "brokerError": null, "blocked": [], "blockedKeys": 0, "queues": []
+            "incarnation": format!("pod-{id}"), "draining": draining,
+            "hotKeys": [{"key": "order-7", "queue": "b/0", "rate": 90.0, "error": 10.0}],
+            "longKeys": [{"key": "order-7", "queue": "b/0", "messages": 50}]
         }))
         .unwrap();
         pod.queues.push(QueueStats {
@@ -170,10 +169,8 @@ mod tests {
             id,
             phase: QueuePhase::Owned,
             watermark: Some(90),
-            committed: Some(80),
-            pulled: None,
-            buffered: 0,
             finished_above_watermark: 4,
+            ..QueueStats::default()
         });
         pod
     }
@@ -251,5 +248,25 @@ mod tests {
             (made.queues[0].owner, made.queues[1].owner),
             (None, Some(0))
         );
+    }
+
+    #[test]
+    fn a_hot_key_comes_with_its_queue_what_waits_and_the_rate_that_is_certain() {
+        let made = snapshot(Read {
+            now: Duration::ZERO,
+            replicas: 1,
+            ready: 1,
+            brokers: None,
+            pods: &[pod(0, false)],
+            silent: false,
+        });
+        let expected = KeyLoad {
+            key: "order-7".to_owned(),
+            queue: QueueId::new("b", 0),
+            per_second: 80.0,
+            waiting: 50,
+        };
+        assert_eq!(made.hot_keys, [expected]);
+        assert_eq!(queue_of("no queue"), None);
     }
 }
