@@ -6,6 +6,8 @@
 
 mod autopilot;
 mod plant;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub use autopilot::{Autopilot, Setup};
