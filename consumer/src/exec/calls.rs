@@ -116,13 +116,14 @@ impl<H: Handler> Calls<H> {
         }
     }
 
-    /// Starts as many runners as this runtime has threads; calls run on it.
+    /// Starts as many runners as this runtime has threads; calls that have to wait become its tasks.
     pub fn start(self: &Arc<Self>) {
-        let threads = tokio::runtime::Handle::current().metrics().num_workers();
-        for _ in 0..threads {
-            let calls = self.clone();
-            self.tasks.spawn(async move {
-                calls.line.run(|call| calls.run(call)).await;
+        let runtime = tokio::runtime::Handle::current();
+        for _ in 0..runtime.metrics().num_workers() {
+            let (calls, runtime) = (self.clone(), runtime.clone());
+            std::thread::spawn(move || {
+                let _within = runtime.enter();
+                calls.line.run(|call| calls.run(call));
             });
         }
     }

@@ -1,172 +1,159 @@
 //! Where calls wait for a thread.
 //!
-//! One line, first come first served, emptied by as many runners as the runtime has threads. A call is
-//! taken out one at a time, so a handler that blocks its thread delays no call but its own. A runner is
-//! woken only if there is a call that nobody is about to take.
+//! One line, first come first served, emptied by runners: threads of their own, as many as the runtime
+//! has. A call is taken out one at a time, so a handler that blocks its thread delays no call but its own.
+//! (Tasks of the runtime would not do: a task that is woken by another sits in a slot of that one's thread
+//! which no other thread may empty, and stays there while the thread is blocked.) A runner is woken only
+//! if there is a call that nobody is about to take.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Calls a runner starts before it lets other tasks of its thread run.
-const CALLS_A_TURN: u32 = 64;
+#[derive(Debug)]
+struct Waiting<C> {
+    calls: VecDeque<C>,
+    /// Runners that found nothing.
+    idle: usize,
+    closed: bool,
+}
 
 #[derive(Debug)]
 pub struct Line<C> {
-    calls: Mutex<VecDeque<C>>,
-    /// Runners that found nothing.
-    idle: AtomicUsize,
-    wake: Notify,
-    closed: AtomicBool,
+    waiting: Mutex<Waiting<C>>,
+    wake: Condvar,
 }
 
 impl<C> Default for Line<C> {
     fn default() -> Self {
+        let waiting = Waiting {
+            calls: VecDeque::new(),
+            idle: 0,
+            closed: false,
+        };
         Self {
-            calls: Mutex::default(),
-            idle: AtomicUsize::new(0),
-            wake: Notify::new(),
-            closed: AtomicBool::new(false),
+            waiting: Mutex::new(waiting),
+            wake: Condvar::new(),
         }
     }
 }
 
 impl<C> Line<C> {
-    fn calls(&self) -> MutexGuard<'_, VecDeque<C>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting<C>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes all of `calls` in.
     pub fn push(&self, calls: &mut Vec<C>) {
         if !calls.is_empty() {
-            self.calls().extend(calls.drain(..));
-            self.wake_one();
+            let mut waiting = self.waiting();
+            waiting.calls.extend(calls.drain(..));
+            self.wake_one(waiting);
         }
     }
 
     /// Takes all of `calls` in and gives the first in line to the caller, who runs it now.
     pub fn push_and_pop(&self, calls: &mut Vec<C>) -> Option<C> {
-        let mut line = self.calls();
-        line.extend(calls.drain(..));
-        self.take(line)
+        let mut waiting = self.waiting();
+        waiting.calls.extend(calls.drain(..));
+        self.take(waiting)
     }
 
-    fn pop(&self) -> Option<C> {
-        self.take(self.calls())
-    }
-
-    fn take(&self, mut line: MutexGuard<'_, VecDeque<C>>) -> Option<C> {
-        let call = line.pop_front();
-        let more = !line.is_empty();
-        drop(line);
-        if more {
-            self.wake_one();
+    fn take(&self, mut waiting: MutexGuard<'_, Waiting<C>>) -> Option<C> {
+        let call = waiting.calls.pop_front();
+        if !waiting.calls.is_empty() {
+            self.wake_one(waiting);
         }
         call
     }
 
-    /// Takes out the calls that must not run any more.
-    pub fn withdraw(&self, which: impl Fn(&C) -> bool) -> Vec<C> {
-        let mut line = self.calls();
-        let (out, stay) = line.drain(..).partition(which);
-        *line = stay;
-        Vec::from_iter::<VecDeque<C>>(out)
-    }
-
-    fn wake_one(&self) {
-        if self.idle.load(Ordering::SeqCst) > 0 {
+    fn wake_one(&self, waiting: MutexGuard<'_, Waiting<C>>) {
+        let idle = waiting.idle > 0;
+        drop(waiting);
+        if idle {
             self.wake.notify_one();
         }
+    }
+
+    /// Takes out the calls that must not run any more.
+    pub fn withdraw(&self, which: impl Fn(&C) -> bool) -> Vec<C> {
+        let mut waiting = self.waiting();
+        let (out, stay) = waiting.calls.drain(..).partition(which);
+        waiting.calls = stay;
+        Vec::from_iter::<VecDeque<C>>(out)
     }
 
     /// Ends the runners once the line is empty.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.wake.notify_waiters();
-        self.wake.notify_one();
+        self.waiting().closed = true;
+        self.wake.notify_all();
     }
 
     /// Runs calls until the line is closed. `start` may return the next call to run.
-    pub async fn run(&self, mut start: impl FnMut(C) -> Option<C>) {
+    pub fn run(&self, mut start: impl FnMut(C) -> Option<C>) {
         let mut next = None;
-        let mut turn = 0;
-        loop {
-            let Some(call) = next.take().or_else(|| self.pop()) else {
-                if !self.wait().await {
-                    return;
-                }
-                continue;
-            };
+        while let Some(call) = next.take().or_else(|| self.next()) {
             next = start(call);
-            turn += 1;
-            if turn == CALLS_A_TURN {
-                turn = 0;
-                tokio::task::yield_now().await;
-            }
         }
     }
 
-    /// Waits for a call; false if none will come.
-    async fn wait(&self) -> bool {
-        let woken = self.wake.notified();
-        self.idle.fetch_add(1, Ordering::SeqCst);
-        // Whoever pushed before we counted as idle did not wake us.
-        let closed = self.closed.load(Ordering::SeqCst);
-        if !closed && self.calls().is_empty() {
-            woken.await;
+    /// Waits for a call; none if none will come.
+    fn next(&self) -> Option<C> {
+        let mut waiting = self.waiting();
+        while waiting.calls.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            waiting.idle += 1;
+            waiting = self
+                .wake
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+            waiting.idle -= 1;
         }
-        self.idle.fetch_sub(1, Ordering::SeqCst);
-        if closed {
-            // The next runner is to see it too.
-            self.wake.notify_one();
-        }
-        !closed
+        self.take(waiting)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use std::sync::{Arc, Barrier, mpsc};
     use std::time::Duration;
-    use tokio::sync::mpsc;
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_call_that_blocks_its_thread_delays_no_other() {
+    #[test]
+    fn a_call_that_blocks_its_thread_delays_no_other() {
         let line = Arc::new(Line::default());
-        let (done, mut ended) = mpsc::unbounded_channel();
-        let release = Arc::new(std::sync::Barrier::new(2));
+        let (done, ended) = mpsc::channel();
+        let release = Arc::new(Barrier::new(2));
         let runners: Vec<_> = (0..2)
             .map(|_| {
                 let (line, done, release) = (line.clone(), done.clone(), release.clone());
-                tokio::spawn(async move {
+                std::thread::spawn(move || {
                     line.run(|call| {
                         if call == 0 {
                             release.wait();
                         }
                         done.send(call).unwrap();
                         None
-                    })
-                    .await;
+                    });
                 })
             })
             .collect();
         line.push(&mut (0..100).collect());
         for _ in 1..100 {
-            let call = tokio::time::timeout(Duration::from_secs(30), ended.recv()).await;
-            assert_ne!(call.unwrap(), Some(0));
+            let call = ended.recv_timeout(Duration::from_secs(30));
+            assert_ne!(call.unwrap(), 0);
         }
         release.wait();
-        assert_eq!(ended.recv().await, Some(0));
+        assert_eq!(ended.recv().unwrap(), 0);
         line.close();
         for runner in runners {
-            runner.await.unwrap();
+            runner.join().unwrap();
         }
     }
 
-    #[tokio::test]
-    async fn calls_run_in_the_order_they_came_and_those_withdrawn_do_not() {
+    #[test]
+    fn calls_run_in_the_order_they_came_and_those_withdrawn_do_not() {
         let line = Line::default();
         line.push(&mut vec![1, 2, 3, 4]);
         assert_eq!(line.withdraw(|call| call % 2 == 0), [2, 4]);
@@ -176,8 +163,7 @@ mod tests {
         line.run(|call| {
             ran.push(call);
             None
-        })
-        .await;
+        });
         assert_eq!(ran, [3, 5]);
     }
 }
