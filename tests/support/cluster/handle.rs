@@ -129,7 +129,8 @@ impl Cluster {
         images.iter().try_for_each(|image| self.load(image))
     }
 
-    /// Applies manifests.
+    /// Applies manifests. What another manager set before (Helm, a test of the operator, an earlier run on a
+    /// cluster that is kept) is taken over.
     pub fn apply(&self, what: &str, manifests: &str) -> Result<()> {
         step(&format!("Applying {what}"), || {
             run::feed(
@@ -137,6 +138,7 @@ impl Cluster {
                 self.kubectl().args([
                     "apply",
                     "--server-side",
+                    "--force-conflicts",
                     "--field-manager=keylane-tests",
                     "-f",
                     "-",
