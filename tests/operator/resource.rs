@@ -141,7 +141,10 @@ fn defaults_are_filled_in() -> Result<()> {
     assert_eq!(spec["replicas"], 1);
     assert_eq!(
         spec["autoscaling"],
-        json!({"mode": "Auto", "minReplicas": 1, "maxReplicas": 10})
+        json!({
+            "mode": "Auto", "minReplicas": 1, "maxReplicas": 10,
+            "objective": {"maxMessageAge": "30s", "drainWithin": "5m"}
+        })
     );
     assert_eq!(spec["lanes"], json!({"min": 4, "max": 512}));
     assert_eq!(spec["handler"]["container"], "handler");
