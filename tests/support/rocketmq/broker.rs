@@ -41,7 +41,7 @@ pub type Settings<'a> = &'a [(&'a str, &'a str)];
 pub struct Broker {
     // Dropped in this order: the processes before their directory.
     broker: Tied,
-    _name_server: Tied,
+    name_server: Tied,
     _sweeper: Sweeper,
     dir: TempDir,
     lib: PathBuf,
@@ -108,7 +108,7 @@ impl Broker {
         let broker = start_broker(lib, dir.path(), name_server_port)?;
         let mut this = Self {
             broker,
-            _name_server: name_server,
+            name_server,
             _sweeper: sweeper,
             dir,
             lib: lib.to_path_buf(),
@@ -175,6 +175,19 @@ impl Broker {
     /// Kills the broker as a crash would. What it had not flushed of committed offsets is lost.
     pub fn kill(&mut self) {
         self.broker.kill();
+    }
+
+    /// Kills the name server: everybody keeps the routes they know.
+    pub fn kill_name_server(&mut self) {
+        self.name_server.kill();
+    }
+
+    /// Starts the name server again after [`Broker::kill_name_server`]; returns when the broker has
+    /// registered with it and routes are known again.
+    pub async fn restart_name_server(&mut self) -> Result<()> {
+        self.name_server.kill();
+        self.name_server = start_name_server(&self.lib, self.dir.path())?;
+        self.serves().await
     }
 
     /// Freezes the broker: connections stay open and nothing answers.

@@ -12,6 +12,7 @@ mod error;
 mod jars;
 mod message;
 mod mqadmin;
+mod offsets;
 mod processes;
 mod producer;
 mod remoting;
@@ -22,6 +23,7 @@ pub use error::{Result, RocketMqError};
 pub use jars::{VERSION, jars};
 pub use message::Message;
 pub use mqadmin::{QueueProgress, mqadmin, progress};
+pub use offsets::Offsets;
 pub use producer::{Producer, Sent};
 
 /// RocketMQ for a cluster, as manifests for this namespace: a StatefulSet of one pod, `rocketmq-0`, with

@@ -1,0 +1,292 @@
+//! How long queues stood still while they had messages, and which events explain it.
+//!
+//! Pure. A *gap* of a queue lies between the starts of two calls, and begins no earlier than the oldest
+//! message that was not started yet came, and than the clock of the event began (an event that takes the
+//! broker away: when it serves again). A hand-over in good order may wait for calls that run.
+
+use crate::happened::Happened;
+use crate::record::Call;
+use crate::schedule::Kind;
+use keylane_tests::judge::Micros;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Shorter ones are not looked at: messages come so seldom that nothing else is to be expected.
+const LEAST: Duration = Duration::from_millis(500);
+
+/// A queue stood still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The queue.
+    pub queue: String,
+    /// From when.
+    pub from: Micros,
+    /// Until when.
+    pub to: Micros,
+    /// Who ran it before, and after.
+    pub members: (usize, usize),
+    /// The events that explain it, by their place in the list.
+    pub events: Vec<usize>,
+}
+
+impl Gap {
+    /// How long.
+    pub fn length(&self) -> Duration {
+        Duration::from_micros(self.to.saturating_sub(self.from))
+    }
+}
+
+/// When each message of each queue was known to be stored, by offset.
+pub type Arrivals = BTreeMap<String, BTreeMap<u64, Micros>>;
+
+/// The gaps of all queues.
+pub fn gaps(calls: &[Call], arrivals: &Arrivals, events: &[Happened]) -> Vec<Gap> {
+    let mut queues: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
+    for call in calls {
+        queues.entry(&call.queue).or_default().push(call);
+    }
+    let none = BTreeMap::new();
+    let mut found = Vec::new();
+    for (queue, mut calls) in queues {
+        calls.sort_by_key(|call| call.start);
+        let arrivals = arrivals.get(queue).unwrap_or(&none);
+        of_queue(&calls, arrivals, events, &mut found);
+    }
+    found.sort_by_key(|gap| gap.from);
+    found
+}
+
+fn of_queue(
+    calls: &[&Call],
+    arrivals: &BTreeMap<u64, Micros>,
+    events: &[Happened],
+    found: &mut Vec<Gap>,
+) {
+    let mut waiting: BTreeMap<u64, Micros> = arrivals.clone();
+    let mut running_until = 0;
+    for pair in calls.windows(2) {
+        let [before, after] = pair else { continue };
+        waiting.remove(&before.offset);
+        running_until = running_until.max(before.end.unwrap_or(Micros::MAX));
+        let Some(oldest) = waiting.first_key_value().map(|(_, at)| *at) else {
+            continue;
+        };
+        let from = before.start.max(oldest);
+        if after.start < from + LEAST.as_micros() as Micros {
+            continue;
+        }
+        let members = (before.member, after.member);
+        let explaining = explaining(from, after.start, members, events);
+        let clock = explaining.iter().map(|event| events[*event].clock_from());
+        let mut from = clock.fold(from, Micros::max);
+        if explaining
+            .iter()
+            .all(|event| events[*event].kind.is_clean())
+        {
+            from = from.max(running_until.min(after.start));
+        }
+        let gap = Gap {
+            queue: after.queue.clone(),
+            from,
+            to: after.start,
+            members,
+            events: explaining,
+        };
+        if gap.length() >= LEAST {
+            found.push(gap);
+        }
+    }
+}
+
+/// Events that happened to those who ran the queue, or to all; where there are none, those that moved
+/// queues between others.
+fn explaining(
+    from: Micros,
+    to: Micros,
+    members: (usize, usize),
+    events: &[Happened],
+) -> Vec<usize> {
+    let fits = |event: &&(usize, &Happened)| event.1.may_explain(from, to);
+    let concerned = |event: &Happened| match event.member {
+        None => true,
+        Some(member) => {
+            // Whoever starts takes over, whoever ends gives away.
+            (member == members.0 && event.kind != Kind::Start) || member == members.1
+        }
+    };
+    let listed: Vec<(usize, &Happened)> = events.iter().enumerate().collect();
+    let direct: Vec<usize> = listed
+        .iter()
+        .filter(fits)
+        .filter(|(_, event)| concerned(event))
+        .map(|(index, _)| *index)
+        .collect();
+    if !direct.is_empty() {
+        return direct;
+    }
+    let moving = |event: &Happened| !event.kind.is_handler();
+    listed
+        .iter()
+        .filter(fits)
+        .filter(|(_, event)| moving(event))
+        .map(|(index, _)| *index)
+        .collect()
+}
+
+/// The gaps of one kind of event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Lengths of those that one event explains, sorted.
+    pub alone: Vec<Duration>,
+    /// Lengths of those that several explain, and what these may take together.
+    pub among_others: Vec<(Duration, Duration)>,
+    /// Events of this kind.
+    pub events: usize,
+}
+
+impl Row {
+    /// The middle one.
+    pub fn median(&self) -> Option<Duration> {
+        self.alone.get(self.alone.len() / 2).copied()
+    }
+
+    /// The longest one that one event explains.
+    pub fn worst(&self) -> Option<Duration> {
+        self.alone.last().copied()
+    }
+
+    /// Whether none is longer than it may be.
+    pub fn passes(&self, kind: Kind) -> bool {
+        let alone = self.worst().is_none_or(|worst| worst <= kind.goal());
+        alone && self.among_others.iter().all(|(gap, goal)| gap <= goal)
+    }
+}
+
+/// Gaps by kind of event; those of several events stand with the one that may take longest. The gaps
+/// that nothing explains come apart.
+pub fn by_kind(gaps: &[Gap], events: &[Happened]) -> (BTreeMap<Kind, Row>, Vec<Duration>) {
+    let mut rows: BTreeMap<Kind, Row> = BTreeMap::new();
+    for event in events {
+        rows.entry(event.kind).or_default().events += 1;
+    }
+    let mut unexplained = Vec::new();
+    for gap in gaps {
+        let kinds: Vec<Kind> = gap.events.iter().map(|event| events[*event].kind).collect();
+        let Some(heaviest) = kinds.iter().max_by_key(|kind| kind.goal()) else {
+            unexplained.push(gap.length());
+            continue;
+        };
+        let row = rows.entry(*heaviest).or_default();
+        let distinct: BTreeSet<Kind> = kinds.iter().copied().collect();
+        if distinct.len() == 1 && (kinds.len() == 1 || heaviest.is_clean()) {
+            row.alone.push(gap.length());
+        } else {
+            let goal = kinds.iter().map(|kind| kind.goal()).sum();
+            row.among_others.push((gap.length(), goal));
+        }
+    }
+    for row in rows.values_mut() {
+        row.alone.sort_unstable();
+        row.among_others.sort_unstable();
+    }
+    (rows, unexplained)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Micros = 1_000_000;
+
+    fn call(offset: u64, member: usize, start: Micros) -> Call {
+        Call {
+            queue: "b/0".into(),
+            key: "k".into(),
+            offset,
+            member,
+            decided: start,
+            start,
+            end: Some(start + 1000),
+            ok: true,
+        }
+    }
+
+    fn event(kind: Kind, member: Option<usize>, at: Micros, until: Micros) -> Happened {
+        Happened {
+            kind,
+            member,
+            at,
+            until,
+        }
+    }
+
+    /// Messages come each tenth of a second.
+    fn steady(count: u64) -> Arrivals {
+        let each = (0..count).map(|offset| (offset, offset * S / 10));
+        Arrivals::from([("b/0".into(), each.collect())])
+    }
+
+    #[test]
+    fn a_kill_explains_the_gap_until_another_goes_on() {
+        let calls = [call(0, 0, 0), call(1, 0, S / 10), call(2, 1, 20 * S)];
+        let events = [
+            event(Kind::Kill, Some(0), S / 10, S / 10),
+            event(Kind::Kill, Some(2), S, S),
+        ];
+        let found = gaps(&calls, &steady(300), &events);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].events, [0]);
+        assert_eq!(found[0].length(), Duration::from_millis(19_800));
+        let (rows, unexplained) = by_kind(&found, &events);
+        assert!(rows[&Kind::Kill].passes(Kind::Kill) && unexplained.is_empty());
+        assert_eq!(rows[&Kind::Kill].events, 2);
+    }
+
+    #[test]
+    fn the_clock_of_a_broker_that_was_away_begins_when_it_serves() {
+        let calls = [call(0, 0, 0), call(1, 0, 30 * S)];
+        let events = [event(Kind::BrokerKilled, None, S, 23 * S)];
+        let found = gaps(&calls, &steady(2), &events);
+        assert_eq!(found[0].length(), Duration::from_secs(7));
+        let (rows, _) = by_kind(&found, &events);
+        assert!(!rows[&Kind::BrokerKilled].passes(Kind::BrokerKilled));
+    }
+
+    #[test]
+    fn a_queue_without_messages_does_not_stand_still() {
+        let calls = [call(0, 0, 0), call(1, 0, 50 * S), call(2, 0, 60 * S)];
+        let mut arrivals = steady(1);
+        let queue = arrivals.get_mut("b/0").unwrap();
+        queue.extend([(1, 50 * S - 1), (2, 51 * S)]);
+        let found = gaps(&calls, &arrivals, &[]);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].from, found[0].to), (51 * S, 60 * S));
+        let (_, unexplained) = by_kind(&found, &[]);
+        assert_eq!(unexplained, [Duration::from_secs(9)]);
+    }
+
+    #[test]
+    fn a_hand_over_in_good_order_may_wait_for_calls_that_run() {
+        let mut slow = call(0, 0, 0);
+        slow.end = Some(4 * S);
+        let calls = [slow, call(1, 1, 5 * S)];
+        let events = [event(Kind::Start, Some(1), S, S)];
+        let found = gaps(&calls, &steady(2), &events);
+        assert_eq!(found[0].length(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn several_events_may_take_what_each_may() {
+        let calls = [call(0, 0, 0), call(1, 1, 24 * S)];
+        let events = [
+            event(Kind::Kill, Some(0), 1, 1),
+            event(Kind::Start, Some(1), S, S),
+        ];
+        let found = gaps(&calls, &steady(2), &events);
+        let (rows, _) = by_kind(&found, &events);
+        let row = &rows[&Kind::Kill];
+        assert!(row.alone.is_empty());
+        assert_eq!(row.among_others.len(), 1);
+        assert!(row.passes(Kind::Kill), "23 s and 1 s");
+    }
+}

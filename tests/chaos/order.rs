@@ -1,0 +1,200 @@
+//! What the record says of order and of messages that ran again.
+//!
+//! Pure. A call *written by a frozen process* is one that was decided on before the process was stopped
+//! and arrived after it woke: no client can exclude it, and a handler that obeys the deadline it is told
+//! refuses it. Such calls are judged apart.
+
+use crate::happened::Happened;
+use crate::record::Call;
+use crate::schedule::Kind;
+use crate::settings::{CALL_BOUND, LEASE, PERSIST};
+use keylane_tests::judge::{Ended, Judge, Micros, Report, Reported, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A process that is killed has written down what finished so long before.
+const WRITTEN: Duration = PERSIST.saturating_add(Duration::from_millis(500));
+/// How long the broker takes at most to store committed offsets; a kill loses those it has not.
+const BROKER_STORES: Duration = Duration::from_secs(5);
+/// A process is frozen a moment after the signal was sent.
+const STOPS_WITHIN: Duration = Duration::from_millis(100);
+
+/// A message that was handled and ran again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Queue and offset.
+    pub message: (String, u64),
+    /// When it had been handled first, by whom.
+    pub handled: (Micros, usize),
+    /// When it ran again, with whom.
+    pub again: (Micros, usize),
+    /// The event that explains it, by its place in the list.
+    pub event: Option<usize>,
+}
+
+/// The calls that a frozen process wrote when it woke, by their place in the record.
+pub fn written_frozen(calls: &[Call], events: &[Happened]) -> BTreeSet<usize> {
+    let freezes: Vec<&Happened> = events
+        .iter()
+        .filter(|event| event.kind == Kind::Freeze)
+        .collect();
+    let is_frozen = |call: &Call| {
+        freezes.iter().any(|freeze| {
+            let stopped = freeze.at + STOPS_WITHIN.as_micros() as Micros;
+            freeze.member == Some(call.member)
+                && call.decided <= stopped
+                && call.start >= freeze.until
+        })
+    };
+    let frozen = calls.iter().enumerate().filter(|(_, call)| is_frozen(call));
+    frozen.map(|(index, _)| index).collect()
+}
+
+/// Judges all calls but those.
+pub fn judge(calls: &[Call], without: &BTreeSet<usize>) -> Verdict {
+    let mut judge = Judge::default();
+    let kept = calls
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !without.contains(index));
+    let reported = kept.map(|(index, call)| Reported {
+        id: index as u64,
+        queue: call.queue.clone(),
+        key: Some(call.key.clone()),
+        offset: call.offset,
+        start: call.start,
+        end: call.end.map(|at| Ended { at, ok: call.ok }),
+    });
+    judge.take(Report {
+        handler: "all".into(),
+        sequence: 1,
+        at: calls.iter().filter_map(|call| call.end).max().unwrap_or(0),
+        calls: reported.collect(),
+    });
+    judge.verdict()
+}
+
+/// Messages that ran again after they had been handled, in the order of time.
+pub fn replays(calls: &[Call], events: &[Happened]) -> Vec<Replay> {
+    let mut handled: BTreeMap<(&str, u64), (Micros, usize)> = BTreeMap::new();
+    for call in calls {
+        let Some(at) = call.handled() else { continue };
+        let first = handled
+            .entry((&call.queue, call.offset))
+            .or_insert((at, call.member));
+        *first = (*first).min((at, call.member));
+    }
+    let again = |call: &Call| {
+        let handled = *handled.get(&(call.queue.as_str(), call.offset))?;
+        (call.start >= handled.0).then(|| Replay {
+            message: (call.queue.clone(), call.offset),
+            handled,
+            again: (call.start, call.member),
+            event: explaining(handled, call.start, events),
+        })
+    };
+    let mut found: Vec<Replay> = calls.iter().filter_map(again).collect();
+    found.sort_by_key(|replay| replay.again);
+    found
+}
+
+/// The event that kept `handled` from being written down or known before it ran again.
+fn explaining((handled, by): (Micros, usize), again: Micros, events: &[Happened]) -> Option<usize> {
+    let micros = |time: Duration| time.as_micros() as Micros;
+    let is_so = |event: &Happened| {
+        if event.at > again || event.member.is_some_and(|member| member != by) {
+            return false;
+        }
+        let (before, after) = match event.kind {
+            // What a process wrote may lie in a broker that forgets it.
+            Kind::BrokerKilled => (WRITTEN + BROKER_STORES, LEASE),
+            // Calls that ran when it was killed went on.
+            Kind::Kill => (WRITTEN, CALL_BOUND),
+            // It could write nothing down, and its lease ended.
+            Kind::Freeze | Kind::Cut | Kind::Silence | Kind::NameServerLost => (WRITTEN, LEASE),
+            // The caller did not learn that it was handled.
+            Kind::HandlerSlow | Kind::HandlerCut => (CALL_BOUND, CALL_BOUND),
+            Kind::HandlerFailing | Kind::HandlerDead | Kind::Start | Kind::Terminate => {
+                return false;
+            }
+        };
+        handled + micros(before) >= event.at && handled <= event.until + micros(after)
+    };
+    // The last one before it ran again.
+    let listed = events.iter().enumerate();
+    let fitting = listed.filter(|(_, event)| is_so(event));
+    fitting
+        .max_by_key(|(_, event)| event.at)
+        .map(|(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Micros = 1_000_000;
+
+    fn call(offset: u64, member: usize, start: Micros, end: Micros) -> Call {
+        Call {
+            queue: "b/0".into(),
+            key: "k".into(),
+            offset,
+            member,
+            decided: start,
+            start,
+            end: Some(end),
+            ok: true,
+        }
+    }
+
+    fn event(kind: Kind, member: usize, at: Micros, until: Micros) -> Happened {
+        Happened {
+            kind,
+            member: Some(member),
+            at,
+            until,
+        }
+    }
+
+    #[test]
+    fn only_what_was_decided_before_the_freeze_and_came_after_it_is_judged_apart() {
+        let events = [event(Kind::Freeze, 0, 10 * S, 90 * S)];
+        let mut late = call(1, 0, 90 * S, 90 * S + 1);
+        late.decided = 10 * S;
+        let calls = [
+            call(1, 1, 89 * S, 91 * S),
+            late.clone(),
+            Call {
+                decided: 90 * S,
+                ..late.clone()
+            },
+            Call { member: 1, ..late },
+        ];
+        let frozen = written_frozen(&calls, &events);
+        assert_eq!(frozen, BTreeSet::from([1]));
+        assert_eq!(judge(&calls[..2], &frozen).overlaps, 0);
+        assert_eq!(judge(&calls[..2], &BTreeSet::new()).overlaps, 1);
+    }
+
+    #[test]
+    fn a_kill_explains_what_finished_in_its_last_moments_only() {
+        let calls = [
+            call(1, 0, S, S + 1),
+            call(2, 0, 9 * S, 9 * S + 1),
+            call(1, 1, 30 * S, 30 * S + 1),
+            call(2, 1, 31 * S, 31 * S + 1),
+        ];
+        let found = replays(&calls, &[event(Kind::Kill, 0, 10 * S, 10 * S)]);
+        let told: Vec<_> = found.iter().map(|one| (one.message.1, one.event)).collect();
+        assert_eq!(told, [(1, None), (2, Some(0))]);
+        let clean = replays(&calls, &[event(Kind::Terminate, 0, 10 * S, 10 * S)]);
+        assert!(clean.iter().all(|replay| replay.event.is_none()));
+    }
+
+    #[test]
+    fn a_call_that_failed_and_ran_again_is_no_replay() {
+        let mut failed = call(1, 0, S, 2 * S);
+        failed.ok = false;
+        assert_eq!(replays(&[failed, call(1, 0, 3 * S, 4 * S)], &[]), []);
+    }
+}

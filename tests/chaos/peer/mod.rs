@@ -1,0 +1,62 @@
+//! RocketMQ's ordered consumer, in place of Keylane's executor.
+
+use crate::processes::Subject;
+use crate::settings::TIMEOUT;
+use anyhow::{Context, Result, ensure};
+use keylane_tests::rocketmq::jars;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/chaos/peer/Orderly.java");
+
+/// One of RocketMQ's consumers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Peer {
+    /// The Java client's ordered push consumer.
+    JavaOrderly,
+}
+
+impl Peer {
+    /// The name in figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::JavaOrderly => "java-orderly",
+        }
+    }
+}
+
+/// Compiles it into a directory below `into`; needs a JDK.
+pub fn compile(into: &Path) -> Result<PathBuf> {
+    let classes = into.join("classes");
+    std::fs::create_dir_all(&classes)?;
+    let status = Command::new("javac")
+        .arg("-cp")
+        .arg(jars()?.join("*"))
+        .arg("-d")
+        .arg(&classes)
+        .arg(SOURCE)
+        .status()
+        .context("cannot run javac (a JDK of version 11 or newer)")?;
+    ensure!(status.success(), "javac: {status}");
+    Ok(classes)
+}
+
+/// A process of it.
+pub fn command(_: Peer, subject: &Subject, name_server: &str, handler: u16) -> Result<Command> {
+    let classes = format!(
+        "{}:{}",
+        jars()?.join("*").display(),
+        subject.program.display()
+    );
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--", "java", "-Xmx128m"])
+        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        // The client keeps logs and offsets below its user's home.
+        .arg(format!("-Duser.home={}", subject.logs.display()))
+        .args(["-cp", &classes, "Orderly", name_server])
+        .args([&subject.topic, &subject.group])
+        .arg(format!("http://127.0.0.1:{handler}/events"))
+        .arg(TIMEOUT.as_millis().to_string());
+    Ok(command)
+}

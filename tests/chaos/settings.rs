@@ -1,0 +1,14 @@
+//! What all parts of the harness must agree on.
+
+use std::time::Duration;
+
+/// The timeout of a handler call, in the consumers' configuration.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// B: how long after it was sent a call may run.
+pub const CALL_BOUND: Duration = Duration::from_secs(10);
+/// L: how long a lock is good for without its renewal.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// How often a consumer commits and writes its journal.
+pub const PERSIST: Duration = Duration::from_secs(2);
+/// What the broker takes to free the locks of a silent owner.
+pub const BROKER_FREES: Duration = Duration::from_secs(60);
