@@ -104,6 +104,35 @@ async fn a_recreated_topic_is_consumed_from_its_beginning() {
     running.stop().await;
 }
 
+/// A broker loses the last messages it stored, but not the offset that is committed beyond them: what it
+/// stores in their place is new, and all of it is consumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_the_place_of_messages_a_broker_lost_is_consumed() {
+    let mut world = World::with_own_broker("truncated", 1).await;
+    let running = Function::taking(&world, &[]).await;
+    world.produce(50, 5).await;
+    world.until_committed(50).await;
+    world.keep_log().await;
+    world.produce(50, 5).await;
+    world.until_committed(100).await;
+    world.truncate_log().await;
+    let producer = world.producer().await;
+    let mut new = Vec::new();
+    for number in 0..20 {
+        let message = Message::keyed("new", format!("new {number}"));
+        producer.send_to(0, &message).await.unwrap();
+        new.push(format!("new {number}"));
+    }
+    world.until_committed(70).await;
+    let bodies = running.bodies();
+    let seen: Vec<&String> = bodies
+        .iter()
+        .filter(|body| body.starts_with("new"))
+        .collect();
+    assert_eq!(seen, Vec::from_iter(&new));
+    running.stop().await;
+}
+
 /// Somebody resets the offsets of a group that consumes: nothing is lost, nothing is skipped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_that_is_pending_at_the_broker_skips_nothing() {

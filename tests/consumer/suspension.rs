@@ -7,6 +7,7 @@ use keylane_consumer::exec::follow;
 use keylane_tests::rocketmq::Message;
 use keylane_tests::wait;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// A file that an executor follows.
 struct Followed {
@@ -112,4 +113,37 @@ async fn what_the_file_suspends_is_not_handled_until_it_says_so() {
         }
     });
     ended.await.unwrap();
+}
+
+/// What waits in memory is handled at once when the suspension ends: nobody looks for it at intervals.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_resumed_goes_on_at_once() {
+    let world = World::new("resume", 1).await;
+    let running = Function::taking(&world, &[]).await;
+    let suspend = |what: &str| world.spec(1, &[("suspend", what)]);
+    let mut delays = Vec::new();
+    for round in 1..=9 {
+        let all = suspend(r#"{"all": true}"#);
+        running.control.reconfigure(all).await.unwrap();
+        world.produce(1, 1).await;
+        running
+            .until_stats("a message in memory", |stats| stats.buffered == 1)
+            .await;
+        assert_eq!(running.seen().len(), round - 1, "handled while suspended");
+        let resumed = Instant::now();
+        running.control.reconfigure(suspend("{}")).await.unwrap();
+        while running.seen().len() < round {
+            assert!(resumed.elapsed() < SOON, "it does not go on");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        delays.push(resumed.elapsed());
+    }
+    delays.sort();
+    println!(
+        "goes on after {:?}, in the median {:?}",
+        delays[0], delays[4]
+    );
+    // The shortest, as the machine may be busy with everything else that is tested.
+    assert!(delays[0] <= Duration::from_millis(50), "{delays:?}");
+    running.stop().await;
 }

@@ -89,8 +89,22 @@ impl World {
     }
 
     pub async fn restart_broker(&mut self) {
+        self.own_broker().restart().await.unwrap();
+    }
+
+    /// Restarts the broker and keeps what it has stored, for [`World::truncate_log`].
+    pub async fn keep_log(&mut self) {
+        self.own_broker().keep_log().await.unwrap();
+    }
+
+    /// Restarts the broker without what it stored since its log was kept.
+    pub async fn truncate_log(&mut self) {
+        self.own_broker().truncate_log().await.unwrap();
+    }
+
+    fn own_broker(&mut self) -> &mut Broker {
         match &mut self.mq {
-            Mq::Own(broker) => broker.restart().await.unwrap(),
+            Mq::Own(broker) => broker,
             Mq::Shared(_) => panic!("the shared broker is not this test's to restart"),
         }
     }

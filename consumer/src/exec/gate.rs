@@ -6,7 +6,8 @@
 //! to put something in, and under load the state is entered once for many items. (Flat combining:
 //! D. Hendler, I. Incze, N. Shavit, M. Tzafrir, 2010.)
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use super::sync::{Mutex, MutexGuard};
+use std::sync::TryLockError;
 
 /// State of type `T` that takes items of type `I`.
 #[derive(Debug)]
@@ -66,54 +67,5 @@ impl<T, I> Gate<T, I> {
 
     fn inbox(&self) -> MutexGuard<'_, Vec<I>> {
         self.inbox.lock().expect(BROKEN)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-
-    fn take(sum: &mut u64, items: &mut Vec<u64>) {
-        *sum += items.drain(..).sum::<u64>();
-    }
-
-    #[test]
-    fn everything_that_was_put_in_is_served_once_all_are_outside() {
-        let gate = Arc::new(Gate::new(0));
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                let gate = gate.clone();
-                std::thread::spawn(move || {
-                    for item in 1..=10_000 {
-                        if item % 100 == 0 {
-                            gate.enter(|sum| *sum += item, take);
-                        } else {
-                            gate.put(item, take);
-                        }
-                    }
-                })
-            })
-            .collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        assert_eq!(gate.enter(|sum| *sum, take), 4 * 10_000 * 10_001 / 2);
-    }
-
-    #[test]
-    fn what_is_put_in_while_somebody_is_inside_is_served_by_that_one() {
-        let gate = Gate::new(0);
-        gate.enter(
-            |sum| {
-                // Another thread finds the gate closed and goes away.
-                std::thread::scope(|scope| {
-                    scope.spawn(|| gate.put(7, |_, _| panic!("somebody is inside")));
-                });
-                assert_eq!(*sum, 0);
-            },
-            take,
-        );
-        assert_eq!(gate.enter(|sum| *sum, take), 7);
     }
 }

@@ -17,6 +17,8 @@ mod control;
 mod engine;
 mod follow;
 mod gate;
+#[cfg(test)]
+mod interleavings;
 mod ledger;
 mod live;
 mod measures;
@@ -25,6 +27,11 @@ mod redact;
 mod runners;
 mod start;
 mod tasks;
+
+/// What [`gate`] and [`runners`] lock with; `interleavings` compiles them over something else.
+mod sync {
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+}
 
 pub use clock::Clock;
 pub use control::{Control, Gone};

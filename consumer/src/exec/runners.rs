@@ -6,8 +6,9 @@
 //! which no other thread may empty, and stays there while the thread is blocked.) A runner is woken only
 //! if there is a call that nobody is about to take.
 
+use super::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 #[derive(Debug)]
 struct Waiting<C> {
@@ -111,59 +112,5 @@ impl<C> Line<C> {
             waiting.idle -= 1;
         }
         self.take(waiting)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::{Arc, Barrier, mpsc};
-    use std::time::Duration;
-
-    #[test]
-    fn a_call_that_blocks_its_thread_delays_no_other() {
-        let line = Arc::new(Line::default());
-        let (done, ended) = mpsc::channel();
-        let release = Arc::new(Barrier::new(2));
-        let runners: Vec<_> = (0..2)
-            .map(|_| {
-                let (line, done, release) = (line.clone(), done.clone(), release.clone());
-                std::thread::spawn(move || {
-                    line.run(|call| {
-                        if call == 0 {
-                            release.wait();
-                        }
-                        done.send(call).unwrap();
-                        None
-                    });
-                })
-            })
-            .collect();
-        line.push(&mut (0..100).collect());
-        for _ in 1..100 {
-            let call = ended.recv_timeout(Duration::from_secs(30));
-            assert_ne!(call.unwrap(), 0);
-        }
-        release.wait();
-        assert_eq!(ended.recv().unwrap(), 0);
-        line.close();
-        for runner in runners {
-            runner.join().unwrap();
-        }
-    }
-
-    #[test]
-    fn calls_run_in_the_order_they_came_and_those_withdrawn_do_not() {
-        let line = Line::default();
-        line.push(&mut vec![1, 2, 3, 4]);
-        assert_eq!(line.withdraw(|call| call % 2 == 0), [2, 4]);
-        assert_eq!(line.push_and_pop(&mut vec![5]), Some(1));
-        line.close();
-        let mut ran = Vec::new();
-        line.run(|call| {
-            ran.push(call);
-            None
-        });
-        assert_eq!(ran, [3, 5]);
     }
 }

@@ -126,6 +126,8 @@ impl Store {
         let of = &mut self.heads[head];
         *of = Head {
             call: of.call,
+            // It alone is what became of the call: whatever followed it in the call waits again.
+            count: 1,
             sent: of.sent,
             ..Head::new(of.lane, now)
         };

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod failures;
+mod model;
 mod reports;
 mod traps;
 

@@ -13,6 +13,7 @@ use super::admin;
 use super::error::{Result, RocketMqError};
 use super::jars::jars;
 use super::processes::{Sweeper, Tied};
+use crate::cluster::run;
 use crate::wait;
 
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -22,6 +23,8 @@ const NAME_SERVER: &str = "name server";
 const BROKER: &str = "broker";
 /// The name of the broker, as it stands in queue names.
 const BROKER_NAME: &str = "broker-a";
+/// What of a store are messages.
+const LOG: [&str; 3] = ["commitlog", "consumequeue", "index"];
 const PROBE_TOPIC: &str = "keylane-tests-probe";
 /// A broker of 5.x reaches into the JDK for its memory-mapped files.
 const BROKER_OPENS: [&str; 5] = [
@@ -172,6 +175,29 @@ impl Broker {
         Ok(())
     }
 
+    /// Stops the broker, puts what it stored back to what [`Broker::keep_log`] kept, and starts it: as
+    /// after a crash that lost its last messages. Topics and committed offsets stay as they are.
+    pub async fn truncate_log(&mut self) -> Result<()> {
+        self.stop().await?;
+        let store = self.dir.path().join("store");
+        for part in LOG {
+            let path = store.join(part);
+            std::fs::remove_dir_all(&path).map_err(RocketMqError::io("remove", &path))?;
+            copy(&self.dir.path().join("kept").join(part), &path)?;
+        }
+        self.restart().await
+    }
+
+    /// Keeps a copy of what the broker stored until now; it is restarted for it.
+    pub async fn keep_log(&mut self) -> Result<()> {
+        self.stop().await?;
+        for part in LOG {
+            let store = self.dir.path().join("store");
+            copy(&store.join(part), &self.dir.path().join("kept").join(part))?;
+        }
+        self.restart().await
+    }
+
     /// Kills the broker as a crash would. What it had not flushed of committed offsets is lost.
     pub fn kill(&mut self) {
         self.broker.kill();
@@ -229,6 +255,26 @@ impl Broker {
             Ok(Err(reason)) => Err(not_serving(reason)),
             Err(late) => Err(not_serving(late.to_string())),
         }
+    }
+}
+
+/// Copies a directory; files with holes stay small.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let parent = to.parent().unwrap_or(to);
+    std::fs::create_dir_all(parent).map_err(RocketMqError::io("create", parent))?;
+    let copied = run::command("cp")
+        .args(["-a", "--sparse=always"])
+        .args([from, to])
+        .output();
+    let failed = |reason: String| RocketMqError::Io {
+        action: "copy",
+        path: from.to_path_buf(),
+        source: std::io::Error::other(reason),
+    };
+    match copied {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(failed(String::from_utf8_lossy(&output.stderr).into_owned())),
+        Err(error) => Err(failed(error.to_string())),
     }
 }
 

@@ -372,3 +372,29 @@ fn failures_of_mode_none_go_back_with_rocketmqs_delay_levels() {
         (5, 3, 2)
     );
 }
+
+#[test]
+fn a_batch_that_was_cut_off_in_the_middle_is_given_away_with_its_head() {
+    let settings = Settings {
+        batch: 3,
+        ..Settings::default()
+    };
+    let mut rig = Rig::with(settings, &["a", "a", "a"]);
+    let id = rig.take(0).id;
+    rig.give(Input::CallEnded {
+        id,
+        acked: 1,
+        result: CallResult::TimedOut,
+    });
+    rig.give(Input::Release {
+        assignment: Assignment(1),
+    });
+    // The call may still run, so the queue is not drained and its key is named.
+    assert_eq!(rig.drained, []);
+    assert_eq!(rig.core.running(Assignment(1)).count(), 1);
+    assert_eq!(rig.summary().live_keys, 1);
+    rig.give(Input::CallOver { id });
+    assert_eq!(rig.drained, [Assignment(1)]);
+    assert_eq!(rig.progress(1).watermark, 1);
+    assert_eq!(rig.summary().in_memory, InMemory::default());
+}
