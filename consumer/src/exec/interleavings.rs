@@ -9,8 +9,10 @@ mod sync {
 }
 
 #[path = "gate.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same source over other locks")]
 mod gate;
 #[path = "runners.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same source over other locks")]
 mod runners;
 
 use gate::Gate;
