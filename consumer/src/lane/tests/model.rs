@@ -163,7 +163,7 @@ struct Check {
     /// Calls in hand that were seen, and when they were sent.
     seen: BTreeMap<CallId, (Time, u64)>,
     /// Calls without an answer that may still run.
-    unsure: Vec<(CallId, Lane, u64)>,
+    unsure: Vec<(CallId, Lane, Time)>,
 }
 
 impl Check {
@@ -286,19 +286,25 @@ impl Check {
     }
 
     /// Lets time pass as the core wants it.
+    /// Lets time pass as the core wants it; calls are cut off at their timeout.
     fn wait(&mut self, time: Duration) {
         let end = self.rig.now + time;
-        while self.rig.now < end {
-            let next = self.rig.core.next_deadline().unwrap_or(end);
+        loop {
+            let cut = |(sent, _): &(Time, u64)| *sent + BOUND - GRACE;
+            let timeout = self.seen.values().map(cut).min();
+            let deadline = self.rig.core.next_deadline();
+            let next = deadline.into_iter().chain(timeout).min().unwrap_or(end);
             self.rig.now = next.clamp(self.rig.now, end);
             self.rig.give(Input::Tick);
             self.judge();
-            if next > end {
-                break;
+            let late = |call: &Call| cut(&self.seen[&call.id]) <= self.rig.now;
+            if let Some(late) = self.rig.calls.iter().position(late) {
+                self.end(late, 0, How::TimedOut);
+                self.judge();
+            } else if next >= end {
+                return;
             }
         }
-        self.rig.now = end;
-        self.rig.give(Input::Tick);
     }
 
     fn sent_back(&mut self, ok: bool) {
@@ -316,11 +322,6 @@ impl Check {
     fn end(&mut self, index: usize, acked: u32, how: How) {
         let call = self.rig.calls.remove(index);
         let (sent, assignment) = self.seen.remove(&call.id).expect("it was judged");
-        let how = match how {
-            // It is cut off at its timeout, not later.
-            How::TimedOut if self.rig.now > sent + BOUND - GRACE => How::Lost,
-            how => how,
-        };
         let queue = call.queue.id;
         let all = offsets(&call);
         let acked = match how {
@@ -351,16 +352,12 @@ impl Check {
             How::NotTaken => (CallResult::NotTaken { error, retry_after }, None),
             How::NotSent => (CallResult::NotSent, None),
             How::TimedOut => (CallResult::TimedOut, Some(self.rig.now + GRACE)),
-            How::Lost => (CallResult::Lost { error }, Some(bound.max(self.rig.now))),
+            How::Lost => (CallResult::Lost { error }, Some(bound)),
         };
-        match end {
-            None => drop(self.model.runs.remove(&lane)),
-            Some(end) => {
-                self.model
-                    .runs
-                    .insert(lane, end.min(bound.max(self.rig.now)));
-                self.unsure.push((call.id, lane, assignment));
-            }
+        self.model.runs.remove(&lane);
+        if let Some(end) = end {
+            self.model.runs.insert(lane, end);
+            self.unsure.push((call.id, lane, end));
         }
         self.rig.give(Input::CallEnded {
             id: call.id,
@@ -383,14 +380,8 @@ impl Check {
             assert!(!self.suspended.holds(queue, key), "{key} is suspended");
             self.seen.insert(call.id, (now, assigned.number));
         }
-        let over: Vec<Lane> = self.unsure.iter().map(|(_, lane, _)| *lane).collect();
-        self.unsure
-            .retain(|(_, lane, _)| self.model.runs.get(lane).is_some_and(|end| *end > now));
-        for lane in over {
-            if self.model.runs.get(&lane).is_some_and(|end| *end <= now) {
-                self.model.runs.remove(&lane);
-            }
-        }
+        self.unsure.retain(|(_, _, end)| *end > now);
+        self.model.runs.retain(|_, end| *end > now);
         for queue in 0..QUEUES {
             let of = self.assigned[queue as usize];
             let watermark = self.rig.progress(of.number).watermark;
