@@ -1,27 +1,26 @@
 //! The parts that threads share, in every order in which their threads may come: the same sources,
 //! compiled over the locks of loom, which tries at each of them who goes next.
 //!
-//! Two threads are tried in all orders; three in those in which a thread that could go on has to wait
-//! at most [`PREEMPTIONS`] times.
+//! All orders where they are few enough, else those in which a thread that could go on has to wait at
+//! most [`PREEMPTIONS`] times.
 
 mod sync {
-    pub use loom::sync::{Condvar, Mutex, MutexGuard};
+    pub use super::lock::{Mutex, MutexGuard};
 }
 
 #[path = "gate.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same source over other locks")]
 mod gate;
-#[path = "runners.rs"]
-#[expect(clippy::duplicate_mod, reason = "the same source over other locks")]
-mod runners;
+mod lock;
+mod with_condvar;
 
 use gate::Gate;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
-use runners::Line;
 use std::collections::BTreeSet;
+use with_condvar::runners::Line;
 
-const PREEMPTIONS: usize = 3;
+const PREEMPTIONS: usize = 2;
 
 fn all_orders(test: impl Fn() + Send + Sync + 'static) {
     loom::model(test);
@@ -76,14 +75,14 @@ fn everything_is_served_once_all_are_outside(others: u32, items: u32, enters: bo
 }
 
 #[test]
-fn a_gate_serves_everything_once_in_all_orders_of_two_threads() {
-    all_orders(|| everything_is_served_once_all_are_outside(1, 1, false));
+fn a_gate_serves_everything_once_in_most_orders_of_two_threads() {
+    most_orders(|| everything_is_served_once_all_are_outside(1, 2, false));
+    most_orders(|| everything_is_served_once_all_are_outside(1, 1, true));
 }
 
 #[test]
 fn a_gate_serves_everything_once_in_most_orders_of_three_threads() {
-    most_orders(|| everything_is_served_once_all_are_outside(2, 2, false));
-    most_orders(|| everything_is_served_once_all_are_outside(1, 2, true));
+    most_orders(|| everything_is_served_once_all_are_outside(2, 1, false));
 }
 
 #[test]
@@ -162,9 +161,8 @@ fn every_call_runs_once_in_most_orders_of_two_runners_and_two_pushers() {
     most_orders(|| every_call_runs_once(2, &[&[1, 2]], true));
 }
 
-/// A call that blocks its thread must not keep the others from running: each of the other calls is taken
-/// by the other runner, and the blocked one goes on only after they all ran. A call left to the blocked
-/// thread would be a deadlock.
+/// A call that blocks its thread keeps no other from running: it goes on only after the others ran, so one
+/// that nobody takes while it is blocked would be a deadlock.
 #[test]
 fn a_call_that_blocks_its_thread_delays_no_other() {
     most_orders(|| {
@@ -176,7 +174,7 @@ fn a_call_that_blocks_its_thread_delays_no_other() {
                 thread::spawn(move || {
                     line.run(|call| {
                         let mut done = ran.0.lock().unwrap();
-                        while call == 0 && done.len() < 2 {
+                        while call == 0 && done.is_empty() {
                             done = ran.1.wait(done).unwrap();
                         }
                         done.insert(call);
@@ -187,12 +185,16 @@ fn a_call_that_blocks_its_thread_delays_no_other() {
             })
             .collect();
         line.push(&mut vec![0, 1]);
-        line.push(&mut vec![2]);
+        let mut done = ran.0.lock().unwrap();
+        while done.len() < 2 {
+            done = ran.1.wait(done).unwrap();
+        }
+        drop(done);
+        // Only now: it wakes everybody.
         line.close();
         for runner in runners {
             runner.join().unwrap();
         }
-        assert_eq!(ran.0.lock().unwrap().len(), 3);
     });
 }
 
