@@ -2,7 +2,7 @@
 //! it. What concerns pods only (replicas, autoscaling, executor, template) is ignored here; a field that
 //! nobody knows is an error.
 
-mod check;
+pub(crate) mod check;
 
 use crate::contract::spec::ConsumerSpec;
 use crate::contract::{API_VERSION, KIND};

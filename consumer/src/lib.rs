@@ -1,9 +1,13 @@
 #![recursion_limit = "512"]
 //! The key-lane executor: runs every key of a RocketMQ topic as its own FIFO lane, many keys of one
 //! queue at once, each key in order.
+//!
+//! Two ways to use it: the program `keylane-consumer`, which calls a handler in another process, and
+//! [`Consumer`], which calls an async function of yours in this one. The page of the latter begins there.
 
 pub mod admin;
 pub mod config;
+mod consumer;
 pub mod contract;
 pub mod exec;
 pub mod handler;
@@ -15,3 +19,6 @@ pub mod ownership;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod source;
+
+pub use consumer::{Builder, Consumer, ConsumerError, Running, terminated};
+pub use handler::{Delivery, Failure, Outcome};

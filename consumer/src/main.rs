@@ -13,7 +13,6 @@ use keylane_consumer::source::rocketmq::RocketmqSource;
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -85,7 +84,10 @@ async fn main() -> Result<()> {
         lanes = options.lanes,
         "starting"
     );
-    let handler = HttpHandler::new(spec)?;
+    let http = spec.handler.http.as_ref();
+    let http =
+        http.context("spec.handler.http is missing: give the port the handler listens on")?;
+    let handler = HttpHandler::new(spec, http)?;
     let source = RocketmqSource::connect(spec, &options.incarnation).await?;
     let measures = Measures::new()?;
     let executor = Executor::new(spec, options, source, handler, measures.clone());
@@ -129,14 +131,9 @@ async fn main() -> Result<()> {
     });
 
     let shutdown = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = shutdown.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        keylane_consumer::terminated().await;
         stop.cancel();
     });
     executor.run(shutdown).await;

@@ -10,6 +10,7 @@ mod filters;
 mod function;
 mod hand_over;
 mod journal;
+mod library;
 mod modes;
 mod offsets;
 mod process;

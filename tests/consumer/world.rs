@@ -382,7 +382,7 @@ impl Running {
             &spec,
             options,
             source,
-            HttpHandler::new(&spec).unwrap(),
+            HttpHandler::new(&spec, spec.handler.http.as_ref().unwrap()).unwrap(),
             Measures::new().unwrap(),
         );
         let (control, shutdown) = (executor.control(), CancellationToken::new());

@@ -1,14 +1,37 @@
 //! The rules the API server checks for an OrderedConsumer in a cluster, for one that never was in one.
 
 use crate::contract::spec::{
-    Budget, ConsumerSpec, Consumption, Filter, KeyFrom, Limits, Mode, OnExhausted, Position,
-    Suspend,
+    Budget, ConsumerSpec, Consumption, Filter, Handler, KeyFrom, Limits, Mode, OnExhausted,
+    Position, Suspend,
 };
 use crate::message::QueueId;
 use std::time::Duration;
 
 /// Says what is wrong first, with the field, its value and what to write.
 pub fn check(spec: &ConsumerSpec) -> Result<(), String> {
+    endpoint(&spec.handler)?;
+    check_but_handler(spec)
+}
+
+/// Where the handler is called.
+fn endpoint(handler: &Handler) -> Result<(), String> {
+    let Some(http) = &handler.http else {
+        return Err("spec.handler.http is missing: give the port the handler listens on".into());
+    };
+    if http.port == 0 {
+        return Err("spec.handler.http.port is 0: give the port the handler listens on".into());
+    }
+    if !http.path.starts_with('/') {
+        return Err(format!(
+            "spec.handler.http.path is {:?}: it must begin with /",
+            http.path
+        ));
+    }
+    Ok(())
+}
+
+/// The same for a handler in this process, which has no endpoint.
+pub fn check_but_handler(spec: &ConsumerSpec) -> Result<(), String> {
     let servers = &spec.rocketmq.name_servers;
     if servers.is_empty() {
         return Err("spec.rocketmq.nameServers is empty: give at least one host:port".into());
@@ -44,15 +67,6 @@ pub fn check(spec: &ConsumerSpec) -> Result<(), String> {
     }
     if key.pointer.is_some() != (key.from == KeyFrom::JsonPointer) {
         return Err("spec.ordering.key.pointer must be set exactly when spec.ordering.key.from is JsonPointer".into());
-    }
-    if spec.handler.http.port == 0 {
-        return Err("spec.handler.http.port is 0: give the port the handler listens on".into());
-    }
-    if !spec.handler.http.path.starts_with('/') {
-        return Err(format!(
-            "spec.handler.http.path is {:?}: it must begin with /",
-            spec.handler.http.path
-        ));
     }
     if spec.lanes.min == 0 || spec.lanes.min > spec.lanes.max || spec.lanes.max > 10_000 {
         let (min, max) = (spec.lanes.min, spec.lanes.max);

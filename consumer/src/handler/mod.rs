@@ -1,5 +1,6 @@
 //! The port to whoever handles messages.
 
+mod failure;
 pub mod func;
 pub mod http;
 
@@ -8,6 +9,8 @@ use crate::message::{Message, QueueId};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+pub use failure::Failure;
 
 /// One call of a handler.
 #[derive(Clone, Debug)]

@@ -157,8 +157,8 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     if let Some(path) = unknown_field(&spec.template, &known) {
         return Err(Invalid::UnknownField(path));
     }
-    let port = spec.consumer.handler.http.port;
-    if [PROBE_PORT, METRICS_PORT, ADMIN_PORT].contains(&port) {
+    let port = spec.consumer.handler.http.as_ref().map(|http| http.port);
+    if let Some(port) = port.filter(|port| [PROBE_PORT, METRICS_PORT, ADMIN_PORT].contains(port)) {
         return Err(Invalid::Port(port));
     }
     let pod = template
@@ -388,7 +388,7 @@ pub(crate) mod tests {
             assert!(error.contains(field) && error.contains(named), "{error}");
         }
         let mut object = object(template());
-        object.spec.consumer.handler.http.port = ADMIN_PORT;
+        object.spec.consumer.handler.http.as_mut().unwrap().port = ADMIN_PORT;
         let error = validate(&object).unwrap_err().to_string();
         assert!(error.contains("9403 is the executor's own"), "{error}");
     }

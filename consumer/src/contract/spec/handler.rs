@@ -17,7 +17,10 @@ pub struct Handler {
     #[schemars(length(min = 1, max = 63))]
     pub container: String,
     /// The handler's HTTP endpoint; it receives CloudEvents 1.0 in binary mode.
-    pub http: Http,
+    // Not `default`: the schema would not require it then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(required)]
+    pub http: Option<Http>,
     /// Longest time one call may take. A call is cancelled then and counts as a failed attempt. Default: 30s.
     #[serde(default = "Handler::default_timeout")]
     pub timeout: DurationText,
@@ -47,6 +50,18 @@ impl Default for Batch {
     fn default() -> Self {
         Self {
             max_messages: Self::default_max_messages(),
+        }
+    }
+}
+
+impl Default for Handler {
+    /// Without an endpoint: of a handler in this process.
+    fn default() -> Self {
+        Self {
+            container: Self::default_container(),
+            http: None,
+            timeout: Self::default_timeout(),
+            batch: Batch::default(),
         }
     }
 }

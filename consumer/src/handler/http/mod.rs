@@ -23,7 +23,7 @@ mod event;
 mod pool;
 
 use super::{Delivery, Handler, Outcome};
-use crate::contract::spec::ConsumerSpec;
+use crate::contract::spec::{ConsumerSpec, Http};
 use crate::lane::CallResult;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -68,8 +68,7 @@ pub enum HttpHandlerError {
 
 impl HttpHandler {
     /// The handler of this consumer, at its port and path of 127.0.0.1.
-    pub fn new(spec: &ConsumerSpec) -> Result<Self, HttpHandlerError> {
-        let http = &spec.handler.http;
+    pub fn new(spec: &ConsumerSpec, http: &Http) -> Result<Self, HttpHandlerError> {
         let address = format!("127.0.0.1:{}", http.port);
         let invalid = |reason: String| HttpHandlerError::Path {
             path: http.path.clone(),

@@ -165,7 +165,7 @@ mod tests {
         );
         assert_ne!(
             plain,
-            pods(&|object| object.spec.consumer.handler.http.port = 9)
+            pods(&|object| object.spec.consumer.handler.http.as_mut().unwrap().port = 9)
         );
     }
 }
