@@ -10,7 +10,9 @@ const QUEUES: u32 = 1024;
 const PODS: u32 = 64;
 const KEYS: u32 = 1000;
 const CALLS: u32 = 400;
-/// Longest that a decision may take in the middle.
+/// Each decision is made so often; the fastest counts.
+const TIMES: u32 = 5;
+/// Longest that any decision may take.
 const LIMIT: Duration = Duration::from_millis(1);
 
 /// A group at its `round`-th look, with load that rises and falls so that everything is decided.
@@ -79,9 +81,19 @@ pub fn decide(as_json: bool) -> Result<()> {
         snapshot
             .queues
             .sort_by(|left, right| left.id.cmp(&right.id));
-        let started = Instant::now();
-        let (decision, next) = keylane_operator::scale::decide(&snapshot, &policy, &history);
-        times.push(started.elapsed());
+        // It is pure: made again it takes as long, but for what other programs took away meanwhile.
+        let mut fastest = Duration::MAX;
+        let mut decide = || {
+            let started = Instant::now();
+            let decided = keylane_operator::scale::decide(&snapshot, &policy, &history);
+            fastest = fastest.min(started.elapsed());
+            decided
+        };
+        for _ in 1..TIMES {
+            decide();
+        }
+        let (decision, next) = decide();
+        times.push(fastest);
         changes += u32::from(decision.replicas != replicas);
         replicas = decision.replicas;
         history = next;
@@ -108,6 +120,6 @@ pub fn decide(as_json: bool) -> Result<()> {
             micros(at(1.0))
         );
     }
-    ensure!(at(0.5) <= LIMIT, "a decision takes more than {LIMIT:?}");
+    ensure!(at(1.0) <= LIMIT, "a decision takes more than {LIMIT:?}");
     Ok(())
 }

@@ -9,6 +9,7 @@ mod peers;
 mod plot;
 mod random;
 mod suite;
+mod summary;
 mod traces;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -49,6 +50,9 @@ struct Cli {
     /// Write a plot of each trace (SVG) into this directory.
     #[arg(long, value_name = "DIR", default_value = "target/scale-sim")]
     plots: PathBuf,
+    /// Run the suite with all controllers and write its tables into this page.
+    #[arg(long, value_name = "PAGE")]
+    summary: Option<PathBuf>,
     /// Measure how long a decision takes with 1,024 queues, 64 pods and 1,000 hot keys.
     #[arg(long)]
     bench_decide: bool,
@@ -71,6 +75,9 @@ fn main() -> Result<()> {
     }
     if cli.bench_decide {
         return bench::decide(cli.json);
+    }
+    if let Some(page) = &cli.summary {
+        return summary::write(page, &progress);
     }
     if cli.gates {
         let gates = gates::all(&progress)?;

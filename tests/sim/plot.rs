@@ -158,7 +158,11 @@ fn panel(svg: &mut String, top: f64, title: &str, lines: &[Line], mark: Option<f
     for (index, line) in lines.iter().enumerate() {
         let points = line.values.iter().enumerate().step_by(step);
         let points: Vec<_> = points
-            .map(|(second, value)| format!("{:.1},{:.1}", x(second as f64), y(*value)))
+            .map(|(second, value)| (x(second as f64).round(), y(*value).round()))
+            .collect();
+        let points: Vec<_> = (0..points.len())
+            .filter(|index| turns(&points, *index))
+            .map(|index| format!("{},{}", points[index].0, points[index].1))
             .collect();
         let _ = writeln!(
             svg,
@@ -171,6 +175,13 @@ fn panel(svg: &mut String, top: f64, title: &str, lines: &[Line], mark: Option<f
             escape(line.name.split(' ').next().unwrap_or_default())
         );
     }
+}
+
+/// Whether a line cannot do without this point: it is not on the level of both its neighbours.
+fn turns(points: &[(f64, f64)], index: usize) -> bool {
+    let level = |other: Option<&(f64, f64)>| other.is_some_and(|point| point.1 == points[index].1);
+    let before = index.checked_sub(1).and_then(|before| points.get(before));
+    !(level(before) && level(points.get(index + 1)))
 }
 
 fn escape(text: &str) -> String {

@@ -2,12 +2,16 @@
 //! events and logs show the same.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What is to be, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Lanes of each pod.
+    /// Lanes of each pod; of the pod with the most, where they differ.
     pub lanes: u32,
+    /// Lanes of pods that are to have fewer, by incarnation: those with less to do, while all share a
+    /// downstream that is the limit.
+    pub fewer_lanes: BTreeMap<String, u32>,
     /// Pods. In modes that do not own them: those there are.
     pub replicas: u32,
     /// Pods the controller would have if it owned them.
@@ -94,6 +98,13 @@ pub enum Reason {
     MetricsMissing,
     /// The mode is Hold, or somebody stopped the consumer.
     Held,
+}
+
+impl Decision {
+    /// Lanes of the pod of this incarnation.
+    pub fn lanes_of(&self, incarnation: &str) -> u32 {
+        *self.fewer_lanes.get(incarnation).unwrap_or(&self.lanes)
+    }
 }
 
 impl Reason {

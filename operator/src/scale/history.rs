@@ -35,6 +35,9 @@ pub struct History {
     pub(super) model: Model,
     pub(super) link: Link,
     pub(super) lanes: Option<u32>,
+    /// Made anew at each look, and of incarnations that come and go: not written.
+    #[serde(skip)]
+    pub(super) fewer_lanes: BTreeMap<String, u32>,
     pub(super) change: Option<Change>,
     pub(super) calm: Calm,
     /// Since when figures are missing.
@@ -45,7 +48,8 @@ pub struct History {
 }
 
 /// Readings of one pod at the last call.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct PodMemory {
     pub busy_seconds: f64,
     pub completed: u64,
@@ -53,6 +57,10 @@ pub(super) struct PodMemory {
     pub lanes: u32,
     /// Looks in a row at which lanes were idle.
     pub idle: u32,
+    /// All lanes were busy and more waited.
+    pub full: bool,
+    /// Queues it dispatched from.
+    pub queues: Vec<u32>,
 }
 
 /// A step up in replicas that is being carried out or judged.
@@ -93,16 +101,11 @@ impl Calm {
         self.changed_at = Some(tidy(now));
     }
 
-    /// How long fewer must have been enough: the usual hold; after a step up longer with each reversal of
-    /// the last half hour, half an hour at most.
+    /// How long fewer must have been enough, and since the last change: the usual hold; after a reversal in
+    /// the last half hour three times as long, half an hour at most.
     pub fn hold(&self, usual: f64, now: f64) -> f64 {
         let reversals = self.reversals.iter().filter(|at| now - *at <= LONG);
-        let factor = match reversals.count() {
-            _ if self.direction < 0 => 1.0,
-            0 => 1.0,
-            1 => 4.0,
-            _ => 10.0,
-        };
+        let factor = if reversals.count() > 0 { 3.0 } else { 1.0 };
         (usual * factor).min(LONG)
     }
 }
@@ -204,7 +207,8 @@ pub(super) fn tidy(value: f64) -> f64 {
 pub(super) struct Queues(pub Vec<(QueueId, QueueMemory)>);
 
 /// What is remembered of one queue.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct QueueMemory {
     /// Offset of the next message, and when it was read.
     pub max_offset: Option<(f64, u64)>,

@@ -1,10 +1,13 @@
 //! What a decision is made of: bounds and mode, and what is known at a moment.
 
+use super::record::queue_id;
 use keylane_consumer::message::QueueId;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Bounds, mode and objective, from the OrderedConsumer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Policy {
     /// What may be changed.
     pub mode: Mode,
@@ -29,8 +32,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The usual hold.
-    pub const HOLD: Duration = Duration::from_secs(180);
+    /// The usual hold: longer than the ten minutes in which a turn counts as a reversal. A shorter one saves
+    /// few pods, because the load that came once often comes again.
+    pub const HOLD: Duration = Duration::from_secs(660);
 }
 
 impl Default for Policy {
@@ -51,7 +55,7 @@ impl Default for Policy {
 }
 
 /// What the controller may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Lanes and replicas.
     Auto,
@@ -65,7 +69,8 @@ pub enum Mode {
 
 /// A load that was announced: between two moments so many messages a second arrive. Moments are times
 /// since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Window {
     /// First moment.
     pub start: Duration,
@@ -76,7 +81,8 @@ pub struct Window {
 }
 
 /// What is known at a moment.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     /// Time since the Unix epoch.
     pub now: Duration,
@@ -95,9 +101,11 @@ pub struct Snapshot {
 }
 
 /// One queue, as broker and pods know it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QueueSample {
     /// The queue.
+    #[serde(with = "queue_id")]
     pub id: QueueId,
     /// Offset of the next message; none if the broker did not say.
     pub max_offset: Option<u64>,
@@ -108,7 +116,8 @@ pub struct QueueSample {
 }
 
 /// What one pod knows of itself. Counters belong to one incarnation.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodSample {
     /// Identity of the process, and as a member of the consumer group.
     pub incarnation: String,
@@ -129,11 +138,13 @@ pub struct PodSample {
 }
 
 /// The load of one key.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct KeyLoad {
     /// The key, as it may be shown.
     pub key: String,
     /// Its queue.
+    #[serde(with = "queue_id")]
     pub queue: QueueId,
     /// Messages of it that arrive, a second.
     pub per_second: f64,

@@ -7,6 +7,7 @@ use super::history::History;
 use super::link::Order;
 use super::observe::Seen;
 use super::{Policy, Reason, Snapshot};
+use std::collections::BTreeMap;
 
 /// A backlog is to be gone within this time, as far as lanes can do it; below that the loop is unstable
 /// with hand-overs of 20 s.
@@ -43,10 +44,11 @@ pub(super) fn lanes(
     };
     match order {
         Order::Probe => return (clamp((current / 2).max(1)), Reason::Probing),
-        Order::Total(lanes) => {
-            let pods = snapshot.pods.len() as f64;
-            let lanes = (lanes / pods).ceil().clamp(1.0, 1e6) as u32;
-            return (clamp(lanes), Reason::DownstreamBound);
+        Order::Total { lanes, most } => {
+            let part = parts(snapshot, demand).into_iter().fold(0.0, f64::max);
+            // Rounded up to keep the downstream busy, but a try is not to overload it.
+            let lanes = (lanes * part).ceil().max((most * part).floor());
+            return (clamp(lanes.clamp(1.0, 1e6) as u32), Reason::DownstreamBound);
         }
         Order::None => {}
     }
@@ -69,8 +71,39 @@ pub(super) fn lanes(
     (clamp(current), Reason::Steady)
 }
 
-/// Messages a second the busiest pod has to finish. Queues nobody dispatches from yet will be somebody's.
+/// Lanes of the pods that have less to do than the busiest, which has `most`: what gets through is shared
+/// as the work is, or queues of pods with many of them would fall behind those of pods with few.
+pub(super) fn fewer(
+    snapshot: &Snapshot,
+    policy: &Policy,
+    demand: &Demand,
+    most: u32,
+) -> BTreeMap<String, u32> {
+    let parts = parts(snapshot, demand);
+    let busiest = parts.iter().copied().fold(0.0, f64::max);
+    let pods = snapshot.pods.iter().zip(parts);
+    let lanes = pods.map(|(pod, part)| {
+        let lanes = (f64::from(most) * part / busiest).round().clamp(1.0, 1e6) as u32;
+        (pod.incarnation.clone(), lanes.max(policy.min_lanes))
+    });
+    lanes.filter(|(_, lanes)| *lanes < most).collect()
+}
+
+/// Part of each pod in all there is to do.
+fn parts(snapshot: &Snapshot, demand: &Demand) -> Vec<f64> {
+    let loads = loads(snapshot, demand);
+    let (sum, even) = (loads.iter().sum::<f64>(), 1.0 / loads.len().max(1) as f64);
+    let part = |load: f64| if sum > 0.0 { load / sum } else { even };
+    loads.into_iter().map(part).collect()
+}
+
+/// Messages a second the busiest pod has to finish.
 fn fullest(snapshot: &Snapshot, demand: &Demand) -> f64 {
+    loads(snapshot, demand).into_iter().fold(0.0, f64::max)
+}
+
+/// Messages a second each pod has to finish. Queues nobody dispatches from yet will be somebody's.
+fn loads(snapshot: &Snapshot, demand: &Demand) -> Vec<f64> {
     let mut pods = vec![0.0f64; snapshot.pods.len()];
     let mut nobodys = 0.0;
     let loads = demand.rates.iter().zip(&demand.backlogs);
@@ -81,5 +114,6 @@ fn fullest(snapshot: &Snapshot, demand: &Demand) -> f64 {
             None => nobodys += load,
         }
     }
-    pods.iter().copied().fold(0.0, f64::max) + nobodys / pods.len().max(1) as f64
+    let each = nobodys / pods.len().max(1) as f64;
+    pods.into_iter().map(|load| load + each).collect()
 }

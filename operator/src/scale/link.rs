@@ -20,6 +20,9 @@ const BELOW_SHOWN: f64 = 0.85;
 const SPARE: f64 = 1.1;
 const TRY_EVERY: f64 = 30.0;
 const TRY_WITH: f64 = 1.3;
+/// Calls this much longer than usual at most wait for nothing: with all lanes busy and some to spare that
+/// means that the downstream can do more again.
+const NOT_WAITING: f64 = 1.05;
 /// More lanes brought more if it is so much more.
 const MORE: f64 = 1.1;
 /// A limit is remembered so long after it was left.
@@ -68,8 +71,8 @@ pub(super) enum Order {
     None,
     /// Half of the lanes.
     Probe,
-    /// So many lanes over all pods, and no more pods.
-    Total(f64),
+    /// So many lanes over all pods and no more pods; at times a few more, to see whether that brings more.
+    Total { lanes: f64, most: f64 },
 }
 
 impl Link {
@@ -157,6 +160,7 @@ impl Link {
                 trying,
                 idle,
             } => {
+                let room = *trying == 0 && full && call <= NOT_WAITING * usual;
                 if *trying > 0 {
                     *trying -= 1;
                     if rate > MORE * *most {
@@ -168,6 +172,9 @@ impl Link {
                             return Order::None;
                         }
                     }
+                } else if room {
+                    *most = tidy(rate.max(*most));
+                    *next_try = tidy(now);
                 } else {
                     *most = tidy(*most + 0.3 * (rate - *most));
                 }
@@ -191,7 +198,11 @@ impl Link {
             (State::Probing { .. }, _) => Order::Probe,
             (State::Bound { most, trying, .. }, Some(service)) => {
                 let lanes = most * service * SPARE;
-                Order::Total(if *trying > 0 { lanes * TRY_WITH } else { lanes })
+                let tried = if *trying > 0 { TRY_WITH } else { 1.0 };
+                Order::Total {
+                    lanes,
+                    most: lanes * tried,
+                }
             }
             _ => Order::None,
         }
@@ -212,7 +223,7 @@ fn used_up(seen: &Seen, model: &Model) -> bool {
 fn local(seen: &Seen, model: &mut Model, usual: f64) {
     let rates = seen.pods.iter().filter_map(|pod| {
         let slow = pod.call.is_some_and(|call| call >= 1.15 * usual);
-        pod.rate.filter(|rate| pod.full && slow && *rate > 0.0)
+        pod.rate.filter(|rate| pod.saturated && slow && *rate > 0.0)
     });
     let (sum, count) = rates.fold((0.0, 0.0), |(sum, count), rate| (sum + rate, count + 1.0));
     if count > 0.0 {

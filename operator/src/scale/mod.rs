@@ -15,6 +15,7 @@ mod link;
 mod model;
 mod observe;
 mod placement;
+mod record;
 mod replicas;
 pub mod schedule;
 #[cfg(test)]
@@ -24,9 +25,12 @@ pub use decision::{Decision, Inputs, Limits, Reason};
 pub use history::History;
 pub use input::{KeyLoad, Mode, PodSample, Policy, QueueSample, Snapshot, Window};
 pub use model::Model;
+pub use record::Record;
 
 use decision::Sizes;
+use link::Order;
 use observe::Seen;
+use std::collections::BTreeMap;
 
 /// Sooner than this a call says only what the last one said: rounds may come at any time.
 const EVERY: f64 = 4.0;
@@ -81,6 +85,10 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
     let inputs = inputs(policy, &next, &seen, wanted.expected);
     let decided = Decision {
         lanes: if lanes_owned { lanes } else { before },
+        fewer_lanes: match order {
+            Order::Total { .. } if lanes_owned => lanes::fewer(snapshot, policy, &demand, lanes),
+            _ => BTreeMap::new(),
+        },
         replicas: if owned { advised } else { snapshot.replicas },
         advised,
         reason,
@@ -97,6 +105,7 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         limits,
     };
     next.lanes = Some(decided.lanes);
+    next.fewer_lanes.clone_from(&decided.fewer_lanes);
     next.last_reason = Some(reason);
     (decided, next)
 }
@@ -126,6 +135,7 @@ fn repeated(snapshot: &Snapshot, policy: &Policy, history: &History) -> Decision
     };
     Decision {
         lanes,
+        fewer_lanes: history.fewer_lanes.clone(),
         replicas,
         advised: replicas,
         reason,

@@ -84,11 +84,10 @@ impl Model {
     /// A pod with all lanes busy and slower calls finished so many messages a second: it can do no more.
     pub fn saturated_at(&mut self, rate: f64) {
         let learned = match self.capacity {
-            _ if !self.seen => rate,
-            Some(old) if rate > old => old + 0.5 * (rate - old),
-            // An interval in which queues came or went shows less than a pod can do.
-            Some(old) => old + 0.05 * (rate - old),
-            None => rate,
+            Some(old) if self.seen && rate > old => old + 0.5 * (rate - old),
+            // Less may have been there to do for a moment; what it did before it can do.
+            Some(old) if self.seen => old + 0.05 * (rate - old),
+            _ => rate,
         };
         self.seen = true;
         self.capacity = Some(tidy(learned));

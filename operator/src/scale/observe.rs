@@ -58,6 +58,8 @@ pub(super) struct PodSeen {
     pub hot: bool,
     /// Many lanes have been idle for a while: what is behind in its queues, more lanes cannot help.
     pub idle: bool,
+    /// It was full at both ends of the interval and kept its queues: what it did is what it can do.
+    pub saturated: bool,
 }
 
 impl Seen {
@@ -161,8 +163,14 @@ fn queues(history: &mut History, snapshot: &Snapshot, now: f64, seen: &mut Seen)
 
 fn pods(history: &mut History, snapshot: &Snapshot, seen: &mut Seen) {
     let mut known = BTreeMap::new();
+    let mut owned = vec![Vec::new(); snapshot.pods.len()];
+    for (index, queue) in (0u32..).zip(&snapshot.queues) {
+        if let Some(pod) = queue.owner.and_then(|owner| owned.get_mut(owner)) {
+            pod.push(index);
+        }
+    }
     let (mut seconds, mut completed, mut compared) = (0.0, 0.0, false);
-    for pod in &snapshot.pods {
+    for (pod, queues) in snapshot.pods.iter().zip(owned) {
         let before = history.pods.remove(&pod.incarnation);
         let mut sample = PodSeen {
             full: f64::from(pod.busy_lanes) >= FULL * f64::from(pod.lanes) && pod.waiting_lanes > 0,
@@ -177,6 +185,7 @@ fn pods(history: &mut History, snapshot: &Snapshot, seen: &mut Seen) {
             let busy = (pod.busy_lane_seconds - before.busy_seconds).max(0.0);
             sample.rate = Some(done / seen.elapsed);
             sample.call = (done >= 1.0).then(|| busy / done);
+            sample.saturated = before.full && sample.full && queues == before.queues;
             let lanes = f64::from(pod.lanes.min(before.lanes));
             if pod.waiting_lanes == 0 && busy / seen.elapsed < IDLE * lanes {
                 idle = before.idle + 1;
@@ -190,6 +199,8 @@ fn pods(history: &mut History, snapshot: &Snapshot, seen: &mut Seen) {
             completed: pod.completed,
             lanes: pod.lanes,
             idle,
+            full: sample.full,
+            queues,
         };
         known.insert(pod.incarnation.clone(), memory);
     }

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 /// Pairs of queue and pod that allocations of one search may be asked for: more costs more than it tells,
 /// because shares of many queues are even.
 const PAIRS: usize = 16_384;
+/// And so many of one allocation.
+const PAIRS_AT_ONCE: usize = 2048;
 /// Names nobody has yet: the fullest pod differs with them, the worse of two counts.
 const STRANGERS: [&str; 2] = ["keylane-new", "keylane-next"];
 
@@ -64,8 +66,9 @@ impl<'s> Placement<'s> {
         if self.total() > limit * pods as f64 {
             return false;
         }
-        *pairs += self.queues.len() * pods;
-        if *pairs > PAIRS {
+        let these = self.queues.len() * pods;
+        *pairs += these;
+        if *pairs > PAIRS || these > PAIRS_AT_ONCE {
             // The average, and one heavy queue more than that.
             return self.total() / pods as f64 + self.heaviest[1.min(self.loads.len())] <= limit;
         }

@@ -225,7 +225,12 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
         .max_message_age
         .as_secs_f64()
         .min(case.policy.drain_within.as_secs_f64());
-    let backlog_rate = (left - TOLERATED * arriving).max(0.0) / within.max(20.0);
+    // Not long ago the downstream was the limit: what is behind goes down as fast as it lets through.
+    let backlog_rate = if history.link.remembered(now) {
+        0.0
+    } else {
+        (left - TOLERATED * arriving).max(0.0) / within.max(20.0)
+    };
     let need = |utilisation: f64, most: u32| {
         let limit = utilisation * capacity;
         let loads = case.loads(expected, backlog_rate, limit);
@@ -250,13 +255,6 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
         }
         if history.link.suspicious() {
             return result(have, history.link.bound().map(|_| Reason::DownstreamBound));
-        }
-        // Not long ago the downstream was the limit, and what is behind goes down.
-        let draining = history
-            .completions
-            .is_some_and(|rate| rate > 1.1 * arriving);
-        if history.link.remembered(now) && draining && announced.is_none() {
-            return result(have, Some(Reason::DownstreamBound));
         }
         if history.calm.no_up_before.is_some_and(|until| now < until) && announced.is_none() {
             return result(have, Some(Reason::DownstreamBound));

@@ -1,7 +1,7 @@
 //! The controller against the simulated group, and against figures nobody would expect.
 
 use super::*;
-use crate::simulate::{Autopilot, Run, Setup, Sizes, Span, Trace, World, run};
+use crate::simulate::{Autopilot, Controller, Plant, Run, Setup, Sizes, Span, Trace, World, run};
 use keylane_consumer::message::QueueId;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -46,7 +46,11 @@ fn pods(run: &Run) -> Vec<u32> {
 
 #[test]
 fn a_backlog_raises_lanes_then_pods_and_pods_fall_back_when_it_is_gone() {
-    let (run, decisions) = play(&trace(50.0, 100_000.0), 1, |_| {});
+    let peak = Trace {
+        seconds: 2400,
+        ..trace(50.0, 100_000.0)
+    };
+    let (run, decisions) = play(&peak, 1, |_| {});
     let all_lanes = decisions
         .iter()
         .position(|decision| decision.lanes >= 16)
@@ -66,7 +70,7 @@ fn a_backlog_raises_lanes_then_pods_and_pods_fall_back_when_it_is_gone() {
     );
     assert!(pods(&run).last() <= Some(&2), "{:?}", run.score);
     assert_eq!(decisions.last().unwrap().lanes, 4);
-    assert!(run.score.reversals <= 1, "{:?}", run.score);
+    assert_eq!(run.score.reversals, 0, "{:?}", run.score);
 }
 
 #[test]
@@ -140,6 +144,124 @@ fn leaving_a_mode_that_holds_changes_nothing_at_once() {
             .all(|decision| decision.reason == Reason::Held)
     );
     assert!(decisions.iter().all(|decision| decision.lanes == 4));
+}
+
+#[test]
+fn pods_that_share_a_downstream_get_lanes_by_what_their_queues_ask() {
+    let capped = Trace {
+        downstream_cap: Some(
+            (0..900)
+                .map(|second| if second < 300 { 5e3 } else { 400.0 })
+                .collect(),
+        ),
+        ..trace(600.0, 0.0)
+    };
+    // 8 queues on 3 pods: 3, 3 and 2.
+    let (run, decisions) = play(&capped, 3, |_| {});
+    let bound = |decision: &&Decision| decision.reason == Reason::DownstreamBound;
+    let shared: Vec<_> = decisions.iter().filter(bound).collect();
+    assert!(shared.len() > 100, "{} decisions", shared.len());
+    let last = shared.last().unwrap();
+    assert_eq!(last.fewer_lanes.len(), 1, "{last:?}");
+    let (fewer, lanes) = (*last.fewer_lanes.values().next().unwrap(), last.lanes);
+    let part = f64::from(fewer) / f64::from(lanes);
+    assert!((0.5..0.85).contains(&part), "{fewer} of {lanes}");
+    // Enough to keep it busy, and not so many that calls take half as long again.
+    assert!(run.score.inflated_seconds < 90, "{:?}", run.score);
+    let total = f64::from(2 * lanes + fewer);
+    assert!(
+        (20.0..30.0).contains(&total),
+        "{total} lanes for 400/s of 50 ms"
+    );
+}
+
+#[test]
+fn what_a_pod_can_do_is_not_learned_from_an_interval_in_which_queues_moved() {
+    let ramp = Trace {
+        rate: (0..900)
+            .map(|second| 200.0 + 2.0 * f64::from(second))
+            .collect(),
+        ..trace(0.0, 0.0)
+    };
+    let (_, decisions) = play(&ramp, 1, |_| {});
+    let capacities = decisions
+        .iter()
+        .filter_map(|decision| decision.inputs.pod_capacity);
+    let least = capacities.fold(f64::INFINITY, f64::min);
+    assert!(least > 0.9 * World::default().pod_cap, "{least}");
+}
+
+/// Decides, and keeps what each change of replicas was made from, as text.
+struct Recorder {
+    policy: Policy,
+    history: History,
+    kept: Vec<(String, Decision)>,
+}
+
+impl Controller for Recorder {
+    fn decide(&mut self, plant: &Plant<'_>) -> Option<Sizes> {
+        if !plant.now().is_multiple_of(5) {
+            return None;
+        }
+        let snapshot = Autopilot::snapshot(plant, true, true);
+        let record = Record::new(&snapshot, &self.policy, &self.history);
+        let (decision, next) = decide(&snapshot, &self.policy, &self.history);
+        self.history = next;
+        let (lanes, replicas) = (decision.lanes, decision.replicas);
+        self.kept
+            .push((serde_json::to_string(&record).unwrap(), decision));
+        Some(Sizes { lanes, replicas })
+    }
+}
+
+#[test]
+fn a_decision_made_again_from_its_record_is_the_same() {
+    let rough = Trace {
+        rate: (0..1800)
+            .map(|second| 300.0 + 700.0 * f64::from(second / 300 % 2) + f64::from(second % 7))
+            .collect(),
+        downstream_cap: Some(
+            (0..1800)
+                .map(|second| if second < 900 { 5e3 } else { 600.0 })
+                .collect(),
+        ),
+        metrics_outage: Some(Span { from: 700, to: 800 }),
+        seconds: 1800,
+        ..trace(0.0, 20_000.0)
+    };
+    let mut recorder = Recorder {
+        policy: Setup::of(&rough).policy,
+        history: History::default(),
+        kept: Vec::new(),
+    };
+    let start = Sizes {
+        lanes: 4,
+        replicas: 1,
+    };
+    run(
+        &rough,
+        World::default(),
+        start,
+        &mut recorder,
+        &mut |_, _| {},
+    );
+    let mut reasons: Vec<_> = recorder
+        .kept
+        .iter()
+        .map(|(_, decision)| decision.reason.as_str())
+        .collect();
+    for (text, decision) in &recorder.kept {
+        let record: Record = serde_json::from_str(text).unwrap();
+        // A number may come back from JSON with another last digit; the sentence has what can be seen.
+        let same = |decision: Decision| Decision {
+            inputs: Inputs::default(),
+            ..decision
+        };
+        assert_eq!(same(record.replay()), same(decision.clone()));
+    }
+    reasons.sort_unstable();
+    reasons.dedup();
+    assert!(reasons.len() >= 5, "{reasons:?}");
 }
 
 #[test]

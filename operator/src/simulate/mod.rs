@@ -30,7 +30,7 @@ pub trait Controller {
 /// Lanes of each pod and pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Lanes of each pod.
+    /// Lanes of each pod, of the one with the most where they differ.
     pub lanes: u32,
     /// Pods.
     pub replicas: u32,
@@ -136,6 +136,9 @@ pub fn run(
         score.lane_actions += u32::from(wish.lanes != sizes.lanes);
         sizes = wish;
         plant.resize(wish);
+        if let Some(decision) = controller.decision() {
+            plant.set_lanes(|pod| decision.lanes_of(pod));
+        }
     }
     run
 }

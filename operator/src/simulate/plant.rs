@@ -199,6 +199,13 @@ impl<'t> Plant<'t> {
         }
     }
 
+    /// Lanes of each pod by its name, until sizes change.
+    pub fn set_lanes(&mut self, lanes: impl Fn(&str) -> u32) {
+        for pod in &mut self.pods {
+            pod.lanes = lanes(&pod.name);
+        }
+    }
+
     fn bear(&mut self, ready_at: u32) {
         self.born += 1;
         self.pods.push(Pod {

@@ -1,7 +1,7 @@
 //! Numaflow's rule for sources: as many replicas as would finish what is pending in the target time at the
 //! present rate of each; at most so many more or fewer at once, and a cooldown after each change.
 //!
-//! Source: numaproj/numaflow pkg/reconciler/vertex/scaling/scaling.go and pkg/apis/numaflow/v1alpha1/const.go
+//! Source: numaproj/numaflow pkg/reconciler/vertex/scaling/scaling.go, pkg/daemon/server/service/rater/helper.go and pkg/apis/numaflow/v1alpha1/const.go
 //! (Apache-2.0): target 20 s, 2 replicas at once, 90 s of cooldown, averages over 120 s.
 
 use super::Setting;
@@ -51,8 +51,8 @@ impl Controller for Numaflow {
         }
         self.samples.retain(|(at, ..)| now - at < self.lookback);
         let current = plant.sizes().replicas;
-        // A rate takes two counts.
-        if self.samples.len() < 2 {
+        // The newest count may be incomplete (CalculateRate in rater/helper.go leaves it out), and a rate takes two.
+        if self.samples.len() < 3 {
             return None;
         }
         let ready = plant.ready().count() as u32;

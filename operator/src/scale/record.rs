@@ -1,0 +1,86 @@
+//! A decision's whole inputs: what was known, the bounds, and what was remembered. Made again from them,
+//! the decision is the same, wherever and whenever that is.
+
+use super::history::{History, PodMemory, QueueMemory, Queues};
+use super::{Decision, Policy, Snapshot, decide};
+use keylane_consumer::message::QueueId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything that `decide` was given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    snapshot: Snapshot,
+    policy: Policy,
+    history: History,
+    // What a history leaves out when it is written, because it is old when it is read.
+    pods: BTreeMap<String, PodMemory>,
+    queues: Vec<Reading>,
+    fewer_lanes: BTreeMap<String, u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Reading {
+    #[serde(with = "queue_id")]
+    id: QueueId,
+    #[serde(flatten)]
+    memory: QueueMemory,
+}
+
+impl Record {
+    /// A record of these inputs.
+    pub fn new(snapshot: &Snapshot, policy: &Policy, history: &History) -> Self {
+        let queues = history.queues.0.iter().map(|(id, memory)| Reading {
+            id: id.clone(),
+            memory: memory.clone(),
+        });
+        Self {
+            snapshot: snapshot.clone(),
+            policy: policy.clone(),
+            pods: history.pods.clone(),
+            queues: queues.collect(),
+            fewer_lanes: history.fewer_lanes.clone(),
+            history: history.clone(),
+        }
+    }
+
+    /// Decides again.
+    pub fn replay(&self) -> Decision {
+        let queues = self.queues.iter();
+        let history = History {
+            pods: self.pods.clone(),
+            queues: Queues(
+                queues
+                    .map(|reading| (reading.id.clone(), reading.memory.clone()))
+                    .collect(),
+            ),
+            fewer_lanes: self.fewer_lanes.clone(),
+            ..self.history.clone()
+        };
+        decide(&self.snapshot, &self.policy, &history).0
+    }
+}
+
+/// A queue as text: `<broker>/<id>`, with `retry/` before it for a queue of the retry topic.
+pub(super) mod queue_id {
+    use keylane_consumer::message::QueueId;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(id: &QueueId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<QueueId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let retry = text.strip_prefix("retry/").and_then(|rest| {
+            let queue: QueueId = rest.parse().ok()?;
+            Some(QueueId::retry(queue.broker, queue.id))
+        });
+        match retry {
+            Some(queue) => Ok(queue),
+            None => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
