@@ -2,7 +2,9 @@
 //!
 //! Pure. A *gap* of a queue lies between the starts of two calls, and begins no earlier than the oldest
 //! message that was not started yet came, and than the clock of the event began (an event that takes the
-//! broker away: when it serves again). A hand-over in good order may wait for calls that run.
+//! broker away: when it serves again). A hand-over in good order may wait for calls that run. Where
+//! several events explain a gap, each excuses the time from when it began until its goal is over, and the
+//! rest is too much.
 
 use crate::happened::Happened;
 use crate::record::Call;
@@ -27,6 +29,8 @@ pub struct Gap {
     pub members: (usize, usize),
     /// The events that explain it, by their place in the list.
     pub events: Vec<usize>,
+    /// How much of it none of them excuses.
+    pub too_much: Duration,
 }
 
 impl Gap {
@@ -77,25 +81,54 @@ fn of_queue(
         }
         let members = (before.member, after.member);
         let explaining = explaining(from, after.start, members, events);
-        let clock = explaining.iter().map(|event| events[*event].clock_from());
-        let mut from = clock.fold(from, Micros::max);
-        if explaining
+        let from = match explaining[..] {
+            [only] => from.max(events[only].clock_from()),
+            _ => from,
+        };
+        let clean = explaining
             .iter()
-            .all(|event| events[*event].kind.is_clean())
-        {
-            from = from.max(running_until.min(after.start));
-        }
+            .all(|event| events[*event].kind.is_clean());
+        let from = if clean {
+            from.max(running_until.min(after.start))
+        } else {
+            from
+        };
         let gap = Gap {
             queue: after.queue.clone(),
             from,
             to: after.start,
             members,
+            too_much: too_much(from, after.start, &explaining, events),
             events: explaining,
         };
         if gap.length() >= LEAST {
             found.push(gap);
         }
     }
+}
+
+/// The part of a gap that no event excuses.
+fn too_much(from: Micros, to: Micros, explaining: &[usize], events: &[Happened]) -> Duration {
+    let mut excused: Vec<(Micros, Micros)> = explaining
+        .iter()
+        .map(|event| &events[*event])
+        .map(|event| {
+            let begins = if event.kind.is_clean() {
+                event.at.max(from)
+            } else {
+                event.at
+            };
+            let goal = event.kind.goal().as_micros() as Micros;
+            (event.at, begins.max(event.clock_from()) + goal)
+        })
+        .collect();
+    excused.sort_unstable();
+    let (mut reached, mut left) = (from, 0);
+    for (begins, ends) in excused {
+        left += begins.min(to).saturating_sub(reached);
+        reached = reached.max(ends);
+    }
+    Duration::from_micros(left + to.saturating_sub(reached))
 }
 
 /// Events that happened to those who ran the queue, or to all; where there are none, those that moved
@@ -138,7 +171,7 @@ fn explaining(
 pub struct Row {
     /// Lengths of those that one event explains, sorted.
     pub alone: Vec<Duration>,
-    /// Lengths of those that several explain, and what these may take together.
+    /// Lengths of those that several explain, and what of it none excuses.
     pub among_others: Vec<(Duration, Duration)>,
     /// Events of this kind.
     pub events: usize,
@@ -155,10 +188,15 @@ impl Row {
         self.alone.last().copied()
     }
 
+    /// What is not excused of those that several explain, at most.
+    pub fn too_much(&self) -> Option<Duration> {
+        self.among_others.iter().map(|(_, much)| *much).max()
+    }
+
     /// Whether none is longer than it may be.
     pub fn passes(&self, kind: Kind) -> bool {
         let alone = self.worst().is_none_or(|worst| worst <= kind.goal());
-        alone && self.among_others.iter().all(|(gap, goal)| gap <= goal)
+        alone && self.too_much().is_none_or(|much| much.is_zero())
     }
 }
 
@@ -181,8 +219,7 @@ pub fn by_kind(gaps: &[Gap], events: &[Happened]) -> (BTreeMap<Kind, Row>, Vec<D
         if distinct.len() == 1 && (kinds.len() == 1 || heaviest.is_clean()) {
             row.alone.push(gap.length());
         } else {
-            let goal = kinds.iter().map(|kind| kind.goal()).sum();
-            row.among_others.push((gap.length(), goal));
+            row.among_others.push((gap.length(), gap.too_much));
         }
     }
     for row in rows.values_mut() {
@@ -276,17 +313,27 @@ mod tests {
     }
 
     #[test]
-    fn several_events_may_take_what_each_may() {
-        let calls = [call(0, 0, 0), call(1, 1, 24 * S)];
-        let events = [
-            event(Kind::Kill, Some(0), 1, 1),
-            event(Kind::Start, Some(1), S, S),
-        ];
-        let found = gaps(&calls, &steady(2), &events);
-        let (rows, _) = by_kind(&found, &events);
-        let row = &rows[&Kind::Kill];
-        assert!(row.alone.is_empty());
-        assert_eq!(row.among_others.len(), 1);
-        assert!(row.passes(Kind::Kill), "23 s and 1 s");
+    fn several_events_excuse_what_each_may_take_from_when_it_happened() {
+        let calls = [call(0, 0, 0), call(1, 1, 35 * S)];
+        let broker = event(Kind::BrokerKilled, None, S, 8 * S);
+        let kill = |at| event(Kind::Kill, Some(1), at, at);
+        let much = |events: &[Happened]| {
+            let found = gaps(&calls, &steady(2), events);
+            let (rows, _) = by_kind(&found, events);
+            let row = &rows[&Kind::Kill];
+            assert!(row.alone.is_empty());
+            assert_eq!(row.passes(Kind::Kill), found[0].too_much.is_zero());
+            found[0].too_much
+        };
+        // Until 13 s the broker, from then on the kill.
+        assert_eq!(
+            much(&[broker.clone(), kill(12 * S)]),
+            Duration::from_millis(900)
+        );
+        assert_eq!(
+            much(&[broker.clone(), kill(15 * S)]),
+            Duration::from_millis(2_900)
+        );
+        assert_eq!(much(&[broker, kill(2 * S)]), Duration::from_millis(10_900));
     }
 }

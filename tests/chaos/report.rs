@@ -109,7 +109,7 @@ impl Teller {
             lines.push((
                 gap.to,
                 json!({
-                    "verdict": "gap", "queue": gap.queue, "seconds": seconds(gap.length()),
+                    "verdict": "gap", "queue": gap.queue, "seconds": seconds(gap.length()), "too_much": seconds(gap.too_much),
                     "members": [gap.members.0, gap.members.1], "events": events,
                 }),
             ));
@@ -232,7 +232,7 @@ impl Teller {
         eprintln!("\nHow long queues stood still ({what}; gaps of 0.5 s and more):");
         eprintln!(
             "  {:<17} {:>6}  {:>5} {:>8} {:>8} {:>6}  {:>13} {:>8} {:>5}",
-            "event", "events", "gaps", "median", "worst", "goal", "with others", "worst", ""
+            "event", "events", "gaps", "median", "worst", "goal", "among others", "too much", ""
         );
         for (kind, row) in rows {
             eprintln!(
@@ -244,7 +244,7 @@ impl Teller {
                 tell(row.worst()),
                 kind.goal().as_secs(),
                 row.among_others.len(),
-                tell(row.among_others.last().map(|(gap, _)| *gap)),
+                tell(row.too_much()),
                 if row.passes(*kind) { "pass" } else { "FAIL" }
             );
         }
@@ -263,8 +263,8 @@ fn told(kind: Kind, row: &Row) -> Value {
     json!({
         "events": row.events, "gaps": row.alone.len(), "median": row.median().map(seconds),
         "worst": row.worst().map(seconds), "goal": seconds(kind.goal()),
-        "with_others": row.among_others.len(),
-        "worst_with_others": row.among_others.last().map(|(gap, _)| seconds(*gap)),
+        "among_others": row.among_others.len(),
+        "too_much": row.too_much().map(seconds),
         "passed": row.passes(kind),
     })
 }

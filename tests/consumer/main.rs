@@ -5,6 +5,7 @@
 
 mod adapter;
 mod bad_input;
+mod chaos;
 mod dead_letters;
 mod filters;
 mod function;

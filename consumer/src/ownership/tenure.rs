@@ -149,6 +149,17 @@ pub(super) enum Request {
     Released,
 }
 
+/// What a lock means that is granted to whom the queue is not meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum StandIn {
+    /// Perhaps the broker restarted, and the owner will have its lock back in a moment.
+    Unsure,
+    /// Somebody had the lock a moment ago, on a broker that has answered since: it ended or was given back.
+    Refused,
+    /// Whoever it is meant for had time to take it, and did not.
+    Again,
+}
+
 /// One queue and this process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenure {
@@ -162,8 +173,7 @@ pub struct Tenure {
     pub(super) asked: Option<Time>,
     pub(super) unlocking: bool,
     pub(super) next_lock: Time,
-    /// Locks granted one after the other to a stand-in.
-    pub(super) stand_in_grants: u8,
+    pub(super) stand_in: StandIn,
     pub(super) request: Option<Request>,
     pub(super) ticket: Ticket,
     pub(super) next_request: Time,
@@ -184,7 +194,7 @@ impl Tenure {
             asked: None,
             unlocking: false,
             next_lock: Time::ZERO,
-            stand_in_grants: 0,
+            stand_in: StandIn::Unsure,
             request: None,
             ticket: Ticket::default(),
             next_request: Time::ZERO,
@@ -197,7 +207,7 @@ impl Tenure {
     pub fn want(&mut self, now: Time, wanted: Wanted, terms: &Terms) {
         if wanted == Wanted::StandIn && self.wanted != Wanted::StandIn {
             // Whoever it is meant for goes first.
-            self.stand_in_grants = 0;
+            self.stand_in = StandIn::Unsure;
             self.next_lock = now + terms.durations.stand_in_every;
         } else if matches!(wanted, Wanted::Yes | Wanted::IfReleased) && self.wanted != wanted {
             self.next_lock = now;

@@ -22,6 +22,9 @@ pub struct Durations {
     pub lock_every: Duration,
     /// The same for a queue that is not ours unless its owner is frozen.
     pub stand_in_every: Duration,
+    /// How long whoever a queue is meant for may take to have its lock: again, after a broker forgot it, or
+    /// once its former owner has given it away.
+    pub stand_in_returns: Duration,
     /// The same for a queue whose owner is not on the last list.
     pub if_released_every: Duration,
     /// How long the queue of a frozen owner is kept before it can show that it is back.
@@ -39,7 +42,8 @@ impl Durations {
             call_bound,
             renew_every: Duration::from_secs(3),
             lock_every: Duration::from_millis(200),
-            stand_in_every: Duration::from_secs(2),
+            stand_in_every: Duration::from_millis(500),
+            stand_in_returns: Duration::from_secs(3),
             if_released_every: Duration::from_millis(400),
             stand_in_for: Duration::from_secs(60),
             journal_retry: Duration::from_millis(300),

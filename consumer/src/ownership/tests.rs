@@ -23,6 +23,8 @@ fn ours(ids: &[u32]) -> Allocation {
 struct World {
     ownership: Ownership,
     now: Time,
+    /// The broker answers nothing.
+    away: bool,
     /// Locks that others hold.
     taken: BTreeMap<QueueId, Incarnation>,
     journals: BTreeMap<QueueId, Head>,
@@ -36,6 +38,7 @@ impl World {
         Self {
             ownership: Ownership::new(ME.into(), None, CALL_BOUND),
             now: Time::from_secs(1000),
+            away: false,
             taken: BTreeMap::new(),
             journals: BTreeMap::new(),
             seen: Vec::new(),
@@ -72,8 +75,8 @@ impl World {
                 self.lock_requests += 1;
                 let free = |queue: &&QueueId| !self.taken.contains_key(*queue);
                 let locked = queues.iter().filter(free).cloned().collect();
-                self.ownership
-                    .lock_reply(now, &broker, &queues, Some(&locked));
+                let locked = (!self.away).then_some(&locked);
+                self.ownership.lock_reply(now, &broker, &queues, locked);
             }
             Action::Unlock { queue, holder } => {
                 if holder.is_some() && self.taken.get(&queue) == holder.as_ref() {
@@ -109,6 +112,14 @@ impl World {
                 self.ownership.appended(now, &queue, ticket, Some(offset));
             }
             other => self.seen.push(other),
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += STEP;
+            self.settle();
         }
     }
 
@@ -231,33 +242,53 @@ fn a_stand_in_takes_a_queue_only_if_its_owner_does_not_want_the_lock_back() {
         ..Allocation::default()
     };
     world.ownership.allocate(world.now, &allocation);
-    for _ in 0..400 {
-        world.now += STEP;
-        world.settle();
-    }
+    world.pass(Duration::from_secs(20));
     assert_eq!(world.seen, []);
     // The broker forgets its locks; the owner has its own back before the stand-in asks again.
-    world.taken.clear();
+    world.away = true;
+    world.pass(Duration::from_secs(2));
+    (world.away, world.taken) = (false, BTreeMap::new());
     world.until(|seen| !seen.is_empty());
     let unlock = Action::Unlock {
         queue: queue(0),
         holder: None,
     };
-    assert_eq!(world.seen, [unlock]);
+    assert_eq!(world.seen, [unlock.clone()]);
     world.taken.insert(queue(0), "keylane:other:1".into());
-    for _ in 0..400 {
-        world.now += STEP;
-        world.settle();
-    }
+    world.pass(Duration::from_secs(20));
     assert_eq!(world.seen.len(), 1);
-    // Frozen: it stays away.
+    // The owner gives it away; whoever it is meant for takes it before the stand-in asks again.
+    let running = Keys::default();
+    world.claimed_by(queue(0), "keylane:other:1", State::Released { running });
+    world.taken.clear();
+    world.until(|seen| seen.len() > 1);
+    assert_eq!(world.seen, [unlock.clone(), unlock]);
+    world.claimed_by(queue(0), "keylane:other:2", State::Claimed);
+    world.taken.insert(queue(0), "keylane:other:2".into());
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.seen.len(), 2);
+    // Frozen: its lock ends, and it stays away.
     world.taken.clear();
     let waited = world.until(|seen| assigned(seen) == 1);
-    let bound = LEASE + CALL_BOUND + Duration::from_secs(11);
+    let bound = LEASE + CALL_BOUND + Duration::from_secs(1);
     assert!(waited <= bound, "{waited:?}");
     // It is given back after a while, for the owner may be back.
     let kept = world.until(|seen| matches!(seen.last(), Some(Action::Release { .. })));
     assert!(kept >= Duration::from_secs(59), "{kept:?}");
+}
+
+#[test]
+fn a_stand_in_takes_a_released_queue_that_whoever_it_is_meant_for_leaves() {
+    let mut world = World::new();
+    let running = Keys::default();
+    world.claimed_by(queue(0), "keylane:other:1", State::Released { running });
+    let allocation = Allocation {
+        stand_in: BTreeSet::from([queue(0)]),
+        ..Allocation::default()
+    };
+    world.ownership.allocate(world.now, &allocation);
+    let waited = world.until(|seen| assigned(seen) == 1);
+    assert!(waited <= Duration::from_secs(5), "{waited:?}");
 }
 
 #[test]

@@ -68,6 +68,7 @@ impl Bounds {
             renew_every: Duration::ZERO,
             lock_every: Duration::ZERO,
             stand_in_every: Duration::ZERO,
+            stand_in_returns: Duration::ZERO,
             if_released_every: Duration::ZERO,
             stand_in_for: Duration::MAX,
             journal_retry: Duration::ZERO,

@@ -1,6 +1,6 @@
 //! What answers from broker and journal do to a tenure.
 
-use super::{Basis, Claim, Deed, Phase, Request, Tenure, Ticket, Wanted};
+use super::{Basis, Claim, Deed, Phase, Request, StandIn, Tenure, Ticket, Wanted};
 use crate::journal::{Head, State};
 use crate::lane::Time;
 use crate::ownership::terms::Terms;
@@ -27,7 +27,8 @@ impl Tenure {
             _ => now + durations.lock_every,
         };
         match (locked, &self.phase) {
-            (None, _) => {}
+            // Perhaps the broker restarts: its locks are free to anybody then.
+            (None, _) => self.stand_in = StandIn::Unsure,
             (Some(true), Phase::Out { .. }) => self.locked(now, lease, terms, out),
             (Some(true), Phase::Leaving { .. }) => {}
             (Some(true), Phase::Reading { .. } | Phase::Claiming { .. }) => {
@@ -40,7 +41,7 @@ impl Tenure {
             (Some(true), _) => self.confirm(lease, out),
             (Some(false), Phase::Reading { .. } | Phase::Claiming { .. }) => self.go_out(),
             (Some(false), phase) => {
-                self.stand_in_grants = 0;
+                self.stand_in = StandIn::Refused;
                 // Whoever has it may have claimed it; whom it is not meant for need not know.
                 self.look |= self.wanted == Wanted::Yes || !matches!(phase, Phase::Out { .. });
             }
@@ -50,19 +51,23 @@ impl Tenure {
     fn locked(&mut self, now: Time, lease: Time, terms: &Terms, out: &mut Vec<Deed>) {
         match self.wanted {
             Wanted::No => self.unlock(out),
-            Wanted::StandIn if self.stand_in_grants == 0 => {
+            Wanted::StandIn if self.stand_in == StandIn::Unsure => {
                 // An owner that lives and lost its lock (a broker restarted) has it back before our next try.
-                self.stand_in_grants = 1;
-                self.unlock(out);
-                self.next_lock = now + terms.durations.stand_in_every;
+                self.stay_away(now, terms, out);
             }
             _ => {
                 self.go_out();
-                self.stand_in_grants = 0;
                 self.lease = lease;
                 self.phase = Phase::Reading { locked: now };
             }
         }
+    }
+
+    /// Gives back what was granted to a stand-in, which takes it if it is granted once more.
+    fn stay_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        self.stand_in = StandIn::Again;
+        self.unlock(out);
+        self.next_lock = now + terms.durations.stand_in_returns;
     }
 
     /// The broker has a new master: the old one may have handed out locks until now, for a route that
@@ -109,6 +114,15 @@ impl Tenure {
             Phase::Reading { .. } if self.wanted == Wanted::IfReleased && !head.is_released() => {
                 self.unlock(out);
                 self.next_lock = now + terms.durations.if_released_every;
+                return;
+            }
+            Phase::Reading { .. }
+                if self.wanted == Wanted::StandIn
+                    && self.stand_in == StandIn::Refused
+                    && head.is_released() =>
+            {
+                // Its owner did not freeze but gave it away, to somebody who is about to take it.
+                self.stay_away(now, terms, out);
                 return;
             }
             Phase::Reading { locked } => {

@@ -1,6 +1,6 @@
 //! What a tenure does by itself: as time passes, as it may go on, as it ends.
 
-use super::{Deed, Phase, Request, Tenure, Wanted};
+use super::{Deed, Phase, Request, StandIn, Tenure, Wanted};
 use crate::journal::Keys;
 use crate::lane::Time;
 use crate::ownership::terms::{Death, Facts, Held, Terms};
@@ -195,7 +195,8 @@ impl Tenure {
         out.push(Deed::Drop { released: true });
         self.unlock(out);
         if self.wanted == Wanted::StandIn {
-            self.next_lock = now + terms.durations.stand_in_every;
+            self.stand_in = StandIn::Unsure;
+            self.next_lock = now + terms.durations.stand_in_returns;
         }
     }
 

@@ -5,7 +5,8 @@
 //!   one broker share a connection.
 //! - After five failed connects the client refuses an endpoint for 30 s. A client under a new name has no
 //!   such memory, so after failures in a row the handles of that peer are made anew.
-//! - A request parked at a broker whose connection died is not failed: every call is bounded here.
+//! - A request parked at a broker whose connection died is not failed: every call is bounded here, and
+//!   those that are parked end when the handles they use are given up.
 //! - The client's own error texts hide addresses: ours name the peer.
 
 use crate::message::Topic;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 /// Longest time a request may take that does not wait at the broker.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -54,6 +56,8 @@ struct Peer {
     handles: HashMap<Purpose, Arc<ClientInstanceHandle>>,
     failures: u32,
     renewed: Option<Instant>,
+    /// Ends when the handles are given up.
+    in_use: CancellationToken,
 }
 
 impl Peer {
@@ -64,6 +68,7 @@ impl Peer {
             handles: HashMap::new(),
             failures: 0,
             renewed: None,
+            in_use: CancellationToken::new(),
         }
     }
 }
@@ -109,7 +114,7 @@ impl Connection {
     /// Asks the name servers for a topic's route; none if they do not know it.
     pub async fn route(&self, topic: &str) -> Result<Option<TopicRouteData>, SourceError> {
         let peer = self.name_servers.clone();
-        let handle = self.handle(&peer, Purpose::Route).await?;
+        let (handle, _) = self.handle(&peer, Purpose::Route).await?;
         let timeout = CALL_TIMEOUT.as_millis() as u64;
         let call = async {
             handle
@@ -131,7 +136,7 @@ impl Connection {
         request: RemotingCommand,
         wait: Duration,
     ) -> Result<RemotingCommand, SourceError> {
-        let handle = self.handle(address, purpose).await?;
+        let (handle, in_use) = self.handle(address, purpose).await?;
         let limit = if wait.is_zero() {
             CALL_TIMEOUT
         } else {
@@ -144,7 +149,19 @@ impl Connection {
                 .await
                 .map_err(|error| error.to_string())
         };
-        self.bounded(address, what, limit, call).await
+        let call = self.bounded(address, what, limit, call);
+        if wait.is_zero() {
+            return call.await;
+        }
+        tokio::select! {
+            answer = call => answer,
+            // No failure of the peer: what was parked there was given up by us.
+            () = in_use.cancelled() => Err(SourceError::Unreachable {
+                peer: address.to_owned(),
+                what,
+                reason: "the connection it was parked on was lost".into(),
+            }),
+        }
     }
 
     async fn bounded<T>(
@@ -180,11 +197,11 @@ impl Connection {
         &self,
         peer: &str,
         purpose: Purpose,
-    ) -> Result<Arc<ClientInstanceHandle>, SourceError> {
+    ) -> Result<(Arc<ClientInstanceHandle>, CancellationToken), SourceError> {
         let mut peers = self.peers.lock().await;
         let known = peers.entry(peer.to_owned()).or_insert_with(Peer::new);
         if let Some(handle) = known.handles.get(&purpose) {
-            return Ok(handle.clone());
+            return Ok((handle.clone(), known.in_use.clone()));
         }
         let mut config = ClientConfig::default();
         config.set_namesrv_addr(CheetahString::from_slice(&self.name_servers));
@@ -200,7 +217,7 @@ impl Connection {
         handle.start().await.map_err(failed)?;
         let handle = Arc::new(handle);
         known.handles.insert(purpose, handle.clone());
-        Ok(handle)
+        Ok((handle, known.in_use.clone()))
     }
 
     /// Counts a failure; after some in a row the peer gets new handles.
@@ -210,17 +227,58 @@ impl Connection {
             return;
         };
         known.failures += 1;
-        let due = known.renewed.is_none_or(|at| at.elapsed() >= RENEW_EVERY);
-        if known.failures < RENEW_AFTER || !due {
+        if known.failures >= RENEW_AFTER {
+            Self::renew(known);
+        }
+    }
+
+    /// A peer forgot us though nothing failed: our connection to it broke and was made again, and what was
+    /// parked on the former one is never answered.
+    pub async fn forgotten(&self, peer: &str) {
+        if let Some(known) = self.peers.lock().await.get_mut(peer) {
+            Self::renew(known);
+        }
+    }
+
+    /// Gives a peer new handles, but not again and again.
+    fn renew(known: &mut Peer) {
+        if known.renewed.is_some_and(|at| at.elapsed() < RENEW_EVERY) {
             return;
         }
         let old = std::mem::replace(known, Peer::new());
         known.renewed = Some(Instant::now());
+        old.in_use.cancel();
         tokio::spawn(async move {
             tokio::time::sleep(CLOSE_AFTER).await;
             for handle in old.handles.into_values() {
                 handle.shutdown_owned().await;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A broker that takes connections and answers nothing.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_parked_at_a_peer_that_forgot_us_ends_at_once() {
+        let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = peer.local_addr().unwrap().to_string();
+        let connection = Connection::new("127.0.0.1:1".into(), "parked".into()).unwrap();
+        let request = RemotingCommand::create_remoting_command(11);
+        let long = Duration::from_secs(15);
+        let purpose = Purpose::Pull(Topic::Main, 0);
+        let parked = connection.invoke(&address, purpose, "a pull", request, long);
+        let forgotten = async {
+            let stream = peer.accept().await;
+            connection.forgotten(&address).await;
+            stream
+        };
+        let both = async { tokio::join!(parked, forgotten) };
+        let (answer, _stream) = tokio::time::timeout(CALL_TIMEOUT, both).await.unwrap();
+        let reason = answer.unwrap_err().to_string();
+        assert!(reason.contains("was lost"), "{reason}");
     }
 }

@@ -295,6 +295,7 @@ impl Source for RocketmqSource {
         if answer.code() == response::SYSTEM_ERROR
             && answer.remark().contains("no consumer for this group")
         {
+            self.connection.forgotten(&answer.peer).await;
             return Ok(BTreeSet::new());
         }
         answer = answer.success()?;
@@ -302,10 +303,15 @@ impl Source for RocketmqSource {
         let list = body["consumerIdList"]
             .as_array()
             .map_or(&[][..], Vec::as_slice);
-        Ok(list
+        let list = list
             .iter()
-            .filter_map(|member| member.as_str().map(str::to_owned))
-            .collect())
+            .filter_map(|member| member.as_str().map(str::to_owned));
+        let members: BTreeSet<String> = list.collect();
+        // A heartbeat went before: it was on a connection that broke since.
+        if !members.contains(&self.client_id) {
+            self.connection.forgotten(&answer.peer).await;
+        }
+        Ok(members)
     }
 
     async fn leave(&self, broker: &str) -> Result<(), SourceError> {
