@@ -253,7 +253,7 @@ fn a_stand_in_takes_a_queue_only_if_its_owner_does_not_want_the_lock_back() {
         queue: queue(0),
         holder: None,
     };
-    assert_eq!(world.seen, [unlock.clone()]);
+    assert_eq!(world.seen, vec![unlock.clone()]);
     world.taken.insert(queue(0), "keylane:other:1".into());
     world.pass(Duration::from_secs(20));
     assert_eq!(world.seen.len(), 1);

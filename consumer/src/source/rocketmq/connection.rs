@@ -278,7 +278,7 @@ mod tests {
         };
         let both = async { tokio::join!(parked, forgotten) };
         let (answer, _stream) = tokio::time::timeout(CALL_TIMEOUT, both).await.unwrap();
-        let reason = answer.unwrap_err().to_string();
+        let reason = answer.err().unwrap().to_string();
         assert!(reason.contains("was lost"), "{reason}");
     }
 }
