@@ -4,6 +4,7 @@
 pub mod broker;
 pub mod controller;
 pub mod crd;
+pub mod leader;
 pub mod metrics;
 pub mod names;
 pub mod pods;

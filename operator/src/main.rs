@@ -3,16 +3,22 @@
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
-use keylane_operator::controller::{self, Context, Options};
+use keylane_consumer::contract::duration::DurationText;
+use keylane_operator::controller;
+use keylane_operator::leader::{self, Tenure, Terms};
 use keylane_operator::metrics::Metrics;
 use keylane_operator::pods::PodClient;
 use keylane_operator::{crd, server};
 use std::io::IsTerminal;
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
+
+/// How often a process that leads without an election says that it is alive.
+const BEAT: Duration = Duration::from_secs(5);
 
 /// Runs OrderedConsumers on Kubernetes.
 #[derive(Parser)]
@@ -44,6 +50,56 @@ struct Run {
     /// Port of probes and metrics.
     #[arg(long, default_value_t = 9401)]
     port: u16,
+    /// Write logs as JSON. What is logged is chosen by RUST_LOG, such as info or keylane_operator=debug.
+    #[arg(long, env = "KEYLANE_LOG_JSON")]
+    log_json: bool,
+    #[command(flatten)]
+    election: Election,
+}
+
+/// Which of several operators decides.
+#[derive(Args)]
+struct Election {
+    /// Lead without an election: nothing else may run an operator on the same consumers.
+    #[arg(long)]
+    no_leader_election: bool,
+    /// Namespace of the Lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// Name of the Lease.
+    #[arg(long, default_value = "keylane-operator")]
+    lease_name: String,
+    /// Who this is, in the Lease; a random part is added.
+    #[arg(long, env = "POD_NAME", default_value = "operator")]
+    identity: String,
+    /// How long others wait for a leader that is silent, in whole seconds.
+    #[arg(long, default_value = "12s")]
+    lease_duration: DurationText,
+    /// How long a leader goes on after its last renewal; shorter than the duration, so that it stops first.
+    #[arg(long, default_value = "8s")]
+    renew_deadline: DurationText,
+    /// Time between tries to lead and between renewals.
+    #[arg(long, default_value = "2s")]
+    retry_period: DurationText,
+}
+
+impl Election {
+    /// None: lead without one.
+    fn options(self) -> Result<Option<leader::Options>> {
+        if self.no_leader_election {
+            return Ok(None);
+        }
+        Ok(Some(leader::Options {
+            terms: Terms::new(
+                self.lease_duration.get(),
+                self.renew_deadline.get(),
+                self.retry_period.get(),
+            )?,
+            namespace: self.lease_namespace,
+            name: self.lease_name,
+            identity: format!("{}_{:016x}", self.identity, rand::random::<u64>()),
+        }))
+    }
 }
 
 #[tokio::main]
@@ -58,23 +114,14 @@ async fn main() -> Result<()> {
 }
 
 async fn operate(run: Run) -> Result<()> {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rocketmq=off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    start_logging(run.log_json);
     keylane_operator::install_crypto();
+    let election = run.election.options()?;
     let client = kube::Client::try_default()
         .await
         .context("no Kubernetes: set KUBECONFIG, or run in a pod with a service account")?;
     let registry = prometheus::Registry::new();
-    let options = Options {
-        executor_image: run.executor_image,
-        namespace: run.watch_namespace,
-    };
-    let context = Context::new(client, options, PodClient::new()?, Metrics::new(&registry)?);
+    let metrics = Metrics::new(&registry)?;
     let listener = tokio::net::TcpListener::bind((run.listen, run.port))
         .await
         .with_context(|| {
@@ -83,8 +130,58 @@ async fn operate(run: Run) -> Result<()> {
                 run.listen, run.port
             )
         })?;
-    tokio::spawn(async move { axum::serve(listener, server::router(registry)).await });
+    let router = server::router(registry, metrics.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
 
+    let options = controller::Options {
+        executor_image: run.executor_image,
+        namespace: run.watch_namespace,
+    };
+    let (shutdown, pods) = (stop_on_signal()?, PodClient::new()?);
+    let work = {
+        let (client, metrics, shutdown) = (client.clone(), metrics.clone(), shutdown.clone());
+        move |tenure| {
+            controller::run(
+                client.clone(),
+                options.clone(),
+                pods.clone(),
+                metrics.clone(),
+                tenure,
+                shutdown.clone(),
+            )
+        }
+    };
+    match election {
+        Some(election) => leader::lead(client, election, metrics, shutdown, work).await,
+        None => {
+            metrics.leading(true);
+            let mut turn = tokio::time::interval(BEAT);
+            tokio::select! {
+                () = work(Tenure::unlimited()) => {}
+                () = async { loop { turn.tick().await; metrics.beat(); } } => {}
+            }
+        }
+    }
+    info!("stopped");
+    Ok(())
+}
+
+fn start_logging(json: bool) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rocketmq=off"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}
+
+/// Cancelled at SIGTERM and SIGINT.
+fn stop_on_signal() -> Result<CancellationToken> {
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -96,8 +193,5 @@ async fn operate(run: Run) -> Result<()> {
         }
         stop.cancel();
     });
-    info!("watching OrderedConsumers");
-    controller::run(context, shutdown).await;
-    info!("stopped");
-    Ok(())
+    Ok(shutdown)
 }

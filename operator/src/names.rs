@@ -9,6 +9,19 @@ pub const EXECUTOR_CONTAINER: &str = "executor";
 /// Annotation of the pod template that changes exactly when pods must be replaced because of the
 /// configuration.
 pub const CONFIG_HASH: &str = "keylane.dev/config-hash";
+/// Annotation of a pod with the container that kubectl means when none is named.
+pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// Annotations of a pod with ports that service meshes (Istio, Linkerd) leave alone, separated by commas.
+pub const MESH_EXCLUSIONS: [&str; 2] = [
+    "traffic.sidecar.istio.io/excludeInboundPorts",
+    "config.linkerd.io/skip-inbound-ports",
+];
+/// Prefix of labels and annotations that only Keylane sets.
+pub const PREFIX: &str = "keylane.dev/";
+/// Label that says who made an object; ours carry `keylane`.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Annotation of the Deployment that tells which pod template it has.
+pub const TEMPLATE_HASH: &str = "keylane.dev/template-hash";
 /// Label that carries the name of the OrderedConsumer.
 pub const NAME_LABEL: &str = "keylane.dev/ordered-consumer";
 /// Key of the configuration in the ConfigMap.

@@ -55,6 +55,28 @@ async fn until_ready(stack: &Stack, pods: u64) -> Result<()> {
     Ok(())
 }
 
+/// Waits until another pod was told that the kubelet reported every container of a pod as terminated.
+async fn until_told(stack: &Stack, victim: &str, uid: &str) -> Result<()> {
+    let proof = format!("every container of pod {uid} is reported terminated");
+    let args = [
+        "logs",
+        "--selector=keylane.dev/ordered-consumer",
+        "--container=executor",
+        "--tail=-1",
+    ];
+    wait::until(LONG, "others told of the end of a pod", async || {
+        let log = stack.kubectl(&args).map_err(|error| error.to_string())?;
+        if log.contains(&proof) {
+            Ok(())
+        } else {
+            Err(format!("{victim} is not named"))
+        }
+    })
+    .await?;
+    println!("the others know that nothing of {victim} runs any more");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Result<()> {
     let stack =
@@ -100,7 +122,10 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
         "--output=name",
     ])?;
     let victim = pods.lines().next().unwrap_or_default().trim().to_owned();
+    let uid = stack.kubectl(&["get", &victim, "--output=jsonpath={.metadata.uid}"])?;
     stack.kubectl(&["delete", "--wait=false", &victim])?;
+    // Its queues go on without a wait, because the others hear that nothing of it runs any more.
+    until_told(&stack, &victim, &uid).await?;
     until(
         &stack,
         "35,000 handled after one pod was deleted",

@@ -1,7 +1,11 @@
 //! The operator against a real API server: what it makes, keeps, refuses and leaves alone.
 #![recursion_limit = "512"]
 
+mod charts;
+mod leaders;
+mod process;
 mod resource;
+mod rights;
 mod space;
 
 use anyhow::Result;
@@ -53,6 +57,11 @@ fn children_are_made_owned_and_removed_with_their_consumer() -> Result<()> {
     assert_eq!(pod["containers"][0]["name"], "executor");
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["terminationGracePeriodSeconds"], 80);
+    let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(
+        annotations["kubectl.kubernetes.io/default-container"],
+        "handler"
+    );
     let account = space.get("serviceaccount", "orders-keylane")?;
     assert_eq!(account["automountServiceAccountToken"], false);
 
@@ -175,6 +184,58 @@ fn a_typing_error_in_the_template_is_reported_with_the_field() -> Result<()> {
     })?;
     let text = message(&object, "TemplateInvalid");
     assert!(text.contains("imagePullPolcy"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_template_that_pods_may_not_have_replaces_none() -> Result<()> {
+    let space = Space::with_operator("admitted")?;
+    let level = "pod-security.kubernetes.io/enforce=restricted";
+    space.kubectl(&["label", "namespace", &space.name, level])?;
+    let mut restricted = consumer("orders");
+    restricted["spec"]["template"]["spec"]["containers"][0]["securityContext"] = json!({
+        "runAsNonRoot": true, "runAsUser": 7, "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}
+    });
+    space.apply(&restricted)?;
+    let before = space.until_object("deployment", "orders-keylane", |_| true)?;
+    space.apply(&consumer("orders"))?;
+    let object = space.until_object("orderedconsumer", "orders", |object| {
+        is_true(object, "TemplateInvalid")
+    })?;
+    let text = message(&object, "TemplateInvalid");
+    assert!(text.contains("violates PodSecurity"), "{text}");
+    let after = space.get("deployment", "orders-keylane")?;
+    assert_eq!(after["spec"], before["spec"]);
+    space.apply(&restricted)?;
+    space.until_object("orderedconsumer", "orders", |object| {
+        condition(object, "TemplateInvalid").is_some() && !is_true(object, "TemplateInvalid")
+    })?;
+    Ok(())
+}
+
+#[test]
+fn the_older_of_two_keeps_the_group_and_the_younger_runs_once_it_is_gone() -> Result<()> {
+    let space = Space::with_operator("contest")?;
+    space.apply(&consumer("older"))?;
+    space.until_object("deployment", "older-keylane", |_| true)?;
+    space.apply(&consumer("younger"))?;
+    let object = space.until_object("orderedconsumer", "younger", |object| {
+        is_true(object, "GroupShared")
+    })?;
+    let text = message(&object, "GroupShared");
+    assert!(text.contains("OrderedConsumer \"older\""), "{text}");
+    let held = space.until_object("deployment", "younger-keylane", |_| true)?;
+    assert_eq!(held["spec"]["replicas"], 0);
+    let older = space.get("orderedconsumer", "older")?;
+    assert!(!is_true(&older, "GroupShared"));
+    space.kubectl(&["delete", "orderedconsumer", "older"])?;
+    space.until_object("deployment", "younger-keylane", |deployment| {
+        deployment["spec"]["replicas"] == 1
+    })?;
+    space.until_object("orderedconsumer", "younger", |object| {
+        condition(object, "GroupShared").is_some() && !is_true(object, "GroupShared")
+    })?;
     Ok(())
 }
 

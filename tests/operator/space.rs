@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use keylane_operator::controller::{self, Context, Options};
+use keylane_operator::controller::{self, Options};
+use keylane_operator::leader::Tenure;
 use keylane_operator::metrics::Metrics;
 use keylane_operator::pods::PodClient;
 use keylane_tests::cluster::run;
@@ -62,18 +63,36 @@ impl Space {
         Ok(space)
     }
 
-    /// Starts an operator as the service account of the chart, so that a verb missing there fails here.
-    pub fn start_operator(&mut self) -> Result<()> {
+    /// Makes the service account of the chart with its rights, for this namespace; returns its user.
+    pub fn grant(&self) -> Result<String> {
         self.stop_installed_operators()?;
         let watch = format!("watchNamespace={}", self.name);
-        let mut helm = self.cluster.helm()?;
-        helm.args(["template", RELEASE, CHART, "--namespace", &self.name])
-            .args(["--set", &watch, "--set", "aggregateRoles=false"])
-            .args(["--show-only", "templates/rbac.yaml"])
-            .args(["--show-only", "templates/serviceaccount.yaml"]);
-        let rights = run::output("rendering the chart", &mut helm)?;
+        let rights = self.render(&["rbac.yaml", "serviceaccount.yaml"], &["--set", &watch])?;
         self.cluster.apply("the operator's rights", &rights)?;
-        let user = format!("system:serviceaccount:{}:{RELEASE}-operator", self.name);
+        Ok(format!(
+            "system:serviceaccount:{}:{RELEASE}-operator",
+            self.name
+        ))
+    }
+
+    /// What the chart says in these templates.
+    pub fn render(&self, templates: &[&str], args: &[&str]) -> Result<String> {
+        let mut helm = self.cluster.helm()?;
+        helm.args(["template", RELEASE, CHART, "--namespace", &self.name]);
+        for template in templates {
+            helm.arg("--show-only").arg(format!("templates/{template}"));
+        }
+        Ok(run::output("rendering the chart", helm.args(args))?)
+    }
+
+    /// The cluster the namespace is in.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Starts an operator as the service account of the chart, so that a verb missing there fails here.
+    pub fn start_operator(&mut self) -> Result<()> {
+        let user = self.grant()?;
         let kubeconfig = self.cluster.kubeconfig().to_owned();
         let namespace = self.name.clone();
         let shutdown = CancellationToken::new();
@@ -92,8 +111,8 @@ impl Space {
                 };
                 let metrics = Metrics::new(&prometheus::Registry::new())?;
                 let client = kube::Client::try_from(config)?;
-                let context = Context::new(client, options, PodClient::new()?, metrics);
-                controller::run(context, stop).await;
+                let (pods, tenure) = (PodClient::new()?, Tenure::unlimited());
+                controller::run(client, options, pods, metrics, tenure, stop).await;
                 anyhow::Ok(())
             });
             if let Err(error) = outcome {

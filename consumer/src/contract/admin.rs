@@ -81,6 +81,9 @@ pub struct Stats {
     pub handler_available: bool,
     /// What the executor last found wrong with its brokers, in words for a person; none when all is well.
     pub broker_error: Option<String>,
+    /// Client ids in the consumer group that are not Keylane's, at most 32: they get no queue of ours, and
+    /// may take queues themselves.
+    pub foreign_members: Vec<String>,
     /// Keys that wait for a person because their head has used up all its attempts; at most 32 are listed.
     pub blocked: Vec<BlockedKey>,
     /// Number of blocked keys, listed or not.

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Pattern of a duration, the same in the schema and in the parser.
 pub const PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
+/// What the API server says to what is none.
+const HINT: &str = "write a duration as up to four numbers, each with its unit h, m, s or ms, such as 30s, 1m30s or 200ms; no sign, no blanks, no days";
+
 /// A duration in Gateway API's format. Never negative; at most four parts of at most five digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DurationText(Duration);
@@ -115,7 +118,14 @@ impl JsonSchema for DurationText {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "pattern": PATTERN})
+        json_schema!({
+            "type": "string", "maxLength": 32, "pattern": PATTERN,
+            // A pattern alone would refuse without saying what to write.
+            "x-kubernetes-validations": [{
+                "rule": format!("self.matches('{PATTERN}')"),
+                "message": HINT
+            }]
+        })
     }
 }
 

@@ -103,7 +103,13 @@ impl JsonSchema for ByteQuantity {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"x-kubernetes-int-or-string": true, "pattern": PATTERN})
+        json_schema!({
+            "x-kubernetes-int-or-string": true, "maxLength": 32, "pattern": PATTERN,
+            "x-kubernetes-validations": [{
+                "rule": format!("type(self) == int || self.matches('{PATTERN}')"),
+                "message": "write bytes as a number, or as one with Ki, Mi, Gi, k, M or G, such as 256Mi"
+            }]
+        })
     }
 }
 

@@ -29,10 +29,24 @@ pub struct ConsumerSpec {
     /// The RocketMQ cluster to consume from.
     pub rocketmq: Rocketmq,
     /// Topic to consume. It must exist.
-    #[schemars(length(min = 1, max = 127), regex(pattern = r"^[%|a-zA-Z0-9_-]+$"))]
+    #[schemars(
+        length(min = 1, max = 127),
+        regex(pattern = r"^[%|a-zA-Z0-9_-]+$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^[%|a-zA-Z0-9_-]+$')",
+            "message": "write the topic's name as RocketMQ has it: letters, digits, _, -, % and | only"
+        }])
+    )]
     pub topic: String,
     /// Consumer group. It must not be used by other consumers, whether Keylane's or RocketMQ's own.
-    #[schemars(length(min = 1, max = 119), regex(pattern = r"^[%|a-zA-Z0-9_-]+$"))]
+    #[schemars(
+        length(min = 1, max = 119),
+        regex(pattern = r"^[%|a-zA-Z0-9_-]+$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^[%|a-zA-Z0-9_-]+$')",
+            "message": "choose a group of letters, digits, _, -, % and | only"
+        }])
+    )]
     pub consumer_group: String,
     /// Whether the pods share the messages (Clustering) or each gets all (Broadcasting). In Broadcasting
     /// nothing is committed: every process begins at startFrom. Default: Clustering.
@@ -80,7 +94,11 @@ pub struct Rocketmq {
         inner(
             length(min = 3, max = 260),
             regex(pattern = r"^[^:;,/\s]+:[0-9]{1,5}$")
-        )
+        ),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.all(server, server.matches('^[^:;,/\\s]+:[0-9]{1,5}$'))",
+            "message": "write each name server as host:port, such as namesrv.mq:9876"
+        }])
     )]
     pub name_servers: Vec<String>,
 }

@@ -6,18 +6,23 @@
 //!
 //! What the spec no longer says is taken out again: server-side apply does so for fields its manager
 //! applied, and what was created counts as applied.
+//!
+//! A child that is as it was left, and is to be as it was to be then, is not written: [`Marks`].
 
-use super::build::Resources;
+use super::build::{self, Resources};
 use super::validate::Consumer;
+use crate::metrics::Metrics;
 use crate::names;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 /// Why children are not as they should be.
@@ -51,32 +56,64 @@ pub enum ApplyError {
 impl ApplyError {
     /// True if the API server found the object itself wrong, so that a person must change it.
     pub fn is_invalid(&self) -> bool {
-        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 422))
+        match self {
+            Self::Api {
+                source: kube::Error::Api(status),
+                kind,
+                ..
+            } => {
+                let refused = kind == POD && status.code == 403;
+                refused || matches!(status.code, 400 | 422)
+            }
+            _ => false,
+        }
     }
 }
 
-/// Applies all children; returns the Deployment as the API server has it now.
-///
-/// In this order, because a pod cannot start before what it mounts exists.
-pub async fn apply(
-    client: &Client,
-    consumer: &Consumer,
-    resources: Resources,
-) -> Result<Deployment, ApplyError> {
-    let Resources {
-        service_account,
-        config_map,
-        secret,
-        service,
-        disruption_budget,
-        deployment,
-    } = resources;
-    ensure(client, consumer, service_account, Present::Update).await?;
-    ensure(client, consumer, config_map, Present::Update).await?;
-    ensure(client, consumer, secret, Present::Keep).await?;
-    ensure(client, consumer, service, Present::Update).await?;
-    ensure(client, consumer, disruption_budget, Present::Update).await?;
-    ensure(client, consumer, deployment, Present::Update).await
+const POD: &str = "Pod";
+
+/// How each child was left, by kind.
+#[derive(Clone, Debug, Default)]
+pub struct Marks(BTreeMap<String, Mark>);
+
+/// How a child was to be, and how it was then: whoever changes it changes the second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mark {
+    wanted: String,
+    left: String,
+}
+
+impl Marks {
+    /// Whether a Deployment is as it was left.
+    pub fn knows(&self, deployment: &Deployment) -> bool {
+        let known = self.0.get(Deployment::kind(&()).as_ref());
+        known.is_some_and(|mark| mark.left == state(deployment))
+    }
+}
+
+/// What changes when somebody changes the object, but not when its controller writes its status.
+fn state<K: Resource>(object: &K) -> String {
+    let meta = object.meta();
+    let version = match meta.generation {
+        Some(generation) => generation.to_string(),
+        None => meta.resource_version.clone().unwrap_or_default(),
+    };
+    format!(
+        "{:?} {version} {:?} {:?}",
+        meta.uid, meta.labels, meta.owner_references
+    )
+}
+
+/// What applying takes.
+pub struct Applier<'a> {
+    /// Writes.
+    pub client: &'a Client,
+    /// Whose children.
+    pub consumer: &'a Consumer,
+    /// How children were left.
+    pub marks: &'a mut Marks,
+    /// Counts writes.
+    pub metrics: &'a Metrics,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,61 +122,134 @@ enum Present {
     Keep,
 }
 
-async fn ensure<K>(
-    client: &Client,
-    consumer: &Consumer,
-    desired: K,
-    present: Present,
-) -> Result<K, ApplyError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    K: Clone + Debug + Serialize + DeserializeOwned,
-{
-    let (kind, name) = (K::kind(&()).into_owned(), desired.name_any());
-    let failed = |source| ApplyError::Api {
-        kind: kind.clone(),
-        name: name.clone(),
-        source,
-    };
-    let api: Api<K> = Api::namespaced(client.clone(), consumer.namespace());
-    let found = match api.get_opt(&name).await.map_err(failed)? {
-        Some(found) => found,
-        None => {
-            let parameters = PostParams {
-                field_manager: Some(names::FIELD_MANAGER.to_owned()),
-                ..PostParams::default()
-            };
-            match api.create(&parameters, &desired).await {
-                // Somebody was faster; the next round sees who.
-                Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-                    return Err(ApplyError::NameConflict { kind, name });
+impl Applier<'_> {
+    /// Applies all children; returns the Deployment as the API server has it now.
+    ///
+    /// In this order, because a pod cannot start before what it mounts exists. A template that is new is
+    /// tried as a pod first: pods of the old one stay when the new one would be refused.
+    pub async fn apply(&mut self, resources: Resources) -> Result<Deployment, ApplyError> {
+        let Resources {
+            service_account,
+            config_map,
+            secret,
+            service,
+            disruption_budget,
+            deployment,
+        } = resources;
+        self.ensure(service_account, Present::Update).await?;
+        self.ensure(config_map, Present::Update).await?;
+        self.ensure(secret, Present::Keep).await?;
+        self.ensure(service, Present::Update).await?;
+        self.ensure(disruption_budget, Present::Update).await?;
+        self.try_template(&deployment).await?;
+        self.ensure(deployment, Present::Update).await
+    }
+
+    async fn ensure<K>(&mut self, desired: K, present: Present) -> Result<K, ApplyError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let (kind, name) = (K::kind(&()).into_owned(), desired.name_any());
+        let failed = |source| ApplyError::Api {
+            kind: kind.clone(),
+            name: name.clone(),
+            source,
+        };
+        let api: Api<K> = Api::namespaced(self.client.clone(), self.consumer.namespace());
+        let found = match api.get_opt(&name).await.map_err(failed)? {
+            Some(found) => found,
+            None => {
+                let parameters = PostParams {
+                    field_manager: Some(names::FIELD_MANAGER.to_owned()),
+                    ..PostParams::default()
+                };
+                match api.create(&parameters, &desired).await {
+                    // Somebody was faster; the next round sees who.
+                    Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                        return Err(ApplyError::NameConflict { kind, name });
+                    }
+                    result => {
+                        let created = result.map_err(failed)?;
+                        self.metrics.wrote_child(&kind);
+                        created
+                    }
                 }
-                result => result.map_err(failed)?,
             }
+        };
+        let ours = found
+            .owner_references()
+            .iter()
+            .any(|owner| owner.controller == Some(true) && owner.uid == self.consumer.uid());
+        if !ours {
+            return Err(ApplyError::NameConflict { kind, name });
         }
-    };
-    let ours = found
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && owner.uid == consumer.uid());
-    if !ours {
-        return Err(ApplyError::NameConflict { kind, name });
+        if present == Present::Keep || found.meta().deletion_timestamp.is_some() {
+            return Ok(found);
+        }
+        let wanted = serde_json::to_value(&desired)?;
+        let mark = Mark {
+            wanted: build::hash(&wanted.to_string()),
+            left: state(&found),
+        };
+        if self.marks.0.get(&kind) == Some(&mark) {
+            return Ok(found);
+        }
+        if let Some(patch) = as_applied(&found) {
+            own(&api, &name, patch).await.map_err(failed)?;
+        }
+        let mut patch = wanted;
+        patch["apiVersion"] = Value::from(K::api_version(&()).into_owned());
+        patch["kind"] = Value::from(kind.clone());
+        patch["metadata"]["uid"] = Value::from(found.uid());
+        // Forced for fields, not for objects: the object is ours by its uid.
+        let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
+        let applied = api
+            .patch(&name, &parameters, &Patch::Apply(&patch))
+            .await
+            .map_err(failed)?;
+        self.metrics.wrote_child(&kind);
+        let left = state(&applied);
+        self.marks.0.insert(kind, Mark { left, ..mark });
+        Ok(applied)
     }
-    if present == Present::Keep || found.meta().deletion_timestamp.is_some() {
-        return Ok(found);
+
+    /// Asks the API server what it would say to a pod of this template, unless pods of it were made already.
+    async fn try_template(&self, deployment: &Deployment) -> Result<(), ApplyError> {
+        let Some(pod) = build::pod(deployment) else {
+            return Ok(());
+        };
+        let namespace = self.consumer.namespace();
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
+        let name = deployment.name_any();
+        let failed = |kind: &str| {
+            let (kind, name) = (kind.to_owned(), name.clone());
+            move |source| ApplyError::Api { kind, name, source }
+        };
+        let found = deployments.get_opt(&name).await;
+        let found = found.map_err(failed("Deployment"))?;
+        let of = |object: &Deployment| object.annotations().get(names::TEMPLATE_HASH).cloned();
+        if found.is_some_and(|found| of(&found) == of(deployment)) {
+            return Ok(());
+        }
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        match pods.create(&parameters, &pod).await {
+            Ok(_) => Ok(()),
+            // Not about the template: a quota that is used up by pods that run, a webhook that cannot be
+            // asked without effect.
+            Err(kube::Error::Api(status))
+                if status.message.contains("exceeded quota")
+                    || status.message.contains("dry run") =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed(POD)(error)),
+        }
     }
-    if let Some(patch) = as_applied(&found) {
-        own(&api, &name, patch).await.map_err(failed)?;
-    }
-    let mut patch = serde_json::to_value(&desired)?;
-    patch["apiVersion"] = Value::from(K::api_version(&()).into_owned());
-    patch["kind"] = Value::from(kind.clone());
-    patch["metadata"]["uid"] = Value::from(found.uid());
-    // Forced for fields, not for objects: the object is ours by its uid.
-    let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    api.patch(&name, &parameters, &Patch::Apply(&patch))
-        .await
-        .map_err(failed)
 }
 
 /// The patch that makes the fields we created fields we applied; none if they are already.

@@ -1,5 +1,7 @@
 //! Why a round of the reconcile loop ended early. All of it is worth repeating.
 
+use std::time::Duration;
+
 /// Errors of the reconcile loop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -10,6 +12,14 @@ pub enum Error {
         name: String,
         /// Why.
         source: kube::Error,
+        /// When to try again.
+        retry: Duration,
+    },
+    /// The object was changed since it was read; the next round decides on what it is now.
+    #[error("{name:?} was changed meanwhile; it is looked at again")]
+    Changed {
+        /// Name of the OrderedConsumer.
+        name: String,
     },
     /// The status cannot be written as JSON.
     #[error("a status cannot be written as JSON: {0}")]
@@ -21,6 +31,7 @@ impl Error {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Status { .. } => "status",
+            Self::Changed { .. } => "changed",
             Self::Json(_) => "json",
         }
     }

@@ -1,79 +1,49 @@
-//! Reads what a decision needs from Kubernetes. Only performs I/O.
+//! Reads what a decision needs from Kubernetes. Only performs I/O, or looks at what watches have told.
 
-use super::build::selector;
-use super::validate::Consumer;
+use super::index::Name;
+use super::watch::Watched;
 use crate::names;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::ListParams;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-/// The pods of a consumer, and the token they know.
-#[derive(Clone, Debug, Default)]
-pub struct Pods {
-    /// Addresses of all pods that have one, those that are stopping too: they still finish messages.
-    pub addresses: Vec<String>,
-    /// Which of them should answer: they are ready and not about to go.
-    pub ready: BTreeSet<String>,
-    /// The admin token.
-    pub token: String,
+/// Pods that belong to a Deployment by the uids of owners: a label can be set by anybody.
+pub fn pods(watched: &Watched, consumer: &Name, deployment: &Deployment) -> Vec<Arc<Pod>> {
+    let deployments: BTreeSet<String> = deployment.uid().into_iter().collect();
+    let sets: BTreeSet<String> = watched
+        .sets(consumer)
+        .into_iter()
+        .filter(|set| is_controlled(&set.metadata.owner_references, &deployments))
+        .filter_map(|set| set.metadata.uid.clone())
+        .collect();
+    let pods = watched.pods(consumer).into_iter();
+    pods.filter(|pod| is_controlled(&pod.metadata.owner_references, &sets))
+        .collect()
 }
 
-/// Lists pods that belong to the Deployment by the uids of owners: a label can be set by anybody.
-pub async fn pods(
-    client: &Client,
-    consumer: &Consumer,
-    deployment: &Deployment,
-) -> Result<Pods, kube::Error> {
-    let labels: Vec<_> = selector(consumer)
-        .into_iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    let list = ListParams::default().labels(&labels.join(","));
-    let namespace = consumer.namespace();
-    let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), namespace);
-    let ours = |owners: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference],
-                uids: &BTreeSet<String>| {
-        owners
-            .iter()
-            .any(|owner| owner.controller == Some(true) && uids.contains(&owner.uid))
-    };
-    let deployments: BTreeSet<String> = deployment.uid().into_iter().collect();
-    let sets: BTreeSet<String> = sets
-        .list(&list)
-        .await?
-        .into_iter()
-        .filter(|set| ours(set.owner_references(), &deployments))
-        .filter_map(|set| set.uid())
-        .collect();
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let pods: Vec<Pod> = pods
-        .list(&list)
-        .await?
-        .into_iter()
-        .filter(|pod| ours(pod.owner_references(), &sets))
-        .collect();
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = secrets
-        .get_opt(&names::admin_secret(consumer.name()))
-        .await?;
-    let token = secret.and_then(|secret| secret.data?.remove(names::TOKEN_FILE));
-    let address = |pod: &Pod| pod.status.as_ref()?.pod_ip.clone();
-    Ok(Pods {
-        addresses: pods.iter().filter_map(address).collect(),
-        ready: pods
-            .iter()
-            .filter(|pod| is_ready(pod))
-            .filter_map(address)
-            .collect(),
-        token: token
-            .map(|token| String::from_utf8_lossy(&token.0).into_owned())
-            .unwrap_or_default(),
+fn is_controlled(owners: &Option<Vec<OwnerReference>>, by: &BTreeSet<String>) -> bool {
+    let mut owners = owners.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && by.contains(&owner.uid))
+}
+
+/// The Deployment of a consumer as watches have told of it.
+pub fn deployment(watched: &Watched, consumer: &Name, uid: &str) -> Option<Arc<Deployment>> {
+    let (name, by) = (names::child(&consumer.1), BTreeSet::from([uid.to_owned()]));
+    watched.deployments(consumer).into_iter().find(|found| {
+        found.name_any() == name && is_controlled(&found.metadata.owner_references, &by)
     })
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// The address of a pod, once it has one.
+pub fn address(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.pod_ip.as_deref()
+}
+
+/// Whether a pod should answer: it is ready and not about to go.
+pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
         .iter()
@@ -82,4 +52,12 @@ fn is_ready(pod: &Pod) -> bool {
         .into_iter()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// The admin token the pods of a consumer know; none if there is none yet.
+pub async fn token(client: &Client, consumer: &Name) -> Result<Option<String>, kube::Error> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &consumer.0);
+    let secret = secrets.get_opt(&names::admin_secret(&consumer.1)).await?;
+    let token = secret.and_then(|secret| secret.data?.remove(names::TOKEN_FILE));
+    Ok(token.map(|token| String::from_utf8_lossy(&token.0).into_owned()))
 }

@@ -2,52 +2,61 @@
 //!
 //! Level-triggered: every few seconds each OrderedConsumer is looked at afresh, whatever happened. The
 //! status is written on every path, also after errors; events never fail a round. A decision is in the
-//! status before it is carried out.
+//! status before it is carried out. A round reads from watches: one that changes nothing asks the API
+//! server nothing and writes no child.
 
+pub mod act;
 pub mod apply;
 pub mod build;
+pub mod contest;
 pub mod error;
 pub mod fetch;
+pub mod gone;
+pub mod index;
+pub mod look;
+pub mod record;
 pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod validate;
+pub mod watch;
 
-use crate::broker;
-use crate::crd::{Mode, OrderedConsumer, OrderedConsumerStatus};
+use crate::crd::OrderedConsumer;
+use crate::leader::Tenure;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::pods::PodClient;
-use crate::scale;
-use apply::ApplyError;
 use error::Error;
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::jiff::Timestamp;
-use keylane_consumer::contract::admin::{LaneTarget, Stats};
-use kube::api::{Patch, PatchParams};
-use kube::runtime::Controller;
-use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde_json::json;
-use snapshot::Read;
+use futures::channel::mpsc::unbounded;
+use gone::Teller;
+use kube::runtime::controller::{self, Action};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::runtime::{Controller, WatchStreamExt, predicates};
+use kube::{Api, Client, ResourceExt};
 use state::State;
 use status::Findings;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Mutex;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use validate::Consumer;
+use tracing::{debug, info, warn};
+use watch::{Told, Watched};
 
 /// Time between two looks at a consumer.
 const ROUND: Duration = Duration::from_secs(5);
 /// Time to the next look at one that a person must change first; changing it is noticed at once.
 const LATER: Duration = Duration::from_secs(60);
+/// Time to the next look at one that could not be looked at yet, or has just changed.
+const SOON: Duration = Duration::from_millis(200);
+/// Consumers whose children are applied at once.
+const APPLIED_AT_ONCE: usize = 16;
+/// Longest time rounds that run may take after the operator is to stop.
+const STOP: Duration = Duration::from_secs(5);
 
 /// What the operator was started with.
 #[derive(Clone, Debug)]
@@ -68,94 +77,150 @@ pub struct Context {
     pods: PodClient,
     recorder: Recorder,
     metrics: Metrics,
-    /// Leadership term that lane targets carry: milliseconds since the Unix epoch at the start.
-    term: u64,
+    /// The right to decide; its term is in lane targets.
+    tenure: Tenure,
+    watched: Arc<Watched>,
+    /// All consumers, as watched.
+    consumers: Store<OrderedConsumer>,
+    turns: Semaphore,
     /// Memory of each consumer, with the uid it belongs to.
     states: Mutex<HashMap<ObjectRef<OrderedConsumer>, Known>>,
 }
 
 impl Context {
-    /// A context that remembers nothing yet.
-    pub fn new(client: Client, options: Options, pods: PodClient, metrics: Metrics) -> Self {
-        let reporter = Reporter {
-            controller: names::REPORTER.to_owned(),
-            instance: None,
-        };
-        Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            client,
-            options,
-            pods,
-            metrics,
-            term: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
-            states: Mutex::default(),
-        }
-    }
-
     async fn state(&self, object: &OrderedConsumer) -> Arc<Mutex<State>> {
         let (uid, mut states) = (object.uid().unwrap_or_default(), self.states.lock().await);
         let (known, state) = states.entry(ObjectRef::from(object)).or_default();
         if *known != uid {
             (*known, *state) = (uid, Arc::default());
         }
-        state.clone()
+        let state = state.clone();
+        self.metrics.consumers(states.len());
+        state
     }
 
     async fn forget(&self, object: &ObjectRef<OrderedConsumer>) {
-        self.states.lock().await.remove(object);
+        let mut states = self.states.lock().await;
+        states.remove(object);
+        self.metrics.consumers(states.len());
     }
 }
 
-/// Runs the loop until `shutdown`.
-pub async fn run(context: Context, shutdown: CancellationToken) {
-    let client = context.client.clone();
-    let config = watcher::Config::default();
-    let (consumers, deployments): (Api<OrderedConsumer>, Api<Deployment>) =
-        match &context.options.namespace {
-            Some(namespace) => (
-                Api::namespaced(client.clone(), namespace),
-                Api::namespaced(client, namespace),
-            ),
-            None => (Api::all(client.clone()), Api::all(client)),
-        };
-    let context = Arc::new(context);
-    Controller::new(consumers, config.clone())
-        .owns(
-            deployments,
-            config.labels("app.kubernetes.io/managed-by=keylane"),
-        )
-        .graceful_shutdown_on(async move { shutdown.cancelled().await })
+/// Runs the loop until `shutdown` or the end of the tenure. Remembers nothing of earlier runs: what matters is in the status.
+pub async fn run(
+    client: Client,
+    options: Options,
+    pods: PodClient,
+    metrics: Metrics,
+    tenure: Tenure,
+    shutdown: CancellationToken,
+) {
+    let namespace = options.namespace.clone();
+    let api: Api<OrderedConsumer> = match &namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (consumers, writer) = reflector::store();
+    // What we write into the status is no reason to look again.
+    let changes = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation, Default::default());
+    let (sender, touched) = unbounded();
+    let (ended, pod_events) = unbounded();
+    let told = Told {
+        consumers: sender,
+        pods: ended,
+    };
+    let watched = Arc::new(Watched::default());
+    // Ended when this function is left.
+    let mut tasks = JoinSet::new();
+    watched.start(&client, namespace.as_deref(), &told, &mut tasks);
+    let teller = Teller {
+        client: client.clone(),
+        pods: pods.clone(),
+        watched: watched.clone(),
+        metrics: metrics.clone(),
+        tenure: tenure.clone(),
+    };
+    tasks.spawn(teller.run(pod_events));
+    let reporter = Reporter {
+        controller: names::REPORTER.to_owned(),
+        instance: None,
+    };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        options,
+        pods,
+        metrics,
+        tenure,
+        watched,
+        consumers: consumers.clone(),
+        turns: Semaphore::new(APPLIED_AT_ONCE),
+        states: Mutex::default(),
+    });
+    let stop = shutdown.clone();
+    let rounds = Controller::for_stream(changes, consumers)
+        .reconcile_on(touched)
+        .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile, on_error, context.clone())
-        .for_each(|result| {
-            let context = context.clone();
-            async move {
-                match result {
-                    Err(kube::runtime::controller::Error::ObjectNotFound(gone)) => {
-                        context.forget(&gone.into_kind_unchecked(())).await;
-                    }
-                    Err(error) => warn!("{error}"),
-                    Ok(_) => {}
-                }
-            }
-        })
-        .await;
+        .for_each(|result| settle(result, context.clone()));
+    tokio::select! {
+        () = rounds => {}
+        () = async { shutdown.cancelled().await; tokio::time::sleep(STOP).await } => {
+            warn!("rounds still ran after {STOP:?} and were cut off; the next leader goes on from the status");
+        }
+    }
+}
+
+type Settled =
+    Result<(ObjectRef<OrderedConsumer>, Action), controller::Error<Error, watcher::Error>>;
+
+async fn settle(result: Settled, context: Arc<Context>) {
+    match result {
+        Err(controller::Error::ObjectNotFound(gone)) => {
+            context.forget(&gone.into_kind_unchecked(())).await;
+        }
+        // Told by `on_error`.
+        Err(controller::Error::ReconcilerFailed(..)) | Ok(_) => {}
+        Err(error) => {
+            context.metrics.failed("watch");
+            warn!("{error}");
+        }
+    }
 }
 
 fn on_error(object: Arc<OrderedConsumer>, error: &Error, context: Arc<Context>) -> Action {
     context.metrics.failed(error.label());
-    warn!(
-        "{}/{}: {error}",
-        object.namespace().unwrap_or_default(),
-        object.name_any()
-    );
-    Action::requeue(ROUND)
+    let namespace = object.namespace().unwrap_or_default();
+    let text = format!("{namespace}/{}: {error}", object.name_any());
+    match error {
+        Error::Changed { .. } => {
+            debug!("{text}");
+            Action::requeue(SOON)
+        }
+        Error::Status { retry, .. } => {
+            warn!("{text}");
+            Action::requeue(*retry)
+        }
+        Error::Json(_) => {
+            warn!("{text}");
+            Action::requeue(LATER)
+        }
+    }
 }
 
 async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Result<Action, Error> {
     if object.metadata.deletion_timestamp.is_some() {
-        // Children go by garbage collection.
+        // Children go by garbage collection; their pods drain.
         return Ok(Action::await_change());
     }
+    if !context.tenure.holds() || !context.watched.is_complete() {
+        return Ok(Action::requeue(SOON));
+    }
+    let started = Instant::now();
     let state = context.state(&object).await;
     let mut state = state.lock().await;
     context.metrics.reconciled();
@@ -164,328 +229,39 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
         replicas: object.spec.replicas,
         ..Findings::default()
     };
-    match validate::validate(&object) {
-        Ok(consumer) => {
-            let last = object.status.as_ref();
-            let acted = look(&context, &mut state, &consumer, last, &mut found).await;
-            let recorded = write_status(&context, &mut state, &object, &found).await?;
-            if let Some(pods) = acted {
-                let recorded = recorded.as_ref().unwrap_or(&object);
-                act(&context, &mut state, &object, recorded, &found, &pods).await;
-            }
-            Ok(Action::requeue(ROUND))
-        }
+    let mut consumer = match validate::validate(&object) {
+        Ok(consumer) => consumer,
         Err(invalid) => {
+            context.metrics.failed("template");
             found.template_invalid = Some(invalid.to_string());
-            write_status(&context, &mut state, &object, &found).await?;
-            Ok(Action::requeue(LATER))
-        }
-    }
-}
-
-/// Applies children, reads what there is to know, decides. What goes wrong is a finding.
-async fn look(
-    context: &Context,
-    state: &mut State,
-    consumer: &Consumer,
-    last: Option<&OrderedConsumerStatus>,
-    found: &mut Findings,
-) -> Option<fetch::Pods> {
-    let labels: Vec<_> = build::selector(consumer)
-        .into_iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    found.selector = labels.join(",");
-    let deployment = match apply_children(
-        context,
-        state,
-        consumer,
-        found.generation.unwrap_or_default(),
-    )
-    .await
-    {
-        Ok(deployment) => deployment,
-        Err(problem) => {
-            state.forget_applied();
-            match problem {
-                Problem::Apply(error @ ApplyError::NameConflict { .. }) => {
-                    found.name_conflict = Some(error.to_string())
-                }
-                Problem::Apply(error) if error.is_invalid() => {
-                    found.template_invalid = Some(error.to_string())
-                }
-                other => found.apply_failed = Some(other.to_string()),
-            }
-            return None;
+            record::write_status(&context, &mut state, &object, &found).await?;
+            return Ok(Action::requeue(LATER));
         }
     };
-    let seen = deployment.status.as_ref();
-    found.current = Some(seen.and_then(|status| status.replicas).unwrap_or(0));
-    found.ready = Some(seen.and_then(|status| status.ready_replicas).unwrap_or(0));
-
-    let pods = match fetch::pods(&context.client, consumer, &deployment).await {
-        Ok(pods) => pods,
-        Err(error) => {
-            found.apply_failed = Some(format!("pods cannot be listed: {error}"));
-            return None;
-        }
-    };
-    let (offsets, stats) = tokio::join!(
-        state.offsets(consumer),
-        context.pods.stats(&pods.addresses, &pods.token)
-    );
-    // A pod that should answer and does not may have finished much of what its queues show as lag: what
-    // is unfinished is unknown then.
-    let silent = pods
-        .addresses
-        .iter()
-        .zip(&stats)
-        .any(|(address, stats)| stats.is_err() && pods.ready.contains(address));
-    let stats: Vec<Stats> = stats.into_iter().filter_map(Result::ok).collect();
-    match &offsets {
-        Ok(reading) => {
-            found.queues = Some(reading.queues.len() as u32);
-            let complete = reading.complete().filter(|_| !silent);
-            found.lag = complete.map(|offsets| broker::lag(&offsets, &stats));
-            found.broker_unavailable = reading.error.as_ref().map(ToString::to_string);
-        }
-        Err(error) => found.broker_unavailable = Some(error.to_string()),
+    found.group_shared = contest::lost(&object, &context.consumers.state());
+    if found.group_shared.is_some() {
+        consumer = consumer.without_pods();
     }
-    if found.broker_unavailable.is_none() {
-        found.broker_unavailable = stats.iter().find_map(|pod| pod.broker_error.clone());
+    let last = object.status.as_ref();
+    let pods = look::look(&context, &mut state, &consumer, last, &mut found).await;
+    if !context.tenure.holds() {
+        return Ok(Action::requeue(SOON));
     }
-    let unavailable = stats.iter().filter(|pod| !pod.handler_available).count();
-    if unavailable > 0 {
-        found.handler_unavailable = Some(format!(
-            "{unavailable} of {} pods find their handler not available; look at the handler's log (kubectl logs -c {})",
-            stats.len(),
-            consumer.spec().handler.container
-        ));
+    record::write_status(&context, &mut state, &object, &found).await?;
+    if let Some(pods) = pods {
+        act::act(&context, &mut state, &object, &found, &pods).await;
+        context.metrics.decided(started.elapsed());
     }
-    // Order per key is meant in mode Key only.
-    let by_key = consumer.spec().ordering.mode == keylane_consumer::contract::spec::Mode::Key;
-    found.key_spans_queues = stats
-        .iter()
-        .flat_map(|pod| &pod.split_keys)
-        .next()
-        .filter(|_| by_key)
-        .map(|split| {
-            format!(
-                "key {} is in queues {} and {}: its order cannot be kept; let producers select the queue by the key",
-                split.key, split.queues[0], split.queues[1]
-            )
-        });
-    let blocked = stats.iter().flat_map(|pod| &pod.blocked);
-    found.blocked_keys = blocked
-        .map(|key| {
-            format!(
-                "{} ({}/{} at {}): {}",
-                key.key, key.broker, key.queue_id, key.offset, key.last_error
-            )
-        })
-        .collect();
-    let now = Timestamp::now()
-        .as_duration()
-        .try_into()
-        .unwrap_or_default();
-    let snapshot = snapshot::snapshot(Read {
-        now,
-        replicas: consumer.replicas().unsigned_abs(),
-        ready: found.ready.unwrap_or(0).unsigned_abs(),
-        brokers: offsets.as_ref().ok(),
-        pods: &stats,
-        silent,
-    });
-    let policy = snapshot::policy(consumer, now);
-    let (decision, history) = scale::decide(&snapshot, &policy, state.history(last));
-    found.history = serde_json::to_string(&history).ok();
-    state.decided(history);
-    found.decision = Some(decision);
-    Some(pods)
+    if found.is_failure() {
+        let wait = state.failed();
+        info!("{}: looked at again in {wait:?}", object.name_any());
+        return Ok(Action::requeue(spread(wait)));
+    }
+    state.succeeded();
+    Ok(Action::requeue(spread(ROUND)))
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    #[error(transparent)]
-    Build(#[from] build::BuildError),
-    #[error("the Deployment cannot be read: {0}")]
-    Read(#[from] kube::Error),
-}
-
-async fn apply_children(
-    context: &Context,
-    state: &mut State,
-    consumer: &Consumer,
-    generation: i64,
-) -> Result<Deployment, Problem> {
-    if !state.must_apply(generation) {
-        let api: Api<Deployment> = Api::namespaced(context.client.clone(), consumer.namespace());
-        if let Some(deployment) = api.get_opt(&names::child(consumer.name())).await? {
-            return Ok(deployment);
-        }
-    }
-    let token: [u8; 32] = rand::random();
-    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-    let resources = build::build(consumer, &context.options.executor_image, &token)?;
-    let deployment = apply::apply(&context.client, consumer, resources).await?;
-    state.applied(generation);
-    Ok(deployment)
-}
-
-/// Writes the status if it is worth it; returns the object as it is then.
-async fn write_status(
-    context: &Context,
-    state: &mut State,
-    object: &OrderedConsumer,
-    found: &Findings,
-) -> Result<Option<OrderedConsumer>, Error> {
-    // The watch may lag behind what was written.
-    let last = state
-        .last_written()
-        .cloned()
-        .or_else(|| object.status.clone())
-        .unwrap_or_default();
-    let (status, happened) = status::status(Timestamp::now(), &last, found);
-    let mut written = None;
-    if state.must_write(&status) {
-        written = patch_status(context, object, &status).await?;
-        state.wrote(status);
-    }
-    for event in happened {
-        publish(context, object, event).await;
-    }
-    Ok(written)
-}
-
-async fn patch_status(
-    context: &Context,
-    object: &OrderedConsumer,
-    status: &OrderedConsumerStatus,
-) -> Result<Option<OrderedConsumer>, Error> {
-    let api: Api<OrderedConsumer> = Api::namespaced(
-        context.client.clone(),
-        &object.namespace().unwrap_or_default(),
-    );
-    // An applied status drops what is not known any more; a merge would keep it.
-    let patch = json!({
-        "apiVersion": OrderedConsumer::api_version(&()),
-        "kind": OrderedConsumer::kind(&()),
-        "metadata": {"name": object.name_any(), "uid": object.uid()},
-        "status": serde_json::to_value(status)?,
-    });
-    let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    match api
-        .patch_status(&object.name_any(), &parameters, &Patch::Apply(&patch))
-        .await
-    {
-        Ok(written) => Ok(Some(written)),
-        // Deleted meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(None),
-        Err(source) => Err(Error::Status {
-            name: object.name_any(),
-            source,
-        }),
-    }
-}
-
-async fn publish(context: &Context, object: &OrderedConsumer, happened: status::Happened) {
-    let event = Event {
-        type_: if happened.warning {
-            EventType::Warning
-        } else {
-            EventType::Normal
-        },
-        reason: happened.reason,
-        note: Some(happened.note.chars().take(1000).collect()),
-        action: "Reconcile".to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = context
-        .recorder
-        .publish(&event, &object.object_ref(&()))
-        .await
-    {
-        warn!(
-            "an event of {} was not recorded: {error}",
-            object.name_any()
-        );
-    }
-}
-
-/// Carries out the decision that is in the status. `recorded` is the object with that status: replicas
-/// are written only if nothing of it has changed since, so a change by somebody else is never undone
-/// unseen; the next round decides with it.
-async fn act(
-    context: &Context,
-    state: &mut State,
-    object: &OrderedConsumer,
-    recorded: &OrderedConsumer,
-    found: &Findings,
-    pods: &fetch::Pods,
-) {
-    let Some(decision) = &found.decision else {
-        return;
-    };
-    state.sequence += 1;
-    let target = LaneTarget {
-        lanes: decision.lanes,
-        term: context.term,
-        sequence: state.sequence,
-    };
-    for error in context
-        .pods
-        .set_lanes(&pods.addresses, &pods.token, target)
-        .await
-    {
-        info!("{}: {error}", object.name_any());
-    }
-    let wanted = i32::try_from(decision.replicas).unwrap_or(i32::MAX);
-    if wanted == object.spec.replicas || object.spec.autoscaling.mode != Mode::Auto {
-        return;
-    }
-    let api: Api<OrderedConsumer> = Api::namespaced(
-        context.client.clone(),
-        &object.namespace().unwrap_or_default(),
-    );
-    if recorded.metadata.generation != object.metadata.generation {
-        return;
-    }
-    let patch = json!({
-        "metadata": {"resourceVersion": recorded.metadata.resource_version},
-        "spec": {"replicas": wanted},
-    });
-    let parameters = PatchParams {
-        field_manager: Some(names::FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let note = format!(
-        "{} -> {wanted} pods: {}",
-        object.spec.replicas, decision.message
-    );
-    match api
-        .patch_scale(&object.name_any(), &parameters, &Patch::Merge(&patch))
-        .await
-    {
-        Ok(_) => {
-            info!("{}: {note}", object.name_any());
-            let reason = if wanted > object.spec.replicas {
-                "ScaledUp"
-            } else {
-                "ScaledDown"
-            };
-            publish(
-                context,
-                object,
-                status::Happened {
-                    warning: false,
-                    reason: reason.to_owned(),
-                    note,
-                },
-            )
-            .await;
-        }
-        Err(error) => warn!("{}: replicas cannot be written: {error}", object.name_any()),
-    }
+/// Plus or minus a tenth, so that consumers do not all come at once for ever.
+fn spread(wait: Duration) -> Duration {
+    wait.mul_f64(rand::random_range(0.9..1.1))
 }

@@ -1,6 +1,7 @@
 //! What the operator remembers of a consumer between rounds. What autoscaling has learned is in the status
 //! too, so that a new operator goes on from it; the rest is not needed to be right.
 
+use super::apply::Marks;
 use super::validate::Consumer;
 use crate::broker::{Broker, Reading};
 use crate::crd::OrderedConsumerStatus;
@@ -8,10 +9,17 @@ use crate::scale::History;
 use keylane_consumer::source::SourceError;
 use std::time::{Duration, Instant};
 
-/// How often children are applied even if nothing changed: somebody may have changed them.
-const APPLY_EVERY: Duration = Duration::from_secs(30);
+/// How often children are looked at even if no watch told of a change: ConfigMaps and Secrets are not
+/// watched.
+const APPLY_EVERY: Duration = Duration::from_secs(300);
+/// Time to the next round after this many failures in a row.
+const BACKOFF: [u64; 5] = [5, 10, 20, 40, 60];
 /// The status is written at most this often for figures alone; conditions and sizes are written at once.
 const FIGURES_EVERY: Duration = Duration::from_secs(10);
+
+/// What children are made of: the generation of the spec, and the pods that are to run, which can be fewer
+/// than it says.
+pub type Wanted = (i64, i32);
 
 /// Memory of one consumer.
 #[derive(Default)]
@@ -21,8 +29,15 @@ pub struct State {
     /// Number of lane targets pushed so far.
     pub sequence: u64,
     broker: Option<(String, Broker)>,
-    applied: Option<(i64, Instant)>,
+    applied: Option<(Wanted, Instant)>,
+    /// How children were left.
+    pub marks: Marks,
+    /// The admin token of the pods, once known.
+    pub token: Option<String>,
     written: Option<(OrderedConsumerStatus, Instant)>,
+    /// The version the watch told of when something was last written, and the version that made.
+    versions: Option<(String, String)>,
+    failures: usize,
 }
 
 impl State {
@@ -42,20 +57,46 @@ impl State {
         self.history = Some(history);
     }
 
-    /// Whether children must be applied now.
-    pub fn must_apply(&self, generation: i64) -> bool {
+    /// Whether children must be looked at now.
+    pub fn must_apply(&self, wanted: Wanted) -> bool {
         self.applied
-            .is_none_or(|(applied, at)| applied != generation || at.elapsed() >= APPLY_EVERY)
+            .is_none_or(|(applied, at)| applied != wanted || at.elapsed() >= APPLY_EVERY)
+    }
+
+    /// The version to write over: what the watch told of, or what was written since it told of that.
+    pub fn version<'v>(&'v self, watched: &'v str) -> &'v str {
+        match &self.versions {
+            Some((then, made)) if then == watched => made,
+            _ => watched,
+        }
+    }
+
+    /// Something was written while the watch told of version `watched`; it made version `made`.
+    pub fn made(&mut self, watched: &str, made: String) {
+        self.versions = Some((watched.to_owned(), made));
+    }
+
+    /// Time to the next round after one more failure.
+    pub fn failed(&mut self) -> Duration {
+        let wait = BACKOFF[self.failures.min(BACKOFF.len() - 1)];
+        self.failures += 1;
+        Duration::from_secs(wait)
+    }
+
+    /// A round went well.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
     }
 
     /// Children were applied.
-    pub fn applied(&mut self, generation: i64) {
-        self.applied = Some((generation, Instant::now()));
+    pub fn applied(&mut self, wanted: Wanted) {
+        self.applied = Some((wanted, Instant::now()));
     }
 
     /// Children must be applied in the next round.
     pub fn forget_applied(&mut self) {
         self.applied = None;
+        self.token = None;
     }
 
     /// Whether this status is worth writing now.
@@ -103,5 +144,32 @@ impl State {
             Some((_, broker)) => broker.offsets().await,
             None => Ok(Reading::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_over_is_never_older_than_what_was_written() {
+        let mut state = State::default();
+        assert_eq!(state.version("5"), "5");
+        state.made("5", "6".into());
+        state.made("5", "7".into());
+        // The watch lags behind.
+        assert_eq!(state.version("5"), "7");
+        // It has caught up, or somebody else wrote.
+        assert_eq!(state.version("7"), "7");
+        assert_eq!(state.version("8"), "8");
+    }
+
+    #[test]
+    fn each_failure_waits_longer_up_to_a_minute_until_one_round_goes_well() {
+        let mut state = State::default();
+        let waits: Vec<_> = (0..7).map(|_| state.failed().as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 60, 60, 60]);
+        state.succeeded();
+        assert_eq!(state.failed().as_secs(), 5);
     }
 }

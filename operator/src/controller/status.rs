@@ -16,6 +16,8 @@ pub const NAME_CONFLICT: &str = "NameConflict";
 pub const TEMPLATE_INVALID: &str = "TemplateInvalid";
 /// Pods find their handler not available.
 pub const HANDLER_UNAVAILABLE: &str = "HandlerUnavailable";
+/// The consumer group is used by somebody else too.
+pub const GROUP_SHARED: &str = "GroupShared";
 /// A key was met in more than one queue, so that nothing can keep its order.
 pub const KEY_SPANS_QUEUES: &str = "KeySpansQueues";
 /// More pods are wanted than the bounds or the queues allow.
@@ -30,6 +32,8 @@ pub const KEY_STUCK: &str = "KeyStuck";
 pub const METRICS_STALE: &str = "MetricsStale";
 
 const LISTED_KEYS: usize = 10;
+/// Characters of a message or of a listed key.
+const LONGEST_MESSAGE: usize = 600;
 
 /// What a round of the reconcile loop found out.
 #[derive(Clone, Debug, Default)]
@@ -62,10 +66,23 @@ pub struct Findings {
     pub broker_unavailable: Option<String>,
     /// What is wrong with handlers.
     pub handler_unavailable: Option<String>,
+    /// Which older OrderedConsumer keeps the group, so that no pods are run.
+    pub group_shared: Option<String>,
+    /// Who in the group is not Keylane's.
+    pub foreign_members: Option<String>,
     /// Which keys were met in more than one queue.
     pub key_spans_queues: Option<String>,
     /// Why children could not be applied.
     pub apply_failed: Option<String>,
+}
+
+impl Findings {
+    /// Whether the round could not do its work, so that the next one may wait longer.
+    pub fn is_failure(&self) -> bool {
+        self.template_invalid.is_some()
+            || self.name_conflict.is_some()
+            || self.apply_failed.is_some()
+    }
 }
 
 /// Something worth an Event.
@@ -100,6 +117,7 @@ pub fn status(
             .iter()
             .take(LISTED_KEYS)
             .cloned()
+            .map(bounded)
             .collect(),
         ..OrderedConsumerStatus::default()
     };
@@ -154,12 +172,20 @@ pub fn status(
             type_: kind.to_owned(),
             status: state.to_owned(),
             reason: reason.to_owned(),
-            message,
+            message: bounded(message),
             last_transition_time: since,
             observed_generation: found.generation,
         });
     }
     (status, happened)
+}
+
+/// Keeps a status within its size, whatever an API server, a broker or a handler said.
+fn bounded(text: String) -> String {
+    match text.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 type ConditionOf = (&'static str, &'static str, &'static str, String);
@@ -168,23 +194,35 @@ fn conditions(found: &Findings) -> Vec<ConditionOf> {
     let problems = [
         (
             TEMPLATE_INVALID,
-            &found.template_invalid,
+            found.template_invalid.as_ref(),
             "the template can be deployed",
         ),
-        (NAME_CONFLICT, &found.name_conflict, "no name is taken"),
+        (
+            NAME_CONFLICT,
+            found.name_conflict.as_ref(),
+            "no name is taken",
+        ),
         (
             BROKER_UNAVAILABLE,
-            &found.broker_unavailable,
+            found.broker_unavailable.as_ref(),
             "the brokers answer",
         ),
         (
             HANDLER_UNAVAILABLE,
-            &found.handler_unavailable,
+            found.handler_unavailable.as_ref(),
             "handlers take calls",
         ),
         (
+            GROUP_SHARED,
+            found
+                .group_shared
+                .as_ref()
+                .or(found.foreign_members.as_ref()),
+            "nobody else is seen in the consumer group",
+        ),
+        (
             KEY_SPANS_QUEUES,
-            &found.key_spans_queues,
+            found.key_spans_queues.as_ref(),
             "each key is in one queue, as far as seen",
         ),
     ];
@@ -196,7 +234,7 @@ fn conditions(found: &Findings) -> Vec<ConditionOf> {
         });
     };
     for (kind, problem, well) in problems {
-        say(kind, problem.clone(), well);
+        say(kind, problem.cloned(), well);
     }
     if let Some(decision) = &found.decision {
         for (kind, problem, well) in limits(&decision.limits, decision) {
@@ -275,6 +313,9 @@ fn ready(found: &Findings) -> ConditionOf {
     }
     if let Some(message) = &found.apply_failed {
         return not("ApplyFailed", message.clone());
+    }
+    if let Some(message) = &found.group_shared {
+        return not(GROUP_SHARED, message.clone());
     }
     let ready = found.ready.unwrap_or(0);
     if found.replicas == 0 {

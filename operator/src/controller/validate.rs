@@ -48,6 +48,26 @@ pub enum Invalid {
         /// The name.
         name: String,
     },
+    /// A label or annotation that Keylane sets itself.
+    #[error(
+        "spec.template.metadata.{what}[{name:?}] cannot be set: Keylane marks its pods by it; choose another name"
+    )]
+    Marked {
+        /// labels or annotations.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A port of the pod that the executor listens on.
+    #[error(
+        "spec.template: container {container:?} has containerPort {port}, which the executor listens on: choose another than {PROBE_PORT}, {METRICS_PORT} and {ADMIN_PORT}"
+    )]
+    ContainerPort {
+        /// The container.
+        container: String,
+        /// Its port.
+        port: i32,
+    },
     /// A hook that would end the handler before the executor has drained.
     #[error(
         "spec.template: container {0:?} has a preStop hook, which Kubernetes runs as soon as the pod is to stop, while calls still run; handle SIGTERM instead, it comes after the executor has drained"
@@ -91,6 +111,14 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// The same, with no pods to be run.
+    pub fn without_pods(self) -> Self {
+        Self {
+            replicas: 0,
+            ..self
+        }
+    }
+
     /// metadata.name.
     pub fn name(&self) -> &str {
         &self.name
@@ -161,6 +189,7 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     if let Some(port) = port.filter(|port| [PROBE_PORT, METRICS_PORT, ADMIN_PORT].contains(port)) {
         return Err(Invalid::Port(port));
     }
+    marked(&template)?;
     let pod = template
         .spec
         .as_mut()
@@ -185,26 +214,7 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
         });
     };
     let handler = pod.containers.remove(index);
-    let init = pod.init_containers.iter().flatten();
-    for container in pod.containers.iter().chain(init).chain([&handler]) {
-        if container.name == names::EXECUTOR_CONTAINER {
-            return Err(Invalid::Reserved {
-                what: "a container",
-                name: container.name.clone(),
-            });
-        }
-    }
-    if let Some(volume) = pod
-        .volumes
-        .iter()
-        .flatten()
-        .find(|volume| volume.name.starts_with("keylane-"))
-    {
-        return Err(Invalid::Reserved {
-            what: "a volume",
-            name: volume.name.clone(),
-        });
-    }
+    reserved(pod, &handler)?;
     if handler
         .lifecycle
         .as_ref()
@@ -241,6 +251,54 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
         template,
         handler,
     })
+}
+
+/// Names and ports that Keylane's own container and volumes have.
+fn reserved(pod: &PodSpec, handler: &Container) -> Result<(), Invalid> {
+    let own = [PROBE_PORT, METRICS_PORT, ADMIN_PORT].map(i32::from);
+    let init = pod.init_containers.iter().flatten();
+    for container in pod.containers.iter().chain(init).chain([handler]) {
+        if container.name == names::EXECUTOR_CONTAINER {
+            return Err(Invalid::Reserved {
+                what: "a container",
+                name: container.name.clone(),
+            });
+        }
+        let mut ports = container.ports.iter().flatten();
+        if let Some(port) = ports.find(|port| own.contains(&port.container_port)) {
+            return Err(Invalid::ContainerPort {
+                container: container.name.clone(),
+                port: port.container_port,
+            });
+        }
+    }
+    let mut volumes = pod.volumes.iter().flatten();
+    match volumes.find(|volume| volume.name.starts_with("keylane-")) {
+        Some(volume) => Err(Invalid::Reserved {
+            what: "a volume",
+            name: volume.name.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Labels and annotations that tell pods of Keylane from others.
+fn marked(template: &PodTemplateSpec) -> Result<(), Invalid> {
+    let Some(metadata) = &template.metadata else {
+        return Ok(());
+    };
+    let fields = [
+        ("labels", &metadata.labels),
+        ("annotations", &metadata.annotations),
+    ];
+    for (what, all) in fields {
+        let ours = |name: &&String| name.starts_with(names::PREFIX) || *name == names::MANAGED_BY;
+        if let Some(name) = all.iter().flatten().map(|(name, _)| name).find(ours) {
+            let name = name.clone();
+            return Err(Invalid::Marked { what, name });
+        }
+    }
+    Ok(())
 }
 
 fn schedules(autoscaling: &Autoscaling) -> Result<Vec<Schedule>, Invalid> {
@@ -391,6 +449,28 @@ pub(crate) mod tests {
         object.spec.consumer.handler.http.as_mut().unwrap().port = ADMIN_PORT;
         let error = validate(&object).unwrap_err().to_string();
         assert!(error.contains("9403 is the executor's own"), "{error}");
+    }
+
+    #[test]
+    fn marks_and_ports_of_keylane_are_refused() {
+        let mut labelled = template();
+        labelled["metadata"] = json!({"labels": {"app.kubernetes.io/managed-by": "me"}});
+        let error = validate(&object(labelled)).unwrap_err().to_string();
+        assert!(
+            error.contains("labels[\"app.kubernetes.io/managed-by\"]"),
+            "{error}"
+        );
+        let mut annotated = template();
+        annotated["metadata"] = json!({"annotations": {"keylane.dev/config-hash": "1"}});
+        let error = validate(&object(annotated)).unwrap_err().to_string();
+        assert!(
+            error.contains("annotations[\"keylane.dev/config-hash\"]"),
+            "{error}"
+        );
+        let mut port = template();
+        port["spec"]["containers"][0]["ports"] = json!([{"containerPort": 9402}]);
+        let error = validate(&object(port)).unwrap_err().to_string();
+        assert!(error.contains("containerPort 9402"), "{error}");
     }
 
     #[test]

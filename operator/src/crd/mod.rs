@@ -22,6 +22,7 @@ pub const LONGEST_NAME: usize = 40;
     kind = "OrderedConsumer",
     plural = "orderedconsumers",
     shortname = "oc",
+    category = "keylane",
     namespaced,
     derive = "PartialEq",
     status = "OrderedConsumerStatus",
@@ -31,9 +32,11 @@ pub const LONGEST_NAME: usize = 40;
         label_selector_path = ".status.selector"
     ),
     validation = Rule::new("size(self.metadata.name) <= 40")
-        .message("metadata.name must not be longer than 40 characters"),
+        .message("metadata.name must not be longer than 40 characters: names of pods are made from it; choose a shorter one"),
     validation = Rule::new("self.spec.topic == oldSelf.spec.topic && self.spec.consumerGroup == oldSelf.spec.consumerGroup")
         .message("spec.topic and spec.consumerGroup cannot be changed: that would be another consumer; create a new OrderedConsumer and delete this one"),
+    validation = Rule::new("self.spec.consumption == oldSelf.spec.consumption")
+        .message("spec.consumption cannot be changed: pods of both kinds would handle the same messages side by side; create a new OrderedConsumer and delete this one"),
     validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.consumption != 'Broadcasting'")
         .message("spec.consumption Broadcasting needs spec.ordering.mode Key or Queue: what is sent back to the broker would come to every pod again"),
     validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.retry.onExhausted != 'Block'")
@@ -385,19 +388,30 @@ mod tests {
     #[test]
     fn the_generated_files_are_those_of_the_source() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let expected = yaml().unwrap();
-        for file in [
-            "crds/orderedconsumers.yaml",
-            "charts/keylane/crds/orderedconsumers.yaml",
+        let plain = yaml().unwrap();
+        // Helm would delete it with the chart, and every OrderedConsumer with it.
+        let kept = plain.replacen(
+            "metadata:\n",
+            "metadata:\n  annotations:\n    helm.sh/resource-policy: keep\n",
+            1,
+        );
+        for (file, expected) in [
+            ("crds/orderedconsumers.yaml", &plain),
+            ("charts/keylane/crds/orderedconsumers.yaml", &plain),
+            ("charts/keylane-crds/templates/orderedconsumers.yaml", &kept),
         ] {
+            assert!(
+                !expected.contains("{{"),
+                "Helm would take it for a template"
+            );
             let path = root.join(file);
             if std::env::var_os("KEYLANE_REGENERATE").is_some() {
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(&path, &expected).unwrap();
+                std::fs::write(&path, expected).unwrap();
             }
             let found = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(
-                found == expected,
+                found == *expected,
                 "{file} is stale: run KEYLANE_REGENERATE=1 cargo test -p keylane-operator crd"
             );
         }
@@ -451,7 +465,7 @@ mod tests {
         }
         assert_eq!(
             schema["x-kubernetes-validations"].as_array().map(Vec::len),
-            Some(5)
+            Some(6)
         );
         let required: Vec<_> = spec["required"]
             .as_array()

@@ -3,7 +3,7 @@
 
 use futures::future::join_all;
 use keylane_consumer::contract::ADMIN_PORT;
-use keylane_consumer::contract::admin::{LaneTarget, Stats};
+use keylane_consumer::contract::admin::{LaneTarget, MembersGone, Stats};
 use reqwest::{Client, Response};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -77,6 +77,33 @@ impl PodClient {
             .into_iter()
             .filter_map(Result::err)
             .collect()
+    }
+
+    /// Tells a pod which others have ended for certain.
+    pub async fn members_gone(
+        &self,
+        address: &str,
+        token: &str,
+        pods: &[String],
+    ) -> Result<(), PodError> {
+        let gone = MembersGone {
+            pods: pods.to_vec(),
+        };
+        let request = self
+            .0
+            .post(url(address, "members/gone")?)
+            .bearer_auth(token)
+            .json(&gone);
+        let response = request
+            .send()
+            .await
+            .map_err(|error| unknown(address, causes(&error)))?;
+        let status = response.status();
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(unknown(address, format!("members gone refused: {status}")))
+        }
     }
 
     async fn stats_of(&self, address: &str, token: &str) -> Result<Stats, PodError> {

@@ -261,7 +261,12 @@ pub fn remove(cluster: &Cluster, namespace: &str) -> Result<()> {
         ]);
         run::output(&format!("deleting namespace {namespace}"), &mut command)?;
     }
-    for kind in ["clusterrole", "clusterrolebinding"] {
+    for kind in [
+        "clusterrole",
+        "clusterrolebinding",
+        "validatingadmissionpolicybinding",
+        "validatingadmissionpolicy",
+    ] {
         let mut command = cluster.kubectl();
         command.args([
             "delete",

@@ -28,7 +28,11 @@ pub struct Filter {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = 64),
-        inner(length(min = 1, max = 127), regex(pattern = r"^[^|\s*]+$"))
+        inner(length(min = 1, max = 127), regex(pattern = r"^[^|\s*]+$")),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.all(tag, tag.matches('^[^|\\s*]+$'))",
+            "message": "write each tag as an entry of its own, without blanks, | and *; leave the filter out for all tags"
+        }])
     )]
     pub tags: Vec<String>,
     /// Only messages that fulfil this SQL92 expression over their properties, such as

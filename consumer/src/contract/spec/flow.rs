@@ -64,7 +64,11 @@ pub struct Suspend {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 1024),
-        inner(length(min = 3, max = 140), regex(pattern = r"^[^/\s]+/[0-9]{1,5}$"))
+        inner(length(min = 3, max = 140), regex(pattern = r"^[^/\s]+/[0-9]{1,5}$")),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.all(queue, queue.matches('^[^/\\s]+/[0-9]{1,5}$'))",
+            "message": "write each queue as broker name/queue id, such as broker-a/3"
+        }])
     )]
     pub queues: Vec<String>,
     /// Messages with these keys.

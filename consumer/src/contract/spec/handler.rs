@@ -85,7 +85,14 @@ pub struct Http {
     pub port: u16,
     /// Path to POST to. Default: /.
     #[serde(default = "Http::default_path")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/[^\s#]*$"))]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r"^/[^\s#]*$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches('^/[^\\s#]*$')",
+            "message": "begin the path with /, without host, blanks and #, such as /events"
+        }])
+    )]
     pub path: String,
 }
 

@@ -70,7 +70,14 @@ pub struct Key {
     pub property: Option<String>,
     /// RFC 6901 pointer for from JsonPointer, such as /order/id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = "^(/([^~]|~[01])*)+$"))]
+    #[schemars(
+        length(min = 1, max = 255),
+        regex(pattern = "^(/([^~]|~[01])*)+$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": "self.matches('^(/([^~]|~[01])*)+$')",
+            "message": "write a JSON pointer (RFC 6901): each part begins with /, such as /order/id"
+        }])
+    )]
     pub pointer: Option<String>,
 }
 

@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::info;
 
 const LISTED_LANES: usize = 1_000;
+const LISTED_MEMBERS: usize = 32;
 
 impl<S: Source, H: Handler> Executor<S, H> {
     pub(super) fn answer(&mut self, request: Request) {
@@ -149,6 +150,13 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 })
                 .collect(),
             handler_available: self.handler_ready && summary.handler_available,
+            foreign_members: self
+                .membership
+                .foreign()
+                .into_iter()
+                .take(LISTED_MEMBERS)
+                .map(str::to_owned)
+                .collect(),
             broker_error: self.broker_error.clone(),
             blocked: summary
                 .blocked_keys

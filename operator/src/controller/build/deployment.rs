@@ -2,14 +2,14 @@
 //!
 //! A native sidecar starts before the executor and stops after it, so the handler outlives the drain.
 
-use super::{metadata, selector};
+use super::{hash, metadata, selector};
 use crate::controller::validate::Consumer;
 use crate::names;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, Volume};
 use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
 use serde_json::json;
-use std::hash::Hasher;
+use std::collections::BTreeMap;
 
 /// Time the handler has to stop after the executor has drained, and time for everything else.
 const HANDLER_STOP_SECONDS: i64 = 10;
@@ -21,10 +21,15 @@ pub fn deployment(
     config: &str,
 ) -> Result<Deployment, serde_json::Error> {
     let template = template(consumer, image, config)?;
+    let mut metadata = metadata(consumer, names::child(consumer.name()));
+    metadata.annotations.get_or_insert_default().insert(
+        names::TEMPLATE_HASH.to_owned(),
+        hash(&serde_json::to_string(&template)?),
+    );
     serde_json::from_value(json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(consumer, names::child(consumer.name())),
+        "metadata": metadata,
         "spec": {
             "replicas": consumer.replicas(),
             "revisionHistoryLimit": 3,
@@ -48,10 +53,12 @@ fn template(
         .labels
         .get_or_insert_default()
         .extend(selector(consumer));
-    metadata
-        .annotations
-        .get_or_insert_default()
-        .insert(names::CONFIG_HASH.to_owned(), hash(config));
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(names::CONFIG_HASH.to_owned(), hash(config));
+    annotations
+        .entry(names::DEFAULT_CONTAINER.to_owned())
+        .or_insert_with(|| consumer.handler().name.clone());
+    keep_meshes_out(annotations);
 
     let pod = template.spec.get_or_insert_default();
     let mut handler = consumer.handler().clone();
@@ -70,6 +77,23 @@ fn template(
     ]))?;
     pod.volumes.get_or_insert_default().extend(volumes);
     Ok(template)
+}
+
+/// A mesh's proxy must not take what the kubelet and the operator ask the executor: they are not in the mesh.
+/// What the user excludes himself stays excluded.
+fn keep_meshes_out(annotations: &mut BTreeMap<String, String>) {
+    for name in names::MESH_EXCLUSIONS {
+        let excluded = annotations.entry(name.to_owned()).or_default();
+        for port in [PROBE_PORT, METRICS_PORT, ADMIN_PORT] {
+            let port = port.to_string();
+            if !excluded.split(',').any(|one| one.trim() == port) {
+                if !excluded.is_empty() {
+                    excluded.push(',');
+                }
+                excluded.push_str(&port);
+            }
+        }
+    }
 }
 
 fn executor(consumer: &Consumer, default_image: &str) -> Result<Container, serde_json::Error> {
@@ -118,22 +142,4 @@ fn executor(consumer: &Consumer, default_image: &str) -> Result<Container, serde
         .get_or_insert_default()
         .extend(own.env.iter().cloned());
     Ok(container)
-}
-
-/// FNV-1a: the same in every version of the operator, or an upgrade would replace all pods.
-fn hash(text: &str) -> String {
-    struct Fnv(u64);
-    impl Hasher for Fnv {
-        fn finish(&self) -> u64 {
-            self.0
-        }
-        fn write(&mut self, bytes: &[u8]) {
-            for byte in bytes {
-                self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-            }
-        }
-    }
-    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
-    hasher.write(text.as_bytes());
-    format!("{:016x}", hasher.finish())
 }

@@ -6,7 +6,7 @@ mod deployment;
 use super::validate::Consumer;
 use crate::names;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
@@ -43,11 +43,40 @@ pub enum BuildError {
 pub fn selector(consumer: &Consumer) -> BTreeMap<String, String> {
     BTreeMap::from([
         (names::NAME_LABEL.to_owned(), consumer.name().to_owned()),
-        (
-            "app.kubernetes.io/managed-by".to_owned(),
-            "keylane".to_owned(),
-        ),
+        (names::MANAGED_BY.to_owned(), "keylane".to_owned()),
     ])
+}
+
+/// The same as a selector's text.
+pub fn selector_text(consumer: &Consumer) -> String {
+    let labels = selector(consumer).into_iter();
+    let labels: Vec<_> = labels
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    labels.join(",")
+}
+
+/// A pod of a Deployment's template, to be tried and not to be kept.
+pub fn pod(deployment: &Deployment) -> Option<Pod> {
+    let template = &deployment.spec.as_ref()?.template;
+    Some(Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", deployment.metadata.name.as_ref()?)),
+            namespace: deployment.metadata.namespace.clone(),
+            ..template.metadata.clone().unwrap_or_default()
+        },
+        spec: template.spec.clone(),
+        ..Pod::default()
+    })
+}
+
+/// FNV-1a: the same in every version of the operator, or an upgrade would replace all pods.
+pub fn hash(text: &str) -> String {
+    let start = 0xcbf2_9ce4_8422_2325;
+    let hash = text.bytes().fold(start, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }
 
 /// Builds all children. `token` is the admin token for a Secret that does not exist yet.
@@ -128,6 +157,67 @@ mod tests {
         assert_eq!(pod.containers.len(), 2);
         assert_eq!(pod.termination_grace_period_seconds, Some(80));
         assert_eq!(pod.automount_service_account_token, Some(false));
+    }
+
+    #[test]
+    fn meshes_leave_our_ports_alone_and_what_the_user_says_stays() {
+        let [istio, linkerd] = names::MESH_EXCLUSIONS;
+        let annotations = |template| {
+            let template = resources(template).deployment.spec.unwrap().template;
+            template.metadata.unwrap().annotations.unwrap()
+        };
+        let plain = annotations(tests::template());
+        assert_eq!(plain[istio], "9401,9402,9403");
+        assert_eq!(plain[linkerd], "9401,9402,9403");
+        assert_eq!(plain[names::DEFAULT_CONTAINER], "handler");
+        let mut own = tests::template();
+        own["metadata"] =
+            json!({"annotations": {istio: "7, 9402", names::DEFAULT_CONTAINER: "log", "a": "b"}});
+        let merged = annotations(own);
+        assert_eq!(merged[istio], "7, 9402,9401,9403");
+        assert_eq!(
+            (
+                merged[names::DEFAULT_CONTAINER].as_str(),
+                merged["a"].as_str()
+            ),
+            ("log", "b")
+        );
+    }
+
+    #[test]
+    fn everything_else_of_the_users_template_is_in_the_pods() {
+        let mut template = tests::template();
+        let spec = json!({
+            "affinity": {"nodeAffinity": {}}, "tolerations": [{"operator": "Exists"}],
+            "nodeSelector": {"disk": "ssd"}, "priorityClassName": "high", "hostAliases": [],
+            "topologySpreadConstraints": [], "dnsPolicy": "Default", "runtimeClassName": "gvisor",
+            "volumes": [{"name": "tmp", "emptyDir": {}}], "serviceAccountName": "cloud",
+            "securityContext": {"fsGroup": 7}, "imagePullSecrets": [{"name": "pull"}]
+        });
+        for (field, value) in spec.as_object().unwrap() {
+            template["spec"][field] = value.clone();
+        }
+        let container = json!({
+            "name": "handler", "image": "h", "readinessProbe": {"httpGet": {"path": "/", "port": 8080}},
+            "lifecycle": {"postStart": {"exec": {"command": ["true"]}}},
+            "resources": {"limits": {"cpu": "1"}}, "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]
+        });
+        template["spec"]["containers"][0] = container.clone();
+        let built = resources(template).deployment.spec.unwrap().template;
+        let built = serde_json::to_value(built).unwrap();
+        let pod = &built["spec"];
+        for (field, value) in spec.as_object().unwrap() {
+            let same = match (&pod[field], value) {
+                (serde_json::Value::Array(built), serde_json::Value::Array(given)) => {
+                    given.iter().all(|one| built.contains(one))
+                }
+                (built, given) => built == given,
+            };
+            assert!(same, "{field}: {}", pod[field]);
+        }
+        for (field, value) in container.as_object().unwrap() {
+            assert_eq!(&pod["initContainers"][0][field], value, "{field}");
+        }
     }
 
     #[test]

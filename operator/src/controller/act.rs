@@ -1,0 +1,101 @@
+//! The last part of a round: carries out the decision that is in the status.
+
+use super::Context;
+use super::look::Pods;
+use super::record::{consumers, publish};
+use super::state::State;
+use super::status::{Findings, Happened};
+use crate::crd::{Mode, OrderedConsumer};
+use crate::names;
+use crate::scale::Decision;
+use keylane_consumer::contract::admin::LaneTarget;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tracing::{info, warn};
+
+/// Pushes lanes to pods, and writes replicas if they are ours to write.
+pub async fn act(
+    context: &Context,
+    state: &mut State,
+    object: &OrderedConsumer,
+    found: &Findings,
+    pods: &Pods,
+) {
+    let Some(decision) = &found.decision else {
+        return;
+    };
+    if !context.tenure.holds() {
+        return;
+    }
+    state.sequence += 1;
+    let target = LaneTarget {
+        lanes: decision.lanes,
+        term: context.tenure.term(),
+        sequence: state.sequence,
+    };
+    for error in context
+        .pods
+        .set_lanes(&pods.addresses, &pods.token, target)
+        .await
+    {
+        context.metrics.failed("lanes");
+        info!("{}: {error}", object.name_any());
+    }
+    if object.spec.autoscaling.mode == Mode::Auto && context.tenure.holds() {
+        scale(context, state, object, decision).await;
+    }
+}
+
+/// Replicas are written only if nothing of the object has changed since the decision was recorded, so a
+/// change by somebody else is never undone unseen; the next round decides with it.
+async fn scale(
+    context: &Context,
+    state: &mut State,
+    object: &OrderedConsumer,
+    decision: &Decision,
+) {
+    let wanted = i32::try_from(decision.replicas).unwrap_or(i32::MAX);
+    if wanted == object.spec.replicas {
+        return;
+    }
+    let watched = object.resource_version().unwrap_or_default();
+    let patch = json!({
+        "metadata": {"resourceVersion": state.version(&watched)},
+        "spec": {"replicas": wanted},
+    });
+    let parameters = PatchParams {
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let note = format!(
+        "{} -> {wanted} pods: {}",
+        object.spec.replicas, decision.message
+    );
+    let api = consumers(context, object);
+    let written = api
+        .patch_scale(&object.name_any(), &parameters, &Patch::Merge(&patch))
+        .await;
+    match written {
+        Ok(written) => {
+            let made = written.metadata.resource_version.unwrap_or_default();
+            state.made(&watched, made);
+            info!("{}: {note}", object.name_any());
+            let reason = if wanted > object.spec.replicas {
+                "ScaledUp"
+            } else {
+                "ScaledDown"
+            };
+            let happened = Happened {
+                warning: false,
+                reason: reason.to_owned(),
+                note,
+            };
+            publish(context, object, happened).await;
+        }
+        Err(error) => {
+            context.metrics.failed("scale");
+            warn!("{}: replicas cannot be written: {error}", object.name_any());
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The first half of a round: applies children, reads what there is to know, decides. What goes wrong is a
+//! finding.
+
+use super::apply::{Applier, ApplyError};
+use super::index::Name;
+use super::snapshot::{self, Read};
+use super::state::{State, Wanted};
+use super::status::Findings;
+use super::validate::Consumer;
+use super::{Context, build, fetch};
+use crate::broker::{self, Reading};
+use crate::crd::OrderedConsumerStatus;
+use crate::scale;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::jiff::Timestamp;
+use keylane_consumer::contract::admin::Stats;
+use keylane_consumer::contract::spec::Mode;
+use keylane_consumer::source::SourceError;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// The pods of a consumer, and the token they know.
+#[derive(Clone, Debug, Default)]
+pub struct Pods {
+    /// Addresses of all pods that have one, those that are stopping too: they still finish messages.
+    pub addresses: Vec<String>,
+    /// Which of them should answer: they are ready and not about to go.
+    ready: BTreeSet<String>,
+    /// The admin token.
+    pub token: String,
+}
+
+/// What brokers and pods said in one round.
+struct Answers {
+    offsets: Result<Reading, SourceError>,
+    stats: Vec<Stats>,
+    /// A pod that should answer and does not may have finished much of what its queues show as lag: what is
+    /// unfinished is unknown then.
+    silent: bool,
+}
+
+/// Looks; returns the pods to tell the decision to, if one was made.
+pub async fn look(
+    context: &Context,
+    state: &mut State,
+    consumer: &Consumer,
+    last: Option<&OrderedConsumerStatus>,
+    found: &mut Findings,
+) -> Option<Pods> {
+    found.selector = build::selector_text(consumer);
+    let wanted = (found.generation.unwrap_or_default(), consumer.replicas());
+    let deployment = match children(context, state, consumer, wanted).await {
+        Ok(deployment) => deployment,
+        Err(problem) => {
+            state.forget_applied();
+            context.metrics.failed(problem.label());
+            problem.report(found);
+            return None;
+        }
+    };
+    let seen = deployment.status.as_ref();
+    found.current = Some(seen.and_then(|status| status.replicas).unwrap_or(0));
+    found.ready = Some(seen.and_then(|status| status.ready_replicas).unwrap_or(0));
+    if found.group_shared.is_some() {
+        return None;
+    }
+    let pods = match pods(context, state, consumer, &deployment).await {
+        Ok(pods) => pods,
+        Err(error) => {
+            context.metrics.failed("token");
+            found.apply_failed = Some(format!("the admin token cannot be read: {error}"));
+            return None;
+        }
+    };
+    let answers = ask(context, state, consumer, &pods).await;
+    report_brokers(&answers, found);
+    report_pods(&answers.stats, consumer, found);
+    decide(state, consumer, last, &answers, found);
+    Some(pods)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Build(#[from] build::BuildError),
+}
+
+impl Problem {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Apply(ApplyError::NameConflict { .. }) => "name_conflict",
+            Self::Apply(error) if error.is_invalid() => "template",
+            Self::Apply(_) => "apply",
+            Self::Build(_) => "build",
+        }
+    }
+
+    fn report(self, found: &mut Findings) {
+        match self {
+            Self::Apply(error @ ApplyError::NameConflict { .. }) => {
+                found.name_conflict = Some(error.to_string());
+            }
+            Self::Apply(error) if error.is_invalid() => {
+                found.template_invalid = Some(error.to_string());
+            }
+            other => found.apply_failed = Some(other.to_string()),
+        }
+    }
+}
+
+/// Sees to it that children are as they should be; returns the Deployment.
+async fn children(
+    context: &Context,
+    state: &mut State,
+    consumer: &Consumer,
+    wanted: Wanted,
+) -> Result<Deployment, Problem> {
+    let name = key(consumer);
+    let touched = context.watched.take_touched(&name);
+    if !touched && !state.must_apply(wanted) {
+        let known = fetch::deployment(&context.watched, &name, consumer.uid());
+        if let Some(deployment) = known.filter(|known| state.marks.knows(known)) {
+            return Ok(deployment.as_ref().clone());
+        }
+    }
+    // Many at once would be a burst of requests, after a start above all.
+    let _turn = context.turns.acquire().await;
+    let token: [u8; 32] = rand::random();
+    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+    let resources = build::build(consumer, &context.options.executor_image, &token)?;
+    let mut applier = Applier {
+        client: &context.client,
+        consumer,
+        marks: &mut state.marks,
+        metrics: &context.metrics,
+    };
+    let deployment = applier.apply(resources).await?;
+    state.applied(wanted);
+    Ok(deployment)
+}
+
+fn key(consumer: &Consumer) -> Name {
+    (consumer.namespace().to_owned(), consumer.name().to_owned())
+}
+
+async fn pods(
+    context: &Context,
+    state: &mut State,
+    consumer: &Consumer,
+    deployment: &Deployment,
+) -> Result<Pods, kube::Error> {
+    let name = key(consumer);
+    let pods = fetch::pods(&context.watched, &name, deployment);
+    if state.token.is_none() && !pods.is_empty() {
+        state.token = fetch::token(&context.client, &name).await?;
+    }
+    let address = |pod: &_| fetch::address(pod).map(str::to_owned);
+    Ok(Pods {
+        addresses: pods.iter().filter_map(|pod| address(pod)).collect(),
+        ready: pods
+            .iter()
+            .filter(|pod| fetch::is_ready(pod))
+            .filter_map(|pod| address(pod))
+            .collect(),
+        token: state.token.clone().unwrap_or_default(),
+    })
+}
+
+async fn ask(context: &Context, state: &mut State, consumer: &Consumer, pods: &Pods) -> Answers {
+    let brokers = async {
+        let started = Instant::now();
+        let offsets = state.offsets(consumer).await;
+        context
+            .metrics
+            .asked_brokers(started.elapsed(), offsets.is_ok());
+        offsets
+    };
+    let (offsets, stats) = tokio::join!(brokers, context.pods.stats(&pods.addresses, &pods.token));
+    let silent = pods
+        .addresses
+        .iter()
+        .zip(&stats)
+        .any(|(address, stats)| stats.is_err() && pods.ready.contains(address));
+    Answers {
+        offsets,
+        stats: stats.into_iter().filter_map(Result::ok).collect(),
+        silent,
+    }
+}
+
+fn report_brokers(answers: &Answers, found: &mut Findings) {
+    match &answers.offsets {
+        Ok(reading) => {
+            found.queues = Some(reading.queues.len() as u32);
+            let complete = reading.complete().filter(|_| !answers.silent);
+            found.lag = complete.map(|offsets| broker::lag(&offsets, &answers.stats));
+            found.broker_unavailable = reading.error.as_ref().map(ToString::to_string);
+        }
+        Err(error) => found.broker_unavailable = Some(error.to_string()),
+    }
+    if found.broker_unavailable.is_none() {
+        let mut said = answers.stats.iter();
+        found.broker_unavailable = said.find_map(|pod| pod.broker_error.clone());
+    }
+}
+
+fn report_pods(stats: &[Stats], consumer: &Consumer, found: &mut Findings) {
+    let unavailable = stats.iter().filter(|pod| !pod.handler_available).count();
+    if unavailable > 0 {
+        found.handler_unavailable = Some(format!(
+            "{unavailable} of {} pods find their handler not available; look at the handler's log (kubectl logs -c {})",
+            stats.len(),
+            consumer.spec().handler.container
+        ));
+    }
+    // Order per key is meant in mode Key only.
+    let by_key = consumer.spec().ordering.mode == Mode::Key;
+    found.key_spans_queues = stats
+        .iter()
+        .flat_map(|pod| &pod.split_keys)
+        .next()
+        .filter(|_| by_key)
+        .map(|split| {
+            format!(
+                "key {} is in queues {} and {}: its order cannot be kept; let producers select the queue by the key",
+                split.key, split.queues[0], split.queues[1]
+            )
+        });
+    let foreign: BTreeSet<&str> = stats
+        .iter()
+        .flat_map(|pod| &pod.foreign_members)
+        .map(String::as_str)
+        .collect();
+    if !foreign.is_empty() {
+        let some: Vec<_> = foreign.iter().take(3).copied().collect();
+        found.foreign_members = Some(format!(
+            "{} clients that are not Keylane's are in consumer group {:?} ({}): their share of the queues is not consumed in order; stop them or use another group",
+            foreign.len(),
+            consumer.spec().consumer_group,
+            some.join(", ")
+        ));
+    }
+    let blocked = stats.iter().flat_map(|pod| &pod.blocked);
+    found.blocked_keys = blocked
+        .map(|key| {
+            format!(
+                "{} ({}/{} at {}): {}",
+                key.key, key.broker, key.queue_id, key.offset, key.last_error
+            )
+        })
+        .collect();
+}
+
+fn decide(
+    state: &mut State,
+    consumer: &Consumer,
+    last: Option<&OrderedConsumerStatus>,
+    answers: &Answers,
+    found: &mut Findings,
+) {
+    let now = Timestamp::now()
+        .as_duration()
+        .try_into()
+        .unwrap_or_default();
+    let snapshot = snapshot::snapshot(Read {
+        now,
+        replicas: consumer.replicas().unsigned_abs(),
+        ready: found.ready.unwrap_or(0).unsigned_abs(),
+        brokers: answers.offsets.as_ref().ok(),
+        pods: &answers.stats,
+        silent: answers.silent,
+    });
+    let policy = snapshot::policy(consumer, now);
+    let (decision, history) = scale::decide(&snapshot, &policy, state.history(last));
+    found.history = serde_json::to_string(&history).ok();
+    state.decided(history);
+    found.decision = Some(decision);
+}

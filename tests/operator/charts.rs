@@ -1,0 +1,178 @@
+//! The charts: what they render, and that every value is documented and checked.
+
+use anyhow::{Context as _, Result};
+use keylane_tests::cluster::{self, Cluster, run};
+use serde::Deserialize as _;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn chart(name: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.join("../charts").join(name)
+}
+
+fn render(cluster: &Cluster, args: &[&str]) -> Result<Vec<Value>> {
+    let mut helm = cluster.helm()?;
+    helm.args(["template", "kl"]).arg(chart("keylane"));
+    let text = run::output("rendering", helm.args(["--namespace", "system"]).args(args))?;
+    let documents = serde_norway::Deserializer::from_str(&text);
+    let all = documents.map(Value::deserialize);
+    let all: Vec<Value> = all.collect::<Result<_, _>>()?;
+    Ok(all.into_iter().filter(|one| !one.is_null()).collect())
+}
+
+fn kind<'o>(objects: &'o [Value], kind: &str) -> Vec<&'o Value> {
+    objects
+        .iter()
+        .filter(|object| object["kind"] == kind)
+        .collect()
+}
+
+const EVERYTHING: [&str; 2] = [
+    "--set",
+    "monitoring.enabled=true,monitoring.rules=true,dashboard.enabled=true,priorityClassName=high",
+];
+
+#[test]
+fn helm_finds_nothing_wrong_with_the_charts() -> Result<()> {
+    let cluster = cluster::up()?;
+    for name in ["keylane", "keylane-crds"] {
+        let mut helm = cluster.helm()?;
+        let lint = helm.args(["lint", "--strict"]).arg(chart(name));
+        run::output("helm lint", lint)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn pods_of_the_operator_are_restricted_and_one_decides() -> Result<()> {
+    let objects = render(&cluster::up()?, &EVERYTHING)?;
+    let deployment = kind(&objects, "Deployment")[0];
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    let pod = &deployment["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(
+        container["securityContext"]["capabilities"]["drop"][0],
+        "ALL"
+    );
+    assert_eq!(pod["priorityClassName"], "high");
+    let args = container["args"].to_string();
+    assert!(
+        args.contains("--lease-duration=12s") && args.contains("--log-json"),
+        "{args}"
+    );
+    for wanted in [
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+        "ServiceMonitor",
+        "PodMonitor",
+        "PrometheusRule",
+        "ValidatingAdmissionPolicy",
+    ] {
+        assert_eq!(kind(&objects, wanted).len(), 1, "{wanted}");
+    }
+    let dashboard = kind(&objects, "ConfigMap")[0]["data"]["keylane.json"].as_str();
+    let dashboard: Value = serde_json::from_str(dashboard.context("no dashboard")?)?;
+    assert!(
+        dashboard["panels"]
+            .as_array()
+            .is_some_and(|panels| panels.len() >= 8)
+    );
+    for alert in kind(&objects, "PrometheusRule")[0]["spec"]["groups"][0]["rules"]
+        .as_array()
+        .context("no rules")?
+    {
+        let runbook = alert["annotations"]["description"]
+            .as_str()
+            .unwrap_or_default();
+        assert!(runbook.len() > 80, "{}", alert["alert"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn one_namespace_takes_no_rights_beyond_it() -> Result<()> {
+    let cluster = cluster::up()?;
+    let objects = render(
+        &cluster,
+        &["--set", "watchNamespace=shop,aggregateRoles=false"],
+    )?;
+    assert!(kind(&objects, "ClusterRoleBinding").is_empty());
+    let namespaces: Vec<_> = kind(&objects, "Role")
+        .iter()
+        .map(|role| role["metadata"]["namespace"].clone())
+        .collect();
+    assert_eq!(namespaces, ["shop", "system"]);
+    let args =
+        &kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(args.to_string().contains("--watch-namespace=shop"));
+    // People's roles are bound to nobody.
+    for role in kind(&objects, "ClusterRole") {
+        assert!(
+            !role["metadata"]["labels"].to_string().contains("aggregate"),
+            "{role}"
+        );
+    }
+    let everywhere = render(&cluster, &[])?;
+    assert_eq!(kind(&everywhere, "ClusterRoleBinding").len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_value_that_is_not_there_or_of_another_type_is_refused() -> Result<()> {
+    let cluster = cluster::up()?;
+    for wrong in [
+        "replica=2",
+        "replicas=two",
+        "image.pullPolicy=Sometimes",
+        "leaderElection.leaseDuration=12 seconds",
+        "monitoring.enabled=yes",
+        "networkPolicy.enabeld=true",
+    ] {
+        let error = render(&cluster, &["--set", wrong])
+            .err()
+            .map(|error| error.to_string());
+        let field = wrong.split(['=', '.']).next().unwrap_or_default();
+        assert!(error.is_some_and(|error| error.contains(field)), "{wrong}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_value_and_every_right_has_its_reason_beside_it() -> Result<()> {
+    let values = std::fs::read_to_string(chart("keylane/values.yaml"))?;
+    let mut before = "";
+    for line in values.lines() {
+        let is_field = line.contains(':') && !line.trim_start().starts_with(['#', '{']);
+        let nested_in_documented =
+            line.trim_start().starts_with("requests:") || line.trim_start().starts_with("limits:");
+        if is_field && !nested_in_documented {
+            assert!(
+                before.trim_start().starts_with('#'),
+                "{line:?} is not documented"
+            );
+        }
+        before = line;
+    }
+    let rights = std::fs::read_to_string(chart("keylane/templates/rbac.yaml"))?;
+    let users = std::fs::read_to_string(chart("keylane/templates/users.yaml"))?;
+    for text in [rights, users] {
+        let mut before = "";
+        for line in text.lines() {
+            if line.trim_start().starts_with("- apiGroups:") {
+                assert!(
+                    before.trim_start().starts_with('#'),
+                    "{line:?} has no reason"
+                );
+            }
+            before = line;
+        }
+    }
+    Ok(())
+}

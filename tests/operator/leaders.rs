@@ -1,0 +1,146 @@
+//! Several operators: one decides, another goes on where it stopped, and pods never notice.
+
+use crate::process::Process;
+use crate::space::{Space, condition, consumer};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const KILLED: Duration = Duration::from_secs(20);
+const STOPPED: Duration = Duration::from_secs(10);
+
+/// Uids of pods with their restarts, and what their Deployment was last told.
+fn pods(space: &Space) -> Result<(Vec<(String, i64)>, Value)> {
+    let text = space.kubectl(&["get", "pods", "-o", "json"])?;
+    let list: Value = serde_json::from_str(&text)?;
+    let restarts = |pod: &Value| {
+        let statuses = pod["status"]["containerStatuses"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        statuses
+            .filter_map(|one| one["restartCount"].as_i64())
+            .sum()
+    };
+    let pods = list["items"].as_array().into_iter().flatten();
+    let mut pods: Vec<_> = pods
+        .map(|pod| (pod["metadata"]["uid"].to_string(), restarts(pod)))
+        .collect();
+    pods.sort();
+    let deployment = space.get("deployment", "orders-keylane")?;
+    Ok((pods, deployment["spec"].clone()))
+}
+
+fn term(space: &Space) -> Result<String> {
+    let lease = space.get("lease", "kl-operator")?;
+    Ok(lease["spec"]["acquireTime"].to_string())
+}
+
+#[test]
+fn the_next_operator_decides_in_time_when_the_leader_is_killed_and_when_it_stops() -> Result<()> {
+    let space = Space::new("leaders")?;
+    let user = space.grant()?;
+    space.apply(&consumer("orders"))?;
+    let first = Process::start(&space, &user)?;
+    first.until_decisions(1.0, Instant::now())?;
+    let second = Process::start(&space, &user)?;
+    second.until_ready()?;
+    space.until_object("deployment", "orders-keylane", |deployment| {
+        deployment["status"]["replicas"] == 1
+    })?;
+    let (before, first_term) = (pods(&space)?, term(&space)?);
+    assert_eq!((before.0.len(), second.decisions()?), (1, 0.0));
+
+    let killed = Instant::now();
+    first.kill()?;
+    let after_kill = second.until_decisions(1.0, killed)?;
+    let second_term = term(&space)?;
+
+    let third = Process::start(&space, &user)?;
+    third.until_ready()?;
+    assert_eq!(third.decisions()?, 0.0);
+    let stopped = Instant::now();
+    second.stop()?;
+    let after_stop = third.until_decisions(1.0, stopped)?;
+    let third_term = term(&space)?;
+
+    println!("next decision {after_kill:.1?} after a kill, {after_stop:.1?} after a stop");
+    assert!(after_kill <= KILLED, "{after_kill:?} after a kill");
+    assert!(after_stop <= STOPPED, "{after_stop:?} after a stop");
+    assert!(first_term < second_term && second_term < third_term);
+    assert_eq!(pods(&space)?, before);
+    Ok(())
+}
+
+/// The children with what the operator is recorded to have written of them, and when.
+fn written(space: &Space) -> Result<Value> {
+    let mut all = json!({});
+    for (kind, name) in crate::CHILDREN {
+        let args = ["get", kind, name, "-o", "json", "--show-managed-fields"];
+        let object: Value = serde_json::from_str(&space.kubectl(&args)?)?;
+        let fields = object["metadata"]["managedFields"].as_array();
+        let ours = fields
+            .into_iter()
+            .flatten()
+            .filter(|one| one["manager"] == keylane_operator::names::FIELD_MANAGER);
+        all[kind] = ours.cloned().collect();
+    }
+    Ok(all)
+}
+
+#[test]
+fn a_second_look_writes_no_child_and_repeats_no_event() -> Result<()> {
+    const WRITES: &str = "keylane_operator_child_writes_total";
+    let space = Space::new("idle")?;
+    let user = space.grant()?;
+    space.apply(&consumer("orders"))?;
+    let operator = Process::start(&space, &user)?;
+    // The first look of all makes children; the second may find the watch behind.
+    operator.until_decisions(3.0, Instant::now())?;
+    let (children, writes) = (written(&space)?, operator.metric(WRITES)?);
+    assert!(writes >= crate::CHILDREN.len() as f64, "{writes}");
+    let looks = operator.decisions()?;
+    operator.until_decisions(looks + 3.0, Instant::now())?;
+    assert_eq!(operator.metric(WRITES)?, writes);
+    assert_eq!(written(&space)?, children);
+
+    // One that remembers nothing looks at all children again, and changes none.
+    operator.stop()?;
+    let operator = Process::start(&space, &user)?;
+    operator.until_decisions(3.0, Instant::now())?;
+    assert_eq!(written(&space)?, children);
+
+    let object = space.get("orderedconsumer", "orders")?;
+    let status = object["status"].to_string();
+    assert!(status.len() <= 16 << 10, "{} bytes", status.len());
+    for one in object["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        assert_eq!(
+            one["observedGeneration"], object["metadata"]["generation"],
+            "{one}"
+        );
+    }
+    assert!(condition(&object, "BrokerUnavailable").is_some());
+    let args = [
+        "get",
+        "events",
+        "-o",
+        "json",
+        "--field-selector=involvedObject.kind=OrderedConsumer",
+    ];
+    let events: Value = serde_json::from_str(&space.kubectl(&args)?)?;
+    let mut reasons: Vec<_> = events["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|event| event["reason"].to_string())
+        .collect();
+    reasons.sort();
+    let all = reasons.len();
+    reasons.dedup();
+    assert_eq!(reasons.len(), all, "{reasons:?}");
+    Ok(())
+}

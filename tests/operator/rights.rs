@@ -1,0 +1,110 @@
+//! What the operator's service account may do, tried as that account.
+
+use crate::space::{Space, consumer};
+use anyhow::Result;
+use keylane_tests::cluster::run;
+use keylane_tests::cluster::wait::{self, Pending};
+use std::time::Duration;
+
+/// Verb and resource, with more arguments of `kubectl auth can-i`.
+const REFUSED: [&[&str]; 22] = [
+    &["list", "secrets"],
+    &["watch", "secrets"],
+    &["list", "configmaps"],
+    &["delete", "secrets"],
+    &["delete", "deployments"],
+    &["update", "deployments"],
+    &["delete", "pods"],
+    &["patch", "pods"],
+    &["create", "pods", "--subresource=exec"],
+    &["create", "pods", "--subresource=eviction"],
+    &["get", "pods", "--subresource=log"],
+    &["create", "orderedconsumers"],
+    &["patch", "orderedconsumers"],
+    &["delete", "orderedconsumers"],
+    &["create", "roles"],
+    &["create", "rolebindings"],
+    &["create", "serviceaccounts", "--subresource=token"],
+    &["impersonate", "serviceaccounts"],
+    &["update", "leases/other"],
+    &["delete", "leases/kl-operator"],
+    &["get", "secrets", "--namespace=kube-system"],
+    &["list", "nodes"],
+];
+const ALLOWED: [&[&str]; 6] = [
+    &["get", "secrets"],
+    &["watch", "orderedconsumers"],
+    &["patch", "orderedconsumers", "--subresource=status"],
+    &["patch", "deployments.apps"],
+    &["update", "leases/kl-operator"],
+    &["create", "events.events.k8s.io"],
+];
+
+#[test]
+fn the_account_can_do_what_the_chart_lists_and_nothing_else() -> Result<()> {
+    let space = Space::new("rights")?;
+    let user = space.grant()?;
+    let may = |what: &[&str]| {
+        let mut args = vec!["auth", "can-i", "--quiet", "--as", &user];
+        args.extend(what);
+        space.kubectl(&args).is_ok()
+    };
+    for what in ALLOWED {
+        assert!(may(what), "{what:?}");
+    }
+    for what in REFUSED {
+        assert!(!may(what), "{what:?}");
+    }
+    space.apply(&consumer("orders"))?;
+    let patch = [
+        "patch",
+        "orderedconsumer",
+        "orders",
+        "--type=merge",
+        "--as",
+        &user,
+    ];
+    let spec =
+        space.kubectl(&[&patch[..], &["-p", r#"{"spec":{"suspend":{"all":true}}}"#]].concat());
+    assert!(spec.is_err_and(|error| error.to_string().contains("orbidden")));
+    Ok(())
+}
+
+#[test]
+fn it_creates_pods_as_a_dry_run_only() -> Result<()> {
+    let space = Space::new("dryrun")?;
+    let user = space.grant()?;
+    let policy = space.render(&["admission.yaml"], &[])?;
+    space.cluster().apply("the admission policy", &policy)?;
+    let create = |name: &str, more: &[&str]| {
+        let image = "--image=localhost/not-there:1";
+        space.kubectl(&[&["run", name, image, "--as", &user], more].concat())
+    };
+    let wanted = "as a dry run only";
+    // The API server takes some seconds to obey a new policy.
+    let refused = wait::until(
+        "the policy in force",
+        Duration::from_secs(60),
+        None,
+        || match create("real", &[]) {
+            Err(error) if error.to_string().contains(wanted) => Ok(()),
+            Err(error) => Err(Pending::NotYet(error.to_string())),
+            Ok(_) => {
+                let _gone = space.kubectl(&["delete", "pod", "real", "--force"]);
+                Err(Pending::NotYet("a pod was created".to_owned()))
+            }
+        },
+    );
+    let tried = create("tried", &["--dry-run=server"]);
+    for kind in [
+        "validatingadmissionpolicybinding",
+        "validatingadmissionpolicy",
+    ] {
+        let name = format!("kl-operator.{}.keylane.dev", space.name);
+        let mut delete = space.cluster().kubectl();
+        run::output("removing the policy", delete.args(["delete", kind, &name]))?;
+    }
+    refused?;
+    tried?;
+    Ok(())
+}
