@@ -1,13 +1,19 @@
-//! Keylane's executor, as users run it, with the sample handler in a process of its own.
+//! Keylane as users run it: the library with a Rust handler in one process, or the executor with a handler
+//! in a process of its own.
 
+use crate::load::{self, Load};
+use crate::peers::LIMIT_SECONDS;
+use crate::report::{Measured, Used};
 use crate::usage::{peak_memory, processor_time};
-use crate::{Load, Measured, Used};
+use crate::{Handler, printed};
 use anyhow::{Context, Result, ensure};
+use keylane_tests::cluster::Paths;
+use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
 use keylane_tests::judge::Verdict;
 use keylane_tests::rocketmq::Broker;
 use keylane_tests::wait;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -33,8 +39,64 @@ impl Ends {
     }
 }
 
-/// Runs the executor and the sample handler over a topic that holds the load's messages.
+/// What is started.
+pub enum Programs {
+    /// This program itself, with a Rust handler.
+    Function,
+    /// The executor, and a handler.
+    Http { executor: PathBuf, handler: PathBuf },
+}
+
+impl Programs {
+    /// The programs for a handler, built if need be.
+    pub async fn of(handler: Handler) -> Result<Self> {
+        if handler == Handler::Noop {
+            return Ok(Self::Function);
+        }
+        let build = || release_binaries(&Paths::from_env(), &PROGRAMS);
+        let binaries = tokio::task::spawn_blocking(build).await??;
+        let [_, executor, handler] = &binaries[..] else {
+            anyhow::bail!("three programs are built")
+        };
+        Ok(Self::Http {
+            executor: executor.clone(),
+            handler: handler.clone(),
+        })
+    }
+}
+
+/// Runs Keylane over a topic that holds the load's messages.
 pub async fn run(
+    programs: &Programs,
+    broker: &Broker,
+    topic: &str,
+    load: &Load,
+) -> Result<Measured> {
+    match programs {
+        Programs::Function => function(broker, topic, load).await,
+        Programs::Http { executor, handler } => http(executor, handler, broker, topic, load).await,
+    }
+}
+
+async fn function(broker: &Broker, topic: &str, load: &Load) -> Result<Measured> {
+    let mut command = tokio::process::Command::new(std::env::current_exe()?);
+    command.args(["function", "--topic", topic]);
+    command.args(["--name-server", &broker.name_server()]);
+    for (option, value) in [
+        ("--queues", load.queues),
+        ("--total", load.total()),
+        ("--timed", load.rate.map_or(0, |_| load.messages)),
+        ("--work-ms", load.work_ms),
+        ("--lanes", load.lanes),
+        ("--limit-seconds", LIMIT_SECONDS),
+    ] {
+        command.args([option, &value.to_string()]);
+    }
+    printed::run("keylane", &mut command, load::send(broker, topic, load)).await
+}
+
+/// Runs the executor and the sample handler over a topic that holds the load's messages.
+async fn http(
     executor: &Path,
     handler: &Path,
     broker: &Broker,
@@ -98,6 +160,7 @@ pub async fn run(
         handler: Some(handler),
         inversions: verdict.inversions,
         overlaps: verdict.overlaps,
+        latency: None,
     })
 }
 

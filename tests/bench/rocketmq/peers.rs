@@ -1,14 +1,17 @@
 //! RocketMQ's own consumers, driven by a small program over its Java client.
 
-use crate::{Load, Measured, Used};
-use anyhow::{Context, Result, bail};
+use crate::load::{self, Load};
+use crate::printed;
+use crate::report::Measured;
+use anyhow::{Context, Result};
 use keylane_tests::rocketmq::{Broker, jars};
-use serde::Deserialize;
-use std::process::Stdio;
 use tokio::process::Command;
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/rocketmq/Peer.java");
-const LIMIT_SECONDS: u32 = 300;
+/// Longest time of a consumer.
+pub const LIMIT_SECONDS: u32 = 300;
+/// Work that the ordered consumer, slow in proportion to it, gets at most, milliseconds a queue.
+const ORDERLY_WORK_MS: u32 = 20_000;
 
 /// One of RocketMQ's consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,6 +31,18 @@ impl Peer {
         }
     }
 
+    /// What it can do in a reasonable time.
+    pub fn load(self, load: Load) -> Load {
+        let most = match (self, ORDERLY_WORK_MS.checked_div(load.work_ms)) {
+            (Self::JavaOrderly, Some(each)) => each.saturating_mul(load.queues),
+            _ => u32::MAX,
+        };
+        Load {
+            messages: load.messages.min(most),
+            ..load
+        }
+    }
+
     fn mode(self) -> &'static str {
         match self {
             Self::JavaOrderly => "orderly",
@@ -36,66 +51,24 @@ impl Peer {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Printed {
-    messages: u32,
-    seconds: f64,
-    cpu_seconds: f64,
-    rss_mib: f64,
-    inversions: u64,
-    overlaps: u64,
-}
-
 /// Runs a peer over a topic that holds the load's messages; the program starts from source, so this
 /// needs a JDK.
 pub async fn run(peer: Peer, broker: &Broker, topic: &str, load: &Load) -> Result<Measured> {
     let lib = tokio::task::spawn_blocking(jars).await??;
     // The client keeps logs and offsets below its user's home.
     let home = tempfile::tempdir()?;
-    let output = Command::new("java")
+    let timed = load.rate.map_or(0, |_| load.messages);
+    let mut command = Command::new("java");
+    command
         .arg("-Xmx1g")
         .arg(format!("-Duser.home={}", home.path().display()))
         .arg("-cp")
         .arg(lib.join("*"))
         .arg(PROGRAM)
         .args([peer.mode(), &broker.name_server(), topic, topic])
-        .args([load.messages, load.work_ms].map(|number| number.to_string()))
-        .args([load.lanes, LIMIT_SECONDS].map(|number| number.to_string()))
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
+        .args([load.total(), timed, load.work_ms].map(|number| number.to_string()))
+        .args([load.lanes, LIMIT_SECONDS].map(|number| number.to_string()));
+    printed::run(peer.name(), &mut command, load::send(broker, topic, load))
         .await
-        .context(
-            "cannot run java (a JDK of version 11 or newer, such as openjdk-17-jdk-headless)",
-        )?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let printed = text
-        .lines()
-        .rev()
-        .find_map(|line| serde_json::from_str::<Printed>(line).ok());
-    let Some(printed) = printed else {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        // The client's logging tells its own set-up in hundreds of lines.
-        let telling = text.lines().chain(errors.lines());
-        let telling: Vec<&str> = telling.filter(|line| !line.contains(" |-")).collect();
-        let telling = telling.join("\n");
-        bail!(
-            "{} gave no result ({}): {}",
-            peer.name(),
-            output.status,
-            telling.trim()
-        );
-    };
-    Ok(Measured {
-        messages: printed.messages,
-        seconds: printed.seconds,
-        consumer: Used {
-            cpu_seconds: printed.cpu_seconds,
-            rss_mib: printed.rss_mib,
-        },
-        handler: None,
-        inversions: printed.inversions,
-        overlaps: printed.overlaps,
-    })
+        .context("java is that of a JDK of version 11 or newer, such as openjdk-17-jdk-headless?")
 }

@@ -1,0 +1,91 @@
+//! What the consumers are to do, and the messages for it.
+
+use anyhow::Result;
+use futures::stream::{FuturesUnordered, StreamExt};
+use keylane_tests::rocketmq::{Broker, Message};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::MissedTickBehavior;
+
+/// Bytes of a message.
+const BODY: usize = 256;
+/// Digits of the time at the begin of a message, microseconds since the Unix epoch; 0 if it is not timed.
+pub const TIME_DIGITS: usize = 16;
+/// Messages that are there beforehand when others are sent at a rate: they let a virtual machine compile.
+const WARM_UP: u32 = 20_000;
+/// How long after them the others begin.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What a consumer is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub messages: u32,
+    pub keys: u64,
+    pub queues: u32,
+    /// Percent of the messages that the first key has.
+    pub hot: u32,
+    pub work_ms: u32,
+    pub lanes: u32,
+    pub rate: Option<u32>,
+}
+
+impl Load {
+    /// Messages that the consumer gets, timed or not.
+    pub fn total(&self) -> u32 {
+        self.messages + self.beforehand_extra()
+    }
+
+    fn beforehand_extra(&self) -> u32 {
+        self.rate.map_or(0, |_| WARM_UP)
+    }
+
+    fn message(&self, number: u32, at: u64) -> Message {
+        let number = u64::from(number);
+        let key = if number % 100 < u64::from(self.hot) {
+            0
+        } else if self.hot > 0 {
+            1 + number % (self.keys - 1).max(1)
+        } else {
+            number % self.keys
+        };
+        let body = format!("{at:0TIME_DIGITS$}{:x<1$}", "", BODY - TIME_DIGITS);
+        Message::keyed(&format!("order-{key}"), body)
+    }
+}
+
+/// Makes the topic, with what is to be there beforehand.
+pub async fn prepare(broker: &Broker, topic: &str, load: &Load) -> Result<()> {
+    let count = load.rate.map_or(load.messages, |_| WARM_UP);
+    eprintln!(
+        "==> {topic}: {count} messages of {} keys in {} queues",
+        load.keys, load.queues
+    );
+    broker.create_topic(topic, load.queues).await?;
+    let messages = (0..count).map(|number| load.message(number, 0));
+    broker.producer(topic).await?.send_all(messages).await?;
+    Ok(())
+}
+
+/// Sends the messages of a load that has a rate, each with the time of its sending.
+pub async fn send(broker: &Broker, topic: &str, load: &Load) -> Result<()> {
+    let Some(rate) = load.rate else { return Ok(()) };
+    tokio::time::sleep(PAUSE).await;
+    let producer = broker.producer(topic).await?;
+    let mut interval = tokio::time::interval(Duration::from_secs(1) / rate);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut under_way = FuturesUnordered::new();
+    for number in 0..load.messages {
+        interval.tick().await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let message = load.message(number, u64::try_from(now.as_micros())?);
+        let producer = &producer;
+        under_way.push(async move { producer.send(&message).await });
+        // What has been answered meanwhile.
+        while let Some(Some(sent)) = futures::FutureExt::now_or_never(under_way.next()) {
+            sent?;
+        }
+    }
+    while let Some(sent) = under_way.next().await {
+        sent?;
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! What was measured, for people and for programs.
+
+use crate::load::Load;
+use serde::Serialize;
+
+/// What a process used.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    pub cpu_seconds: f64,
+    pub rss_mib: f64,
+}
+
+/// What a consumer did.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    pub messages: u32,
+    pub seconds: f64,
+    pub consumer: Used,
+    /// The handler, where it is a process of its own.
+    pub handler: Option<Used>,
+    pub inversions: u64,
+    pub overlaps: u64,
+    /// Milliseconds from sending to handling: median and 99th percentile.
+    pub latency: Option<(f64, f64)>,
+}
+
+impl Measured {
+    fn per_second(&self) -> f64 {
+        f64::from(self.messages) / self.seconds
+    }
+
+    fn per_100k(&self, used: Used) -> f64 {
+        used.cpu_seconds * 1e5 / f64::from(self.messages)
+    }
+}
+
+/// One object of `--json`.
+#[derive(Debug, Serialize)]
+struct Line {
+    system: &'static str,
+    handler: &'static str,
+    work_ms: u32,
+    keys: u64,
+    queues: u32,
+    messages: u32,
+    per_second: f64,
+    cpu_s_per_100k: f64,
+    rss_mib: f64,
+    inversions: u64,
+    overlaps: u64,
+    lanes: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hot_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handler_cpu_s_per_100k: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p50_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p99_ms: Option<f64>,
+}
+
+/// The runs of one system.
+struct Runs {
+    system: &'static str,
+    measured: Vec<Measured>,
+}
+
+/// Tells each run, and the medians at the end.
+pub struct Report {
+    json: bool,
+    systems: Vec<Runs>,
+}
+
+impl Report {
+    pub fn new(json: bool) -> Self {
+        Self {
+            json,
+            systems: Vec::new(),
+        }
+    }
+
+    /// Tells a run.
+    pub fn add(
+        &mut self,
+        system: &'static str,
+        handler: &'static str,
+        load: &Load,
+        measured: Measured,
+    ) {
+        if self.json {
+            let line = line(system, handler, load, &measured);
+            match serde_json::to_string(&line) {
+                Ok(line) => println!("{line}"),
+                Err(error) => eprintln!("{line:?} is no JSON: {error}"),
+            }
+        } else {
+            println!("{}", text(system, &measured));
+        }
+        match self.systems.iter_mut().find(|runs| runs.system == system) {
+            Some(runs) => runs.measured.push(measured),
+            None => self.systems.push(Runs {
+                system,
+                measured: vec![measured],
+            }),
+        }
+    }
+
+    /// Tells the medians, and what Keylane has more or less than the others.
+    pub fn conclude(&self) {
+        let Some(own) = self.systems.first() else {
+            return;
+        };
+        let rate = |runs: &Runs| median(runs, Measured::per_second);
+        let cost = |runs: &Runs| median(runs, |run| run.per_100k(run.consumer));
+        eprintln!("\nMedians of {} runs:", own.measured.len());
+        for runs in &self.systems {
+            let (rate_here, cost_here) = (rate(runs), cost(runs));
+            eprintln!(
+                "  {:<16} {rate_here:9.0} messages/s, {cost_here:.2} CPU-s a 100,000: Keylane has {:.2} times the rate, \
+                 {:.2} times the CPU a message",
+                runs.system,
+                rate(own) / rate_here,
+                cost(own) / cost_here,
+            );
+            if runs.measured.iter().all(|run| run.latency.is_some()) {
+                let of = |which: fn((f64, f64)) -> f64| {
+                    median(runs, |run| run.latency.map_or(f64::NAN, which))
+                };
+                eprintln!(
+                    "  {:<16} sent to handled: p50 {:.2} ms, p99 {:.2} ms",
+                    "",
+                    of(|latency| latency.0),
+                    of(|latency| latency.1)
+                );
+            }
+        }
+    }
+}
+
+fn line(system: &'static str, handler: &'static str, load: &Load, measured: &Measured) -> Line {
+    Line {
+        system,
+        handler,
+        work_ms: load.work_ms,
+        keys: load.keys,
+        queues: load.queues,
+        messages: measured.messages,
+        per_second: measured.per_second().round(),
+        cpu_s_per_100k: rounded(measured.per_100k(measured.consumer)),
+        rss_mib: measured.consumer.rss_mib.round(),
+        inversions: measured.inversions,
+        overlaps: measured.overlaps,
+        lanes: load.lanes,
+        hot_percent: (load.hot > 0).then_some(load.hot),
+        handler_cpu_s_per_100k: measured
+            .handler
+            .map(|used| rounded(measured.per_100k(used))),
+        rate: load.rate,
+        p50_ms: measured.latency.map(|latency| rounded(latency.0)),
+        p99_ms: measured.latency.map(|latency| rounded(latency.1)),
+    }
+}
+
+fn text(system: &str, measured: &Measured) -> String {
+    let handler = measured.handler.map_or_else(String::new, |used| {
+        format!(" + {:.2} in the handler", measured.per_100k(used))
+    });
+    let latency = measured.latency.map_or_else(String::new, |(p50, p99)| {
+        format!(", sent to handled p50 {p50:.2} ms, p99 {p99:.2} ms")
+    });
+    format!(
+        "  {system:<16} {:9.0} messages/s, {:.2} CPU-s a 100,000{handler}, {:.0} MiB, {} inversions, {} overlaps{latency}",
+        measured.per_second(),
+        measured.per_100k(measured.consumer),
+        measured.consumer.rss_mib,
+        measured.inversions,
+        measured.overlaps
+    )
+}
+
+/// To a hundredth.
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+fn median(runs: &Runs, of: impl Fn(&Measured) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.measured.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
