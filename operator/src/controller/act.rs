@@ -29,16 +29,19 @@ pub async fn act(
         return;
     }
     state.sequence += 1;
-    let target = LaneTarget {
-        lanes: decision.lanes,
-        term: context.tenure.term(),
-        sequence: state.sequence,
-    };
-    for error in context
-        .pods
-        .set_lanes(&pods.addresses, &pods.token, target)
-        .await
-    {
+    let (term, sequence) = (context.tenure.term(), state.sequence);
+    let targets = pods.addresses.iter().map(|address| {
+        let incarnation = pods.incarnations.get(address);
+        let lanes = incarnation.map_or(decision.lanes, |known| decision.lanes_of(known));
+        let target = LaneTarget {
+            lanes,
+            term,
+            sequence,
+        };
+        (address.clone(), target)
+    });
+    let targets: Vec<_> = targets.collect();
+    for error in context.pods.set_lanes(&targets, &pods.token).await {
         context.metrics.failed("lanes");
         info!("{}: {error}", object.name_any());
     }

@@ -16,7 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::Mode;
 use keylane_consumer::source::SourceError;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// The pods of a consumer, and the token they know.
@@ -24,6 +24,8 @@ use std::time::Instant;
 pub struct Pods {
     /// Addresses of all pods that have one, those that are stopping too: they still finish messages.
     pub addresses: Vec<String>,
+    /// What runs at each address that answered.
+    pub incarnations: BTreeMap<String, String>,
     /// Which of them should answer: they are ready and not about to go.
     ready: BTreeSet<String>,
     /// The admin token.
@@ -64,7 +66,7 @@ pub async fn look(
     if found.group_shared.is_some() {
         return None;
     }
-    let pods = match pods(context, state, consumer, &deployment).await {
+    let mut pods = match pods(context, state, consumer, &deployment).await {
         Ok(pods) => pods,
         Err(error) => {
             context.metrics.failed("token");
@@ -72,7 +74,7 @@ pub async fn look(
             return None;
         }
     };
-    let answers = ask(context, state, consumer, &pods).await;
+    let answers = ask(context, state, consumer, &mut pods).await;
     report_brokers(&answers, found);
     report_pods(&answers.stats, consumer, found);
     decide(state, consumer, last, &answers, found);
@@ -159,6 +161,7 @@ async fn pods(
     let address = |pod: &_| fetch::address(pod).map(str::to_owned);
     Ok(Pods {
         addresses: pods.iter().filter_map(|pod| address(pod)).collect(),
+        incarnations: BTreeMap::new(),
         ready: pods
             .iter()
             .filter(|pod| fetch::is_ready(pod))
@@ -168,7 +171,12 @@ async fn pods(
     })
 }
 
-async fn ask(context: &Context, state: &mut State, consumer: &Consumer, pods: &Pods) -> Answers {
+async fn ask(
+    context: &Context,
+    state: &mut State,
+    consumer: &Consumer,
+    pods: &mut Pods,
+) -> Answers {
     let brokers = async {
         let started = Instant::now();
         let offsets = state.offsets(consumer).await;
@@ -183,6 +191,13 @@ async fn ask(context: &Context, state: &mut State, consumer: &Consumer, pods: &P
         .iter()
         .zip(&stats)
         .any(|(address, stats)| stats.is_err() && pods.ready.contains(address));
+    let answered = pods.addresses.iter().zip(&stats);
+    pods.incarnations = answered
+        .filter_map(|(address, stats)| {
+            let stats = stats.as_ref().ok()?;
+            Some((address.clone(), stats.incarnation.clone()))
+        })
+        .collect();
     Answers {
         offsets,
         stats: stats.into_iter().filter_map(Result::ok).collect(),

@@ -15,7 +15,7 @@ const APPLY_EVERY: Duration = Duration::from_secs(300);
 /// Time to the next round after this many failures in a row.
 const BACKOFF: [u64; 5] = [5, 10, 20, 40, 60];
 /// The status is written at most this often for figures alone; conditions and sizes are written at once.
-const FIGURES_EVERY: Duration = Duration::from_secs(10);
+const FIGURES_EVERY: Duration = Duration::from_secs(30);
 
 /// What children are made of: the generation of the spec, and the pods that are to run, which can be fewer
 /// than it says.

@@ -49,18 +49,13 @@ impl PodClient {
     }
 
     /// Sets the lane target of each pod, all at once. A pod that has a newer one keeps it.
-    pub async fn set_lanes(
-        &self,
-        addresses: &[String],
-        token: &str,
-        target: LaneTarget,
-    ) -> Vec<PodError> {
-        let calls = addresses.iter().map(|address| async move {
+    pub async fn set_lanes(&self, targets: &[(String, LaneTarget)], token: &str) -> Vec<PodError> {
+        let calls = targets.iter().map(|(address, target)| async move {
             let request = self
                 .0
                 .put(url(address, "lanes")?)
                 .bearer_auth(token)
-                .json(&target);
+                .json(target);
             let response = request
                 .send()
                 .await
