@@ -23,6 +23,8 @@ struct BrokerMembers {
     latest: BTreeSet<String>,
     /// When the broker last failed to answer.
     trouble: Option<Time>,
+    /// It has not answered since.
+    silent: bool,
     foreign: BTreeSet<String>,
 }
 
@@ -51,7 +53,14 @@ impl Membership {
         if !complete {
             state.trouble = Some(now);
         }
-        let Some(members) = members else { return };
+        let Some(members) = members else {
+            state.silent = true;
+            return;
+        };
+        if std::mem::take(&mut state.silent) {
+            // Nobody could be seen meanwhile: however long that was, the others have time to come back.
+            state.last_seen.values_mut().for_each(|seen| *seen = now);
+        }
         let (ours, foreign): (BTreeSet<String>, _) = members
             .into_iter()
             .partition(|member| member.starts_with(CLIENT_ID_PREFIX));
@@ -236,6 +245,18 @@ mod tests {
                 "second {second}"
             );
         }
+    }
+
+    #[test]
+    fn members_have_time_to_come_back_after_a_long_outage_of_the_broker() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        let both = members(&["keylane:x", "keylane:y"]);
+        membership.listed(SECOND, &broker, "keylane:x", both);
+        membership.listed(SECOND * 2, &broker, "keylane:x", None);
+        membership.listed(SECOND * 60, &broker, "keylane:x", members(&["keylane:x"]));
+        assert_eq!(membership.members("a").len(), 2);
+        membership.listed(SECOND * 76, &broker, "keylane:x", members(&["keylane:x"]));
+        assert_eq!(membership.members("a").len(), 1);
     }
 
     #[test]
