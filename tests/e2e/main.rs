@@ -100,6 +100,7 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
         lanes: (4, 16),
         mode: "LanesOnly",
         max_replicas: 3,
+        stabilization_window: Duration::from_secs(660),
     };
     stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
     consumer.apply(&stack)?;

@@ -105,6 +105,14 @@ fn durations() -> Vec<Wrong> {
             "at least 1s",
             spec("autoscaling", json!({"objective": {"maxMessageAge": "0s"}})),
         ),
+        (
+            "spec.autoscaling.scaleDown",
+            "between 0s and 30m",
+            spec(
+                "autoscaling",
+                json!({"scaleDown": {"stabilizationWindow": "31m"}}),
+            ),
+        ),
     ]);
     cases
 }
@@ -491,7 +499,8 @@ fn defaults_are_filled_in() -> Result<()> {
         spec["autoscaling"],
         json!({
             "mode": "Auto", "minReplicas": 1, "maxReplicas": 10,
-            "objective": {"maxMessageAge": "30s", "drainWithin": "5m"}
+            "objective": {"maxMessageAge": "30s", "drainWithin": "5m"},
+            "scaleDown": {"stabilizationWindow": "11m"}
         })
     );
     assert_eq!(spec["lanes"], json!({"min": 4, "max": 512}));

@@ -32,7 +32,7 @@ pub fn policy(consumer: &Consumer, now: Duration) -> Policy {
         fallback_replicas: min_replicas,
         max_message_age: autoscaling.objective.max_message_age.get(),
         drain_within: autoscaling.objective.drain_within.get(),
-        hold: Policy::HOLD,
+        hold: autoscaling.scale_down.stabilization_window.get(),
         schedules: windows.collect(),
     }
 }

@@ -110,6 +110,35 @@ pub struct Autoscaling {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub schedules: Vec<Schedule>,
+    /// When pods go, in mode Auto.
+    #[serde(default)]
+    pub scale_down: ScaleDown,
+}
+
+/// When pods go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "duration(self.stabilizationWindow) <= duration('30m')",
+    "message": "autoscaling.scaleDown.stabilizationWindow must be between 0s and 30m"
+}]))]
+pub struct ScaleDown {
+    /// How long fewer pods must have been enough before some go, at most half of them at a time. Three
+    /// times as long, 30m at most, for half an hour after pods that went had to come back. Default: 11m.
+    #[serde(default = "default_window")]
+    pub stabilization_window: DurationText,
+}
+
+fn default_window() -> DurationText {
+    DurationText::from_secs(660)
+}
+
+impl Default for ScaleDown {
+    fn default() -> Self {
+        Self {
+            stabilization_window: default_window(),
+        }
+    }
 }
 
 /// What autoscaling is to reach.
@@ -198,6 +227,7 @@ impl Default for Autoscaling {
             max_replicas: default_max_replicas(),
             objective: Objective::default(),
             schedules: Vec::new(),
+            scale_down: ScaleDown::default(),
         }
     }
 }

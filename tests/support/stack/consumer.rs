@@ -22,6 +22,8 @@ pub struct OrderedConsumer {
     pub mode: &'static str,
     /// Most pods in mode Auto.
     pub max_replicas: u32,
+    /// autoscaling.scaleDown.stabilizationWindow.
+    pub stabilization_window: Duration,
 }
 
 impl OrderedConsumer {
@@ -40,7 +42,14 @@ impl OrderedConsumer {
                     "timeout": format!("{}s", self.timeout.as_secs()),
                 },
                 "lanes": {"min": self.lanes.0, "max": self.lanes.1},
-                "autoscaling": {"mode": self.mode, "minReplicas": 1, "maxReplicas": self.max_replicas},
+                "autoscaling": {
+                    "mode": self.mode,
+                    "minReplicas": 1,
+                    "maxReplicas": self.max_replicas,
+                    "scaleDown": {
+                        "stabilizationWindow": format!("{}s", self.stabilization_window.as_secs()),
+                    },
+                },
                 "drain": {"timeout": "20s"},
                 "template": {"spec": {
                     "securityContext": {"runAsNonRoot": true, "runAsUser": 65532,
