@@ -16,6 +16,7 @@ pub mod lane;
 pub mod message;
 pub mod metrics;
 pub mod ownership;
+pub mod program;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod source;

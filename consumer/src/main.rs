@@ -9,13 +9,11 @@ use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
 use keylane_consumer::exec::{Executor, Measures, Options, follow, incarnation};
 use keylane_consumer::handler::http::HttpHandler;
 use keylane_consumer::metrics::Metrics;
+use keylane_consumer::program;
 use keylane_consumer::source::rocketmq::RocketmqSource;
-use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// Consumes a RocketMQ topic with order per key.
 #[derive(Parser)]
@@ -67,7 +65,7 @@ struct Run {
 #[tokio::main]
 async fn main() -> Result<()> {
     let Command::Run(run) = Cli::parse().command;
-    start_logging(run.log_json);
+    program::start_logging(run.log_json);
     let config = Config::read(&run.file)?;
     let spec = config.spec();
     let host = run.pod_uid.clone().unwrap_or_else(host_name);
@@ -130,28 +128,8 @@ async fn main() -> Result<()> {
         }
     });
 
-    let shutdown = CancellationToken::new();
-    let stop = shutdown.clone();
-    tokio::spawn(async move {
-        keylane_consumer::terminated().await;
-        stop.cancel();
-    });
-    executor.run(shutdown).await;
+    executor.run(program::shutdown()).await;
     Ok(())
-}
-
-fn start_logging(json: bool) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rocketmq=off"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if json {
-        builder.json().init()
-    } else {
-        builder.init()
-    }
 }
 
 fn host_name() -> String {

@@ -4,18 +4,15 @@
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use keylane_consumer::contract::duration::DurationText;
+use keylane_consumer::program;
 use keylane_operator::controller;
 use keylane_operator::leader::{self, Tenure, Terms};
 use keylane_operator::metrics::Metrics;
 use keylane_operator::pods::PodClient;
 use keylane_operator::{crd, server};
-use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 
 /// How often a process that leads without an election says that it is alive.
 const BEAT: Duration = Duration::from_secs(5);
@@ -114,7 +111,7 @@ async fn main() -> Result<()> {
 }
 
 async fn operate(run: Run) -> Result<()> {
-    start_logging(run.log_json);
+    program::start_logging(run.log_json);
     keylane_operator::install_crypto();
     let election = run.election.options()?;
     let client = kube::Client::try_default()
@@ -137,7 +134,7 @@ async fn operate(run: Run) -> Result<()> {
         executor_image: run.executor_image,
         namespace: run.watch_namespace,
     };
-    let (shutdown, pods) = (stop_on_signal()?, PodClient::new()?);
+    let (shutdown, pods) = (program::shutdown(), PodClient::new()?);
     let work = {
         let (client, metrics, shutdown) = (client.clone(), metrics.clone(), shutdown.clone());
         move |tenure| {
@@ -164,34 +161,4 @@ async fn operate(run: Run) -> Result<()> {
     }
     info!("stopped");
     Ok(())
-}
-
-fn start_logging(json: bool) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rocketmq=off"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.init();
-    }
-}
-
-/// Cancelled at SIGTERM and SIGINT.
-fn stop_on_signal() -> Result<CancellationToken> {
-    let shutdown = CancellationToken::new();
-    let stop = shutdown.clone();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stop.cancel();
-    });
-    Ok(shutdown)
 }

@@ -236,16 +236,7 @@ mod tests {
     const S: Micros = 1_000_000;
 
     fn call(offset: u64, member: usize, start: Micros) -> Call {
-        Call {
-            queue: "b/0".into(),
-            key: "k".into(),
-            offset,
-            member,
-            decided: start,
-            start,
-            end: Some(start + 1000),
-            ok: true,
-        }
+        Call::sample(offset, member, start, start + 1000)
     }
 
     fn event(kind: Kind, member: Option<usize>, at: Micros, until: Micros) -> Happened {

@@ -134,19 +134,6 @@ mod tests {
 
     const S: Micros = 1_000_000;
 
-    fn call(offset: u64, member: usize, start: Micros, end: Micros) -> Call {
-        Call {
-            queue: "b/0".into(),
-            key: "k".into(),
-            offset,
-            member,
-            decided: start,
-            start,
-            end: Some(end),
-            ok: true,
-        }
-    }
-
     fn event(kind: Kind, member: usize, at: Micros, until: Micros) -> Happened {
         Happened {
             kind,
@@ -159,10 +146,10 @@ mod tests {
     #[test]
     fn only_what_was_decided_before_the_freeze_and_came_after_it_is_judged_apart() {
         let events = [event(Kind::Freeze, 0, 10 * S, 90 * S)];
-        let mut late = call(1, 0, 90 * S, 90 * S + 1);
+        let mut late = Call::sample(1, 0, 90 * S, 90 * S + 1);
         late.decided = 10 * S;
         let calls = [
-            call(1, 1, 89 * S, 91 * S),
+            Call::sample(1, 1, 89 * S, 91 * S),
             late.clone(),
             Call {
                 decided: 90 * S,
@@ -179,10 +166,10 @@ mod tests {
     #[test]
     fn a_kill_explains_what_finished_in_its_last_moments_only() {
         let calls = [
-            call(1, 0, S, S + 1),
-            call(2, 0, 9 * S, 9 * S + 1),
-            call(1, 1, 30 * S, 30 * S + 1),
-            call(2, 1, 31 * S, 31 * S + 1),
+            Call::sample(1, 0, S, S + 1),
+            Call::sample(2, 0, 9 * S, 9 * S + 1),
+            Call::sample(1, 1, 30 * S, 30 * S + 1),
+            Call::sample(2, 1, 31 * S, 31 * S + 1),
         ];
         let found = replays(&calls, &[event(Kind::Kill, 0, 10 * S, 10 * S)]);
         let told: Vec<_> = found.iter().map(|one| (one.message.1, one.event)).collect();
@@ -193,8 +180,11 @@ mod tests {
 
     #[test]
     fn a_call_that_failed_and_ran_again_is_no_replay() {
-        let mut failed = call(1, 0, S, 2 * S);
+        let mut failed = Call::sample(1, 0, S, 2 * S);
         failed.ok = false;
-        assert_eq!(replays(&[failed, call(1, 0, 3 * S, 4 * S)], &[]), []);
+        assert_eq!(
+            replays(&[failed, Call::sample(1, 0, 3 * S, 4 * S)], &[]),
+            []
+        );
     }
 }

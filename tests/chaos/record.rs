@@ -25,6 +25,23 @@ pub struct Call {
     pub ok: bool,
 }
 
+#[cfg(test)]
+impl Call {
+    /// A call of key `k` in queue `b/0` that handled its message.
+    pub fn sample(offset: u64, member: usize, start: Micros, end: Micros) -> Self {
+        Self {
+            queue: "b/0".into(),
+            key: "k".into(),
+            offset,
+            member,
+            decided: start,
+            start,
+            end: Some(end),
+            ok: true,
+        }
+    }
+}
+
 impl Call {
     /// When it handled its message, if it did.
     pub fn handled(&self) -> Option<Micros> {

@@ -4,7 +4,7 @@
 use futures::future::join_all;
 use keylane_consumer::contract::ADMIN_PORT;
 use keylane_consumer::contract::admin::{LaneTarget, MembersGone, Stats};
-use reqwest::{Client, Response};
+use reqwest::{Client, RequestBuilder, Response};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -56,16 +56,7 @@ impl PodClient {
                 .put(url(address, "lanes")?)
                 .bearer_auth(token)
                 .json(target);
-            let response = request
-                .send()
-                .await
-                .map_err(|error| unknown(address, causes(&error)))?;
-            let status = response.status();
-            if status.is_success() {
-                Ok(())
-            } else {
-                Err(unknown(address, format!("lane target refused: {status}")))
-            }
+            answered(address, "lane target", request).await.map(drop)
         });
         join_all(calls)
             .await
@@ -89,35 +80,35 @@ impl PodClient {
             .post(url(address, "members/gone")?)
             .bearer_auth(token)
             .json(&gone);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| unknown(address, causes(&error)))?;
-        let status = response.status();
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(unknown(address, format!("members gone refused: {status}")))
-        }
+        answered(address, "members gone", request).await.map(drop)
     }
 
     async fn stats_of(&self, address: &str, token: &str) -> Result<Stats, PodError> {
         let request = self.0.get(url(address, "stats")?).bearer_auth(token);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| unknown(address, causes(&error)))?;
-        if !response.status().is_success() {
-            return Err(unknown(
-                address,
-                format!("stats refused: {}", response.status()),
-            ));
-        }
+        let response = answered(address, "stats", request).await?;
         let body = bounded(response)
             .await
             .map_err(|reason| unknown(address, reason))?;
         serde_json::from_slice(&body)
             .map_err(|error| unknown(address, format!("stats cannot be read: {error}")))
+    }
+}
+
+/// The answer of a pod that does as it is asked.
+async fn answered(
+    address: &str,
+    what: &str,
+    request: RequestBuilder,
+) -> Result<Response, PodError> {
+    let response = request
+        .send()
+        .await
+        .map_err(|error| unknown(address, causes(&error)))?;
+    let status = response.status();
+    if status.is_success() {
+        Ok(response)
+    } else {
+        Err(unknown(address, format!("{what} refused: {status}")))
     }
 }
 
