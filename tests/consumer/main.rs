@@ -15,6 +15,7 @@ mod library;
 mod modes;
 mod offsets;
 mod process;
+mod samples;
 mod suspension;
 mod world;
 

@@ -4,6 +4,7 @@ use crate::world::{Handler, SOON, World};
 use keylane_tests::cluster::Paths;
 use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
 use keylane_tests::wait;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -24,9 +25,14 @@ pub struct Process {
 
 impl Process {
     pub async fn start(world: &World, handler_port: u16) -> Self {
+        Self::run(&world.document(handler_port, &[])).await
+    }
+
+    /// Runs an OrderedConsumer.
+    pub async fn run(document: &Value) -> Self {
         let program = tokio::task::spawn_blocking(program).await.unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), world.document(handler_port, &[]).to_string()).unwrap();
+        std::fs::write(file.path(), document.to_string()).unwrap();
         let child = Command::new(program)
             .args([
                 "run",

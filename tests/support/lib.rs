@@ -6,5 +6,6 @@ pub mod cluster;
 pub mod images;
 pub mod judge;
 pub mod rocketmq;
+pub mod samples;
 pub mod stack;
 pub mod wait;

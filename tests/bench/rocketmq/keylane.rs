@@ -55,8 +55,8 @@ impl Programs {
         }
         let build = || release_binaries(&Paths::from_env(), &PROGRAMS);
         let binaries = tokio::task::spawn_blocking(build).await??;
-        let [_, executor, handler] = &binaries[..] else {
-            anyhow::bail!("three programs are built")
+        let [_, executor, handler, ..] = &binaries[..] else {
+            anyhow::bail!("the programs are built")
         };
         Ok(Self::Http {
             executor: executor.clone(),

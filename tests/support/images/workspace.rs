@@ -29,10 +29,11 @@ pub fn workspace() -> &'static Path {
 }
 
 /// The programs of the images: pairs of package and program.
-pub const PROGRAMS: [(&str, &str); 3] = [
+pub const PROGRAMS: [(&str, &str); 4] = [
     ("keylane-operator", "keylane-operator"),
     ("keylane-consumer", "keylane-consumer"),
     ("keylane-tests", "sample-handler"),
+    ("keylane-sample-orders", "order-handler"),
 ];
 
 /// Builds the operator, the executor and the sample handler in release mode and makes their images.
