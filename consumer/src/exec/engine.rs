@@ -9,7 +9,7 @@ use super::calls::Calls;
 use super::clock::Clock;
 use super::commits::Commits;
 use super::control::{Control, Request};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Suspects};
 use super::live::{self, Placing};
 use super::owner::Owner;
 use super::start::Starts;
@@ -56,6 +56,9 @@ struct Recorded {
     under_way: bool,
     /// When, and the watermark and the number of finished messages above it.
     last: Option<(Time, u64, u64)>,
+    /// Failed attempts of suspects, and what is being written of them.
+    suspects: Suspects,
+    writing: Suspects,
     /// What *released* says, from the moment the queue has stopped: it says the same if it has to be
     /// written again.
     released: Option<Progress>,

@@ -35,7 +35,12 @@ pub struct Standing {
     pub head: Head,
     /// What is finished.
     pub finished: Finished,
+    /// Failed attempts of messages that may have killed their handler.
+    pub suspects: Suspects,
 }
+
+/// Offsets and failed attempts.
+pub type Suspects = Vec<(u64, u32)>;
 
 impl Ledger {
     /// The journal as far as it was read, to read on from there.
@@ -52,10 +57,12 @@ impl Ledger {
         head
     }
 
-    /// What the last reading said is finished.
-    pub fn finished(&mut self, queue: &QueueId) -> Finished {
+    /// What the last reading said is finished, and of suspects.
+    pub fn messages(&mut self, queue: &QueueId) -> (Finished, Suspects) {
         let standing = self.standings.remove(queue);
-        standing.map_or_else(Finished::default, |standing| standing.finished)
+        standing.map_or_else(Default::default, |standing| {
+            (standing.finished, standing.suspects)
+        })
     }
 
     /// Forgets queues that are not here any more.
@@ -89,18 +96,22 @@ pub async fn read<S: Source>(
         tokio::time::sleep(VISIBLE_AFTER).await;
         follow(source, queue, &mut log).await?;
     }
-    let finished = match reading {
-        Reading::Head => Finished::default(),
-        Reading::Start => Finished::new(starts.find(queue, queues).await?),
+    let (finished, suspects) = match reading {
+        Reading::Head => Default::default(),
+        Reading::Start => {
+            let finished = Finished::new(starts.find(queue, queues).await?);
+            (finished, Suspects::new())
+        }
         Reading::Everything => {
             let start = starts.find(queue, queues).await?;
-            finished(source, queue, &log, start).await?
+            known(source, queue, &log, start).await?
         }
     };
     Ok(Standing {
         head: log.head(),
         log,
         finished,
+        suspects,
     })
 }
 
@@ -131,12 +142,13 @@ async fn follow<S: Source>(source: &S, queue: &QueueId, log: &mut Log) -> Result
     })
 }
 
-async fn finished<S: Source>(
+/// What is finished, and failed attempts of suspects.
+async fn known<S: Source>(
     source: &S,
     queue: &QueueId,
     log: &Log,
     start: u64,
-) -> Result<Finished, SourceError> {
+) -> Result<(Finished, Suspects), SourceError> {
     let mut finished = Finished::new(start);
     let (min, max) = source.bounds(queue).await?;
     let mut intact: HashMap<Witness, bool> = HashMap::new();
@@ -168,7 +180,7 @@ async fn finished<S: Source>(
             finished.finish_range(range.start, range.end);
         }
     }
-    Ok(finished)
+    Ok((finished, known.suspects.into_iter().collect()))
 }
 
 /// How far a queue is, for a record. Its witness is found when it is written.
@@ -176,6 +188,7 @@ pub fn progress(lanes: &LaneExecutor, assignment: Assignment) -> Option<Progress
     let finished = lanes.finished(assignment)?;
     Some(Progress {
         finished: journal::Finished::new(finished.watermark(), finished.ranges()),
+        suspects: lanes.suspects(assignment),
         ..Progress::default()
     })
 }

@@ -1,7 +1,7 @@
 //! The last records about one queue, and what follows from them.
 
 use super::{Body, Epoch, Finished, Incarnation, Keys, Record, Unreadable, Witness};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many records readers look at.
 pub const WINDOW: usize = 64;
@@ -148,16 +148,28 @@ impl Log {
         }
     }
 
-    /// What is finished by all records whose witness passes the check, and failed attempts of suspects.
+    /// What is finished by all records whose witness passes the check, and failed attempts of suspects: one
+    /// more than an owner wrote who has not released the queue, for it may have ended by running them.
     /// `intact` says whether the message a witness names still lies where it lay.
     pub fn finished(&self, intact: impl Fn(&Witness) -> bool) -> Known {
         let mut known = Known::default();
+        let bodies = self.entries.iter().filter_map(|entry| {
+            let record = entry.record.as_ref().ok()?;
+            Some(&record.body)
+        });
+        let released: BTreeSet<Epoch> = bodies
+            .filter_map(|body| match body {
+                Body::Released { epoch, .. } => Some(*epoch),
+                _ => None,
+            })
+            .collect();
         for entry in &self.entries {
             let Ok(record) = &entry.record else {
                 known.unreadable += 1;
                 continue;
             };
-            let (Body::Progress { progress, .. } | Body::Released { progress, .. }) = &record.body
+            let (Body::Progress { epoch, progress } | Body::Released { epoch, progress }) =
+                &record.body
             else {
                 continue;
             };
@@ -166,9 +178,10 @@ impl Log {
                 continue;
             }
             known.finished.add(&progress.finished);
+            let unknown = u32::from(!released.contains(epoch));
             for (offset, attempts) in &progress.suspects {
                 let most = known.suspects.entry(*offset).or_default();
-                *most = (*attempts).max(*most);
+                *most = attempts.saturating_add(unknown).max(*most);
             }
         }
         known
@@ -294,6 +307,39 @@ mod tests {
         let known = log.finished(|witness| witness.offset != 20);
         assert_eq!(known.finished, Finished::new(4, [5..7, 8..9]));
         assert_eq!((known.discarded, known.unreadable), (1, 0));
+    }
+
+    #[test]
+    fn an_owner_that_ended_while_it_ran_a_suspect_counts_as_an_attempt_of_it() {
+        let suspects = |list: &[(u64, u32)]| Progress {
+            suspects: list.to_vec(),
+            ..Progress::default()
+        };
+        let released = |epoch, list| {
+            let progress = suspects(list);
+            let (by, body) = ("a".into(), Body::Released { epoch, progress });
+            Ok(Record { by, body })
+        };
+        let known = |records: Vec<Result<Record, Unreadable>>| {
+            let known = log(records).finished(|_| true);
+            known.suspects.into_iter().collect::<Vec<_>>()
+        };
+        let mut records = vec![claim("a"), ran("a", 0, suspects(&[(4, 1), (5, 1)]))];
+        assert_eq!(known(records.clone()), [(4, 2), (5, 2)]);
+        // In good order: what it wrote is what happened.
+        let in_order = [records.clone(), vec![released(0, &[(4, 1)])]].concat();
+        assert_eq!(known(in_order), [(4, 1), (5, 1)]);
+        // The next one inherits it and crashes too; what it finished is of no account any more.
+        let next = ran(
+            "b",
+            2,
+            Progress {
+                finished: set(0, 5..6),
+                ..suspects(&[(4, 2)])
+            },
+        );
+        records.extend([claim("b"), next]);
+        assert_eq!(known(records), [(4, 3)]);
     }
 
     #[test]

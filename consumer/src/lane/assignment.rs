@@ -182,7 +182,9 @@ impl Output {
         match self {
             Self::Dispatch(_) => None,
             Self::SendBack(back) => Some(back.assignment),
-            Self::Pull { assignment, .. } | Self::Drained { assignment } => Some(*assignment),
+            Self::Pull { assignment, .. }
+            | Self::Record { assignment }
+            | Self::Drained { assignment } => Some(*assignment),
         }
     }
 }

@@ -130,6 +130,9 @@ impl LaneExecutor {
         let queue = &mut self.queues[slot];
         let message = self.store.take_first(queue, lane);
         queue.finished.finish(message.offset);
+        if !queue.suspects.is_empty() {
+            queue.suspects.remove(&message.offset);
+        }
         queue.counters.finished += 1;
         self.last_finish = self.now;
     }
@@ -178,9 +181,11 @@ impl LaneExecutor {
         of.attempts += 1;
         of.refusals = 0;
         of.first_failed.get_or_insert(self.now);
-        of.suspect = suspect;
+        (of.suspect, of.recorded) = (suspect, false);
         of.error = Some(error.into());
+        let attempts = of.attempts;
         self.queues[slot].counters.failed += 1;
+        self.suspect(slot, lane, suspect.then_some(attempts));
         let again_at = self.decide(slot, lane, head, wanted, permanent);
         match sure_at {
             Some(sure_at) => {
@@ -202,7 +207,7 @@ impl LaneExecutor {
     }
 
     /// Decides what becomes of a message that failed, and says when.
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         slot: u32,
         lane: u32,
@@ -260,7 +265,7 @@ impl LaneExecutor {
     }
 
     /// Nothing of the head can run any more; it goes on at this time.
-    fn wait(&mut self, head: u32, at: Time) {
+    pub(super) fn wait(&mut self, head: u32, at: Time) {
         let of = &mut self.store.heads[head];
         // A timer that was set before counts no more.
         (of.stage, of.not_before, of.timer) = (Stage::Waiting, at, 0);
@@ -375,17 +380,5 @@ impl LaneExecutor {
             }
         }
         self.made_room(slot);
-    }
-
-    /// Lets a suspect have its turn that had to wait for another.
-    pub(super) fn next_suspect(&mut self) {
-        if self.suspect_runs {
-            return;
-        }
-        if let Some(lane) = self.store.suspects.first() {
-            let slot = self.store.lanes[lane].queue;
-            self.store.leave_line(&mut self.queues[slot], lane);
-            self.make_ready(lane);
-        }
     }
 }

@@ -108,6 +108,14 @@ impl LaneExecutor {
                 finished.finish_range(0, start);
                 self.assign(queue, assignment, finished, lease, held);
             }
+            Input::Suspects {
+                assignment,
+                suspects,
+            } => self.inherit_suspects(assignment, suspects),
+            Input::Recorded {
+                assignment,
+                suspects,
+            } => self.recorded(assignment, &suspects),
             Input::Renew { assignment, lease } => {
                 if let Some(slot) = self.slot(assignment) {
                     let queue = &mut self.queues[slot];
@@ -163,7 +171,9 @@ impl LaneExecutor {
     /// The next thing to do, if there is any.
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
-        output.or_else(|| self.next_call())
+        let output = output.or_else(|| self.next_call());
+        // A suspect whose turn came has something written or sent back instead of being called.
+        output.or_else(|| self.outputs.pop_front())
     }
 
     /// When to call [`LaneExecutor::handle`] again at the latest, even if nothing happens.
@@ -239,13 +249,14 @@ impl LaneExecutor {
             return None;
         }
         let head = self.store.open_head(lane, self.now);
-        let of = &mut self.store.heads[head];
+        if !self.recognise_suspect(slot, lane, head) {
+            return None;
+        }
+        let of = &self.store.heads[head];
         if of.send_back.is_some() {
             return Some(self.send_back(slot, lane, head));
         }
-        if of.suspect && std::mem::replace(&mut self.suspect_runs, true) {
-            let queue = &mut self.queues[slot];
-            self.store.join_line(queue, lane, State::Suspect);
+        if of.suspect && !self.may_suspect_run(slot, lane, head) {
             return None;
         }
         let number = self.number();
@@ -287,9 +298,13 @@ impl LaneExecutor {
         if self.settings.batch == 1 || self.store.heads[head].first_failed.is_some() {
             return 1;
         }
+        let suspects = &self.queues[self.store.lanes[lane].queue].suspects;
+        let is_suspect = |node: u32| {
+            !suspects.is_empty() && suspects.contains_key(&self.store.nodes[node].message.offset)
+        };
         let messages = self.store.messages(lane).take(self.settings.batch as usize);
         messages
-            .take_while(|node| !self.is_suspended(*node))
+            .take_while(|node| !self.is_suspended(*node) && !is_suspect(*node))
             .count()
     }
 

@@ -54,6 +54,8 @@ pub struct Head {
     pub refusals: u32,
     /// It was in flight when the handler's connection died, and had no answer since.
     pub suspect: bool,
+    /// Its attempts as a suspect are in the journal.
+    pub recorded: bool,
     /// Its call is the one of a suspect.
     pub alone: bool,
     pub exhausted: bool,
@@ -82,6 +84,7 @@ impl Head {
             attempts: 0,
             refusals: 0,
             suspect: false,
+            recorded: false,
             alone: false,
             exhausted: false,
             blocked: false,

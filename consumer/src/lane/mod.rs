@@ -39,6 +39,7 @@ mod settings;
 mod slab;
 mod split;
 mod store;
+mod suspects;
 mod timers;
 mod view;
 
@@ -190,6 +191,21 @@ pub enum Input {
         /// What has to wait for calls of a former owner.
         held: Held,
     },
+    /// Failed attempts of messages that may have killed their handler, as former owners wrote them down:
+    /// offset and attempts. Follows the assignment at once.
+    Suspects {
+        /// The assignment.
+        assignment: Assignment,
+        /// Which.
+        suspects: Vec<(u64, u32)>,
+    },
+    /// Failed attempts of such messages are in the journal, in answer to [`Output::Record`].
+    Recorded {
+        /// The assignment.
+        assignment: Assignment,
+        /// What [`LaneExecutor::suspects`] said when the record was made.
+        suspects: Vec<(u64, u32)>,
+    },
     /// The lease was renewed. Ignored unless it is later than the one known.
     Renew {
         /// The assignment.
@@ -283,7 +299,8 @@ pub enum CallResult {
     TimedOut,
     /// The connection was lost after the request was sent: an attempt. The call may run until the call
     /// bound; the key waits for [`Input::CallOver`], at most that long. Its message is now a suspect (it
-    /// may be what killed the handler): suspects run again one at a time.
+    /// may be what killed the handler): suspects run again one at a time, each once its attempts are in the
+    /// journal.
     Lost {
         /// Why, in words.
         error: String,
@@ -322,6 +339,12 @@ pub enum Output {
         offset: u64,
         /// Most messages to ask for.
         max_messages: u32,
+    },
+    /// Write [`LaneExecutor::suspects`] to the journal, and report with [`Input::Recorded`]. A suspect waits
+    /// for that; as long as one does, [`LaneExecutor::is_unrecorded`].
+    Record {
+        /// The assignment.
+        assignment: Assignment,
     },
     /// A queue that is given away has no call any more that could run.
     Drained {

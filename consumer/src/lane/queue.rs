@@ -9,6 +9,7 @@ use super::view::{Counters, Oldest, Progress};
 use super::{Assignment, Held, HeldKeys, Time};
 use crate::message::QueueId;
 use hashbrown::HashTable;
+use std::collections::BTreeMap;
 
 /// See the [module docs](self).
 #[derive(Debug)]
@@ -36,6 +37,10 @@ pub struct Queue {
     pub held: List<InLine>,
     /// Which those are.
     pub hold: Held,
+    /// Lanes of suspects whose attempts are not in the journal yet.
+    pub unrecorded: List<InLine>,
+    /// Failed attempts, by offset, of messages that may have killed their handler, and had no answer since.
+    pub suspects: BTreeMap<u64, u32>,
     /// It has its place in the line of queues.
     pub in_turn: bool,
     pub memory: InMemory,
@@ -77,6 +82,8 @@ impl Queue {
             ready: List::default(),
             held: List::default(),
             hold,
+            unrecorded: List::default(),
+            suspects: BTreeMap::new(),
             in_turn: false,
             memory: InMemory::default(),
             pulling: false,

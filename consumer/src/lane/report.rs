@@ -154,7 +154,9 @@ impl LaneExecutor {
             (State::Ready, _) if suspended => LaneState::Suspended,
             _ if head.is_some_and(|head| head.blocked) => LaneState::Blocked,
             (State::Ready, _) => LaneState::Ready,
-            (State::Held | State::Suspect | State::InHand, _) => LaneState::Backoff,
+            (State::Held | State::Suspect | State::Unrecorded | State::InHand, _) => {
+                LaneState::Backoff
+            }
         }
     }
 
@@ -195,7 +197,8 @@ impl LaneExecutor {
         // One that only waits for a slot or is suspended is not stuck by itself.
         let in_hand = old.filter(|head| {
             let lane = self.store.heads[*head].lane;
-            lane != NONE && matches!(self.store.lanes[lane].state, State::InHand | State::Suspect)
+            let waits = |state| matches!(state, State::InHand | State::Suspect | State::Unrecorded);
+            lane != NONE && waits(self.store.lanes[lane].state)
         });
         let stuck = in_hand.take(LISTED).filter_map(|number| {
             let head = &self.store.heads[number];

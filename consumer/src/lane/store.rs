@@ -47,6 +47,8 @@ pub enum State {
     Suspended,
     /// The call of another suspect.
     Suspect,
+    /// A record of its attempts; in the line of its queue.
+    Unrecorded,
     /// What its head says.
     InHand,
 }
@@ -229,6 +231,7 @@ impl Store {
             State::Held => queue.held.remove(&mut self.lanes, lane),
             State::Suspended => self.suspended.remove(&mut self.lanes, lane),
             State::Suspect => self.suspects.remove(&mut self.lanes, lane),
+            State::Unrecorded => queue.unrecorded.remove(&mut self.lanes, lane),
             State::InHand => {}
         }
         self.lanes[lane].state = State::InHand;
@@ -242,6 +245,7 @@ impl Store {
             State::Held => queue.held.push_back(&mut self.lanes, lane),
             State::Suspended => self.suspended.push_back(&mut self.lanes, lane),
             State::Suspect => self.suspects.push_back(&mut self.lanes, lane),
+            State::Unrecorded => queue.unrecorded.push_back(&mut self.lanes, lane),
             State::InHand => {}
         }
     }

@@ -18,6 +18,8 @@ struct Rig {
     pulls: Vec<(Assignment, u64, u32)>,
     backs: Vec<SendBack>,
     drained: Vec<Assignment>,
+    /// The journal takes nothing.
+    unrecordable: bool,
 }
 
 fn queue(id: u32) -> QueueId {
@@ -79,6 +81,7 @@ impl Rig {
             pulls: Vec::new(),
             backs: Vec::new(),
             drained: Vec::new(),
+            unrecordable: false,
         }
     }
 
@@ -112,9 +115,20 @@ impl Rig {
                     max_messages,
                     ..
                 } => self.pulls.push((assignment, offset, max_messages)),
+                Output::Record { assignment } if !self.unrecordable => self.record(assignment),
+                Output::Record { .. } => {}
                 Output::Drained { assignment } => self.drained.push(assignment),
             }
         }
+    }
+
+    fn record(&mut self, assignment: Assignment) {
+        let suspects = self.core.suspects(assignment);
+        let recorded = Input::Recorded {
+            assignment,
+            suspects,
+        };
+        self.core.handle(self.now, recorded);
     }
 
     fn assign(&mut self, assignment: u64, id: u32, start: u64) {

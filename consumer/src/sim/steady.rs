@@ -78,7 +78,9 @@ impl Steady {
                         max_messages,
                         ..
                     } => (now + PULL, Event::Reply(assignment, offset, max_messages)),
-                    Output::SendBack(_) | Output::Drained { .. } => continue,
+                    Output::SendBack(_) | Output::Record { .. } | Output::Drained { .. } => {
+                        continue;
+                    }
                 };
                 number += 1;
                 events.push(Reverse((at, number, event)));

@@ -387,6 +387,14 @@ impl World {
                     );
                 }
                 Output::SendBack(back) => self.after(wait, Event::Back(pod, life, Box::new(back))),
+                Output::Record { assignment } => {
+                    let suspects = self.pods[pod].executor.suspects(assignment);
+                    let recorded = Input::Recorded {
+                        assignment,
+                        suspects,
+                    };
+                    self.after(wait, Event::Input(pod, life, recorded));
+                }
                 Output::Drained { assignment } => self.drained(assignment),
             }
         }

@@ -130,7 +130,7 @@ impl Bench {
                         self.core.handle(Time::ZERO, input);
                     }
                 }
-                Output::SendBack(_) | Output::Drained { .. } => {}
+                Output::SendBack(_) | Output::Record { .. } | Output::Drained { .. } => {}
             }
         }
     }

@@ -90,7 +90,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         lease: Time,
         held: Held,
     ) {
-        let finished = self.ledger.finished(&queue);
+        let (finished, suspects) = self.ledger.messages(&queue);
         let start = finished.watermark();
         info!(
             "queue {queue} is ours from offset {start}, {} finished above it",
@@ -128,6 +128,12 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 until: held.until,
             },
         });
+        if !suspects.is_empty() {
+            self.calls.handle(Input::Suspects {
+                assignment,
+                suspects,
+            });
+        }
     }
 
     /// A queue has stopped: what is finished and what still runs goes into its last record.
@@ -155,11 +161,13 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 continue;
             };
             let (watermark, above) = (progress.watermark, progress.finished_above);
-            let again = match assigned.recorded.last {
-                Some((at, ..)) if now >= at + WRITE_AGAIN_AFTER => true,
-                Some((_, at, over)) => above > 0 && (at, over) != (watermark, above),
-                None => above > 0,
-            };
+            let suspects = self.calls.with(|lanes| lanes.suspects(*assignment));
+            let again = suspects != assigned.recorded.suspects
+                || match assigned.recorded.last {
+                    Some((at, ..)) if now >= at + WRITE_AGAIN_AFTER => true,
+                    Some((_, at, over)) => above > 0 && (at, over) != (watermark, above),
+                    None => above > 0,
+                };
             if again {
                 due.push((*assignment, (now, watermark, above)));
             }
@@ -177,6 +185,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             if let Some(assigned) = self.assigned.get_mut(&assignment) {
                 assigned.recorded.under_way = true;
                 assigned.recorded.last = Some(last);
+                assigned.recorded.writing = progress.suspects.clone();
             }
             let record = self.record(Body::Progress { epoch, progress });
             self.tasks.spawn(tasks::record(
@@ -191,10 +200,25 @@ impl<S: Source, H: Handler> Executor<S, H> {
 
     pub(super) fn recorded(&mut self, assignment: Assignment, offset: Result<u64, SourceError>) {
         let written = self.known("a journal record", offset).is_some();
-        if let Some(assigned) = self.assigned.get_mut(&assignment) {
-            assigned.recorded.under_way = false;
-            if !written {
-                assigned.recorded.last = None;
+        let Some(assigned) = self.assigned.get_mut(&assignment) else {
+            return;
+        };
+        let recorded = &mut assigned.recorded;
+        recorded.under_way = false;
+        let suspects = std::mem::take(&mut recorded.writing);
+        if !written {
+            recorded.last = None;
+            return;
+        }
+        if suspects != recorded.suspects {
+            recorded.suspects = suspects.clone();
+            self.calls.handle(Input::Recorded {
+                assignment,
+                suspects,
+            });
+            // Others became suspects meanwhile.
+            if self.calls.with(|lanes| lanes.is_unrecorded(assignment)) {
+                self.next_persist = Time::ZERO;
             }
         }
     }

@@ -226,6 +226,25 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 );
                 self.tasks.spawn_on(pull, &self.outside);
             }
+            Output::Record { assignment } if self.owner.is_clustering() => {
+                if let Some(assigned) = self.assigned.get(&assignment) {
+                    // Perhaps it was written while the call could still run.
+                    let suspects = assigned.recorded.suspects.clone();
+                    self.calls.handle(Input::Recorded {
+                        assignment,
+                        suspects,
+                    });
+                    self.next_persist = Time::ZERO;
+                }
+            }
+            // Without a journal nobody comes after us who could read it.
+            Output::Record { assignment } => {
+                let suspects = self.calls.with(|lanes| lanes.suspects(assignment));
+                self.calls.handle(Input::Recorded {
+                    assignment,
+                    suspects,
+                });
+            }
             Output::Drained { assignment } => {
                 if let Some(assigned) = self.assigned.get_mut(&assignment) {
                     assigned.drained = true;

@@ -296,6 +296,74 @@ fn what_killed_the_handler_is_found_by_running_suspects_one_at_a_time() {
 }
 
 #[test]
+fn a_suspect_runs_again_only_once_its_attempts_are_in_the_journal() {
+    let mut rig = Rig::loaded(2, &["a", "b"]);
+    rig.unrecordable = true;
+    let id = rig.end(0, lost());
+    rig.give(Input::CallOver { id });
+    rig.wait(secs(100));
+    assert_eq!(rig.offsets(), [1]);
+    let one = Assignment(1);
+    assert!(rig.core.is_unrecorded(one));
+    assert_eq!(rig.core.suspects(one), [(0, 1)]);
+    // A record of an earlier attempt does not do.
+    rig.give(Input::Recorded {
+        assignment: one,
+        suspects: vec![(0, 0), (1, 1)],
+    });
+    assert_eq!(rig.offsets(), [1]);
+    rig.record(one);
+    rig.wait(Duration::ZERO);
+    assert_eq!(rig.take(0).attempt, 2);
+    assert!(!rig.core.is_unrecorded(one));
+}
+
+#[test]
+fn what_had_an_answer_is_no_suspect_any_more() {
+    let mut rig = Rig::loaded(2, &["a", "b"]);
+    for offset in [0, 1] {
+        let id = rig.end(offset, lost());
+        rig.give(Input::CallOver { id });
+    }
+    assert_eq!(rig.core.suspects(Assignment(1)), [(0, 1), (1, 1)]);
+    rig.until_called(secs(10));
+    let first = rig.offsets()[0];
+    rig.end(first, failed());
+    rig.until_called(secs(10));
+    rig.done(1 - first);
+    assert_eq!(rig.core.suspects(Assignment(1)), []);
+    // It is one of many again: another call may run beside it.
+    rig.unrecordable = true;
+    assert!(rig.until_called(secs(60)) < secs(60));
+    assert_eq!(rig.take(first).attempt, 3);
+}
+
+#[test]
+fn the_attempts_of_a_former_owner_count() {
+    let retry = RetryPolicy {
+        max_attempts: 3,
+        ..RetryPolicy::default()
+    };
+    let mut rig = Rig::new(Settings {
+        batch: 4,
+        ..policy(retry)
+    });
+    rig.assign(1, 0, 0);
+    rig.give(Input::Suspects {
+        assignment: Assignment(1),
+        suspects: vec![(1, 2), (2, 3), (3, 1)],
+    });
+    rig.deliver(1, 0, &["a", "a", "b", "c"]);
+    // A batch ends before one, and each runs alone, one at a time.
+    assert_eq!(rig.take(0).rest.len(), 0);
+    assert_eq!(rig.take(3).attempt, 2);
+    // The one that used up its attempts is not called again.
+    assert_eq!(rig.backs[0].message.offset, 2);
+    rig.sent_back(Ok(()));
+    assert_eq!(rig.core.suspects(Assignment(1)), [(1, 2), (3, 1)]);
+}
+
+#[test]
 fn a_lost_call_makes_its_key_wait_for_the_call_bound_from_its_start() {
     let mut rig = Rig::loaded(1, &["a"]);
     rig.now = secs(10);
