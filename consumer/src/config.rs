@@ -223,6 +223,11 @@ spec:
             ("port: 8080", "port: 99999", "99999"),
             ("path: /events", "path: events", "handler.http.path"),
             (
+                "path: /events",
+                "idlePath: idle",
+                "handler.http.idlePath is \"idle\": it must begin with /",
+            ),
+            (
                 "replicas: 2",
                 "startFrom: {position: Timestamp}",
                 "startFrom.timestamp",

@@ -12,7 +12,7 @@ use std::time::Duration;
 const CLEAN: Duration = Duration::from_secs(2);
 
 /// Sends to every queue in turn while something else goes on.
-async fn while_sending<T>(
+pub async fn while_sending<T>(
     world: &World,
     queues: usize,
     every: Duration,
@@ -35,7 +35,7 @@ async fn while_sending<T>(
     }
 }
 
-async fn until(handler: &Handler, what: &str, is_so: impl Fn(&[Done]) -> bool) {
+pub async fn until(handler: &Handler, what: &str, is_so: impl Fn(&[Done]) -> bool) {
     wait::until(SOON, what, async || {
         let done = handler.done();
         if is_so(&done) {
@@ -49,13 +49,13 @@ async fn until(handler: &Handler, what: &str, is_so: impl Fn(&[Done]) -> bool) {
 }
 
 /// Calls that succeeded for a message for which one had succeeded before.
-fn repeated(done: &[Done]) -> Vec<&Done> {
+pub fn repeated(done: &[Done]) -> Vec<&Done> {
     let mut seen = BTreeSet::new();
     let again = |done: &&Done| !seen.insert((done.queue.clone(), done.offset));
     done.iter().filter(again).collect()
 }
 
-fn after(done: &[Done], time: u64) -> usize {
+pub fn after(done: &[Done], time: u64) -> usize {
     done.iter().filter(|done| done.start > time).count()
 }
 

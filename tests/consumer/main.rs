@@ -10,6 +10,7 @@ mod dead_letters;
 mod filters;
 mod function;
 mod hand_over;
+mod idle;
 mod journal;
 mod library;
 mod modes;

@@ -30,6 +30,11 @@ impl Process {
 
     /// Runs an OrderedConsumer.
     pub async fn run(document: &Value) -> Self {
+        Self::run_with(document, &[]).await
+    }
+
+    /// Runs an OrderedConsumer, with more arguments.
+    pub async fn run_with(document: &Value, arguments: &[&str]) -> Self {
         let program = tokio::task::spawn_blocking(program).await.unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), document.to_string()).unwrap();
@@ -42,6 +47,7 @@ impl Process {
                 "--file",
             ])
             .arg(file.path())
+            .args(arguments)
             .stdin(Stdio::null())
             .spawn()
             .unwrap();

@@ -4,7 +4,7 @@
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
+use axum::routing::{get, post};
 use keylane_consumer::config::Config;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::ConsumerSpec;
@@ -201,8 +201,11 @@ impl World {
 #[derive(Clone, Default)]
 pub struct Handler {
     calls: Arc<AtomicU64>,
+    running: Arc<AtomicU64>,
     status: Arc<AtomicU16>,
     fail_keys: Arc<Mutex<BTreeSet<String>>>,
+    /// Connections that end with a call of this key, which goes on.
+    lose: Arc<Mutex<BTreeMap<String, u32>>>,
     bodies: Arc<Mutex<Vec<usize>>>,
     done: Arc<Mutex<Vec<Done>>>,
     record: Arc<Mutex<Judge>>,
@@ -233,6 +236,7 @@ impl Handler {
         let port = listener.local_addr().unwrap().port();
         let router = Router::new()
             .route("/events", post(handle))
+            .route("/idle", get(idle))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -245,6 +249,17 @@ impl Handler {
 
     pub fn fail_key(&self, key: &str) {
         self.fail_keys.lock().unwrap().insert(key.to_owned());
+    }
+
+    /// Loses the connection of so many calls of this key.
+    pub fn lose_key(&self, key: &str, times: u32) {
+        self.lose.lock().unwrap().insert(key.to_owned(), times);
+    }
+
+    fn loses(&self, key: &str) -> bool {
+        let mut lose = self.lose.lock().unwrap();
+        let left = lose.get_mut(key).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
     }
 
     pub fn verdict(&self) -> Verdict {
@@ -297,9 +312,21 @@ async fn handle(
     headers: HeaderMap,
     body: bytes::Bytes,
 ) -> StatusCode {
+    let key = headers.get("ce-partitionkey");
+    let key = key.and_then(|key| key.to_str().ok()).unwrap_or_default();
+    let lost = handler.loses(key);
     // A call goes on when its caller dies.
     let call = tokio::spawn(called(handler, headers, body.len()));
+    // The server drops the connection of a call that panics.
+    assert!(!lost, "this connection is to be lost");
     call.await.unwrap()
+}
+
+async fn idle(State(handler): State<Handler>) -> StatusCode {
+    match handler.running.load(Ordering::SeqCst) {
+        0 => StatusCode::OK,
+        _ => StatusCode::CONFLICT,
+    }
 }
 
 async fn called(handler: Handler, headers: HeaderMap, size: usize) -> StatusCode {
@@ -325,6 +352,7 @@ async fn called(handler: Handler, headers: HeaderMap, size: usize) -> StatusCode
         start,
         end: None,
     };
+    handler.running.fetch_add(1, Ordering::SeqCst);
     handler.take(call.clone());
     // The next call of a key that comes too early must find this one running.
     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -347,6 +375,7 @@ async fn called(handler: Handler, headers: HeaderMap, size: usize) -> StatusCode
         end: Some(Ended { at: now(), ok }),
         ..call
     });
+    handler.running.fetch_sub(1, Ordering::SeqCst);
     StatusCode::from_u16(status).unwrap()
 }
 

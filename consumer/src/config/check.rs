@@ -21,11 +21,16 @@ fn endpoint(handler: &Handler) -> Result<(), String> {
     if http.port == 0 {
         return Err("spec.handler.http.port is 0: give the port the handler listens on".into());
     }
-    if !http.path.starts_with('/') {
-        return Err(format!(
-            "spec.handler.http.path is {:?}: it must begin with /",
-            http.path
-        ));
+    let paths = [
+        ("path", Some(&http.path)),
+        ("idlePath", http.idle_path.as_ref()),
+    ];
+    for (field, path) in paths {
+        if let Some(path) = path.filter(|path| !path.starts_with('/')) {
+            return Err(format!(
+                "spec.handler.http.{field} is {path:?}: it must begin with /"
+            ));
+        }
     }
     Ok(())
 }

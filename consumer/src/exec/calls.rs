@@ -12,11 +12,12 @@
 
 use super::clock::Clock;
 use super::gate::Gate;
+use super::idle::Unanswered;
 use super::measures::Measures;
 use super::runners::Line;
 use super::tasks::{Event, Events};
 use crate::handler::{Delivery, Handler, Outcome};
-use crate::lane::{Call, CallId, CallResult, Input, LaneExecutor, Output, Suspension};
+use crate::lane::{Call, CallId, CallResult, Input, LaneExecutor, Output, Suspension, Time};
 use crate::message::{Message, QueueId};
 use futures::FutureExt;
 use std::any::Any;
@@ -92,6 +93,7 @@ pub struct Calls<H> {
     measures: Arc<Measures>,
     tasks: TaskTracker,
     held: Arc<Held>,
+    unanswered: Unanswered,
 }
 
 impl<H: Handler> Calls<H> {
@@ -113,7 +115,31 @@ impl<H: Handler> Calls<H> {
             measures,
             tasks: TaskTracker::new(),
             held: Arc::default(),
+            unanswered: Unanswered::default(),
         }
+    }
+
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    pub fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Calls that ended without an answer and may still run.
+    pub fn unanswered(&self) -> &Unanswered {
+        &self.unanswered
+    }
+
+    /// Calls without an answer have really ended.
+    pub fn over(&self, ids: &[CallId]) {
+        let now = self.clock.now();
+        self.with(|lanes| {
+            for id in ids {
+                lanes.handle(now, Input::CallOver { id: *id });
+            }
+        });
     }
 
     /// Starts as many runners as this runtime has threads; calls that have to wait become its tasks.
@@ -201,9 +227,12 @@ impl<H: Handler> Calls<H> {
                 result,
                 over,
             } = outcome;
+            let no_answer = matches!(result, CallResult::TimedOut | CallResult::Lost { .. });
             lanes.handle(now, Input::CallEnded { id, acked, result });
             if over {
                 lanes.handle(now, Input::CallOver { id });
+            } else if no_answer {
+                self.unanswered.add(now, id);
             }
         }
         self.put_out(lanes, calls);

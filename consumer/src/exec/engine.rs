@@ -9,13 +9,13 @@ use super::calls::Calls;
 use super::clock::Clock;
 use super::commits::Commits;
 use super::control::{Control, Request};
+use super::idle;
 use super::ledger::{Ledger, Suspects};
 use super::live::{self, Placing};
 use super::owner::Owner;
 use super::start::Starts;
 use super::tasks::{self, Event, Events, Group};
 use super::{Measures, Options};
-use crate::contract::CANCEL_GRACE_SECONDS;
 use crate::contract::admin::LaneTarget;
 use crate::contract::spec::{ConsumerSpec, Consumption};
 use crate::handler::Handler;
@@ -130,7 +130,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             measures.clone(),
         );
         let broadcasting = spec.consumption == Consumption::Broadcasting;
-        let call_bound = timeout + Duration::from_secs(CANCEL_GRACE_SECONDS);
+        let call_bound = live::call_bound(spec);
         Self {
             starts: Arc::new(Starts::new(
                 source.clone(),
@@ -233,6 +233,14 @@ impl<S: Source, H: Handler> Executor<S, H> {
             tasks::await_handler(self.handler.clone(), self.events.clone()),
             &self.outside,
         );
+        self.tasks.spawn_on(
+            idle::of_unanswered(
+                self.calls.clone(),
+                live::call_bound(&self.spec),
+                self.leave.subscribe(),
+            ),
+            &self.outside,
+        );
         let mut arrived = Vec::with_capacity(EVENTS_AT_ONCE);
         while !self.is_done() {
             let wait = self.next_deadline().saturating_sub(self.clock.now());
@@ -315,6 +323,14 @@ impl<S: Source, H: Handler> Executor<S, H> {
             Event::HandlerReady => {
                 info!("the handler answers");
                 self.handler_ready = true;
+                if self.options.pod.is_some() && self.owner.is_clustering() {
+                    let idle = idle::of_predecessors(
+                        self.handler.clone(),
+                        live::call_bound(&self.spec),
+                        self.events.clone(),
+                    );
+                    self.tasks.spawn_on(idle, &self.outside);
+                }
                 let follow = tasks::follow_group(
                     self.source.clone(),
                     self.clock.clone(),
@@ -323,6 +339,10 @@ impl<S: Source, H: Handler> Executor<S, H> {
                     self.leave.subscribe(),
                 );
                 self.tasks.spawn(follow);
+            }
+            Event::HandlerIdle => {
+                info!("the handler is idle: nothing of an earlier process of this pod runs in it");
+                self.owner.handler_idle();
             }
             Event::Group(group) => self.group(now, group),
             Event::Locked {

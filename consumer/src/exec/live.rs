@@ -33,6 +33,11 @@ impl Placing {
     }
 }
 
+/// The call bound B: how long after it was sent a call may run.
+pub fn call_bound(spec: &ConsumerSpec) -> Duration {
+    spec.handler.timeout.get() + Duration::from_secs(CANCEL_GRACE_SECONDS)
+}
+
 /// What the core is started with.
 pub fn settings(spec: &ConsumerSpec, lanes: u32) -> Settings {
     Settings {

@@ -17,6 +17,7 @@ mod control;
 mod engine;
 mod follow;
 mod gate;
+mod idle;
 #[cfg(test)]
 mod interleavings;
 mod ledger;

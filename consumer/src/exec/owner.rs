@@ -46,6 +46,13 @@ impl Owner {
         }
     }
 
+    /// Nothing runs in the handler of what former processes of this pod sent there.
+    pub fn handler_idle(&mut self) {
+        if let Self::Clustering(ownership) = self {
+            ownership.handler_idle();
+        }
+    }
+
     pub fn master_changed(&mut self, now: Time, broker: &str) {
         if let Self::Clustering(ownership) = self {
             ownership.master_changed(now, broker);

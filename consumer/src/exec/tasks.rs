@@ -27,6 +27,8 @@ const HANDLER_RETRY: Duration = Duration::from_millis(250);
 pub enum Event {
     HandlerReady,
     HandlerMissing(String),
+    /// Nothing runs in the handler of what a former process of this pod sent there.
+    HandlerIdle,
     Group(Group),
     Locked {
         broker: Arc<str>,

@@ -75,4 +75,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Whether the handler can be called; the error says in words why not.
     fn ready(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Whether nothing runs in the handler, of this process's calls and of those of processes that were
+    /// here before it. None: this handler has no way to say. One that has a way and does not answer in
+    /// time is not idle.
+    fn idle(&self) -> impl Future<Output = Option<bool>> + Send {
+        std::future::ready(None)
+    }
 }

@@ -197,9 +197,10 @@ impl Ownership {
         self.others.gone(pod);
     }
 
-    /// Whether the handler says that nothing runs.
-    pub fn handler_idle(&mut self, idle: bool) {
-        self.others.idle = idle;
+    /// The handler said, while this process ran, that nothing ran in it: nothing that former processes of
+    /// this pod sent there ever will again.
+    pub fn handler_idle(&mut self) {
+        self.others.idle = true;
     }
 
     /// The master of a broker has a new address: locks of the former one mean nothing any more, and for a

@@ -14,7 +14,7 @@ pub struct Others {
     pod: Option<String>,
     present: BTreeMap<Arc<str>, BTreeSet<String>>,
     gone: BTreeSet<String>,
-    /// The handler of this pod says that nothing runs.
+    /// The handler of this pod has said that nothing runs of what those sent who were here before.
     pub idle: bool,
 }
 

@@ -108,7 +108,7 @@ pub struct Facts {
     pub absent: bool,
     /// Whether it is proven dead.
     pub death: Death,
-    /// The handler says that nothing runs in it.
+    /// Its handler says that nothing of it runs there.
     pub idle: bool,
 }
 

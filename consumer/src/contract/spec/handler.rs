@@ -94,6 +94,20 @@ pub struct Http {
         }])
     )]
     pub path: String,
+    /// Path to GET, answered with 200 when nothing runs in the handler and with anything else when
+    /// something does, a request it has taken and not begun included. With it a key whose call was lost, and
+    /// the queues of an executor that was restarted beside a handler that lives on, need not wait until calls
+    /// must be over. Default: none, and they wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r"^/[^\s#]*$"),
+        extend("x-kubernetes-validations" = [{
+            "rule": r"self.matches('^/[^\\s#]*$')",
+            "message": "begin the path with /, without host, blanks and #, such as /idle"
+        }])
+    )]
+    pub idle_path: Option<String>,
 }
 
 impl Http {

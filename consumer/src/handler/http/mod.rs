@@ -18,6 +18,9 @@
 //! offset, `ce-attempt` 1 for the first, `ce-deadline` when the call will be given up, `ce-tags` the
 //! message's tags. A `traceparent` property is passed on as the header of that name. Batched events have
 //! the same attributes without the prefix, and their body in `data_base64`.
+//!
+//! Where `idlePath` is set, a `GET` of it asks whether anything runs: 200 says that nothing does, any other
+//! answer, and none within [`IDLE_WITHIN`], that something may.
 
 mod event;
 mod pool;
@@ -27,7 +30,7 @@ use crate::contract::spec::{ConsumerSpec, Http};
 use crate::lane::CallResult;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use pool::{Answer, ExchangeError, Pool};
 use std::fmt::Write;
@@ -38,6 +41,8 @@ pub use event::EVENT_TYPE;
 /// How many messages of a batch are done, in the header of an answer.
 const ACKED: &str = "keylane-acked";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A handler that takes longer to say that it is idle is not.
+const IDLE_WITHIN: Duration = Duration::from_secs(1);
 /// Longest part of an answer's body that is kept as the reason of a failure.
 const KEPT_REASON: usize = 256;
 
@@ -45,6 +50,7 @@ const KEPT_REASON: usize = 256;
 pub struct HttpHandler {
     pool: Pool,
     uri: Uri,
+    idle: Option<Uri>,
     host: HeaderValue,
     address: String,
     topic: String,
@@ -56,9 +62,11 @@ pub struct HttpHandler {
 pub enum HttpHandlerError {
     /// The path cannot be asked for.
     #[error(
-        "handler.http.path {path:?} is not a path of HTTP: {reason}; percent-encode what is not allowed"
+        "handler.http.{field} {path:?} is not a path of HTTP: {reason}; percent-encode what is not allowed"
     )]
     Path {
+        /// Which field of the spec.
+        field: &'static str,
         /// The path.
         path: String,
         /// What is wrong with it.
@@ -70,18 +78,13 @@ impl HttpHandler {
     /// The handler of this consumer, at its port and path of 127.0.0.1.
     pub fn new(spec: &ConsumerSpec, http: &Http) -> Result<Self, HttpHandlerError> {
         let address = format!("127.0.0.1:{}", http.port);
-        let invalid = |reason: String| HttpHandlerError::Path {
-            path: http.path.clone(),
-            reason,
-        };
-        let uri = http
-            .path
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?;
-        let host = HeaderValue::from_str(&address).map_err(|error| invalid(error.to_string()))?;
+        let host = HeaderValue::from_str(&address).expect("an address and a port");
         Ok(Self {
             pool: Pool::new(address.clone()),
-            uri,
+            uri: uri("path", &http.path)?,
+            idle: (http.idle_path.as_ref())
+                .map(|path| uri("idlePath", path))
+                .transpose()?,
             host,
             address,
             topic: spec.topic.clone(),
@@ -131,6 +134,15 @@ impl HttpHandler {
     }
 }
 
+fn uri(field: &'static str, path: &str) -> Result<Uri, HttpHandlerError> {
+    path.parse()
+        .map_err(|error: http::uri::InvalidUri| HttpHandlerError::Path {
+            field,
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
 /// What an answer says of a call with so many messages.
 fn outcome(answer: &Answer, messages: u32) -> Outcome {
     let (status, headers) = (answer.head.status, &answer.head.headers);
@@ -175,6 +187,15 @@ impl Handler for HttpHandler {
                 self.address
             )),
         }
+    }
+
+    async fn idle(&self) -> Option<bool> {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = self.idle.clone()?;
+        request.headers_mut().insert(HOST, self.host.clone());
+        let asked = self.pool.exchange(request, || true);
+        let answer = tokio::time::timeout(IDLE_WITHIN, asked).await;
+        Some(matches!(answer, Ok(Ok(answer)) if answer.head.status == StatusCode::OK))
     }
 }
 
