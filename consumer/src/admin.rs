@@ -75,6 +75,7 @@ pub fn admin(control: Control, token: String) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/lanes", get(lanes).put(set_lanes))
         .route("/v1/members/gone", post(members_gone))
+        .route("/v1/drain", post(drain))
         .layer(authenticated)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(control)
@@ -161,6 +162,13 @@ async fn members_gone(
 ) -> Response {
     match control.pods_gone(members.pods).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    }
+}
+
+async fn drain(State(control): State<Control>) -> Response {
+    match control.drain().await {
+        Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
     }
 }

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod bad_input;
+mod brokers;
 mod chaos;
 mod dead_letters;
 mod filters;
@@ -17,6 +18,7 @@ mod modes;
 mod offsets;
 mod process;
 mod samples;
+mod suspects;
 mod suspension;
 mod world;
 

@@ -1,6 +1,7 @@
 //! The real program: signals, exit codes, two members of one group.
 
-use crate::world::{Handler, SOON, World};
+use crate::world::{Handler, Running, SOON, World};
+use keylane_consumer::contract::admin::Stats;
 use keylane_tests::cluster::Paths;
 use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
 use keylane_tests::wait;
@@ -140,4 +141,32 @@ async fn two_processes_share_a_group_while_one_stops_and_comes_back() {
         (verdict.inversions, verdict.overlaps, verdict.distinct),
         (0, 0, 6_000)
     );
+}
+
+/// Told to drain, an executor gives its queues away and leaves the group, and stays; SIGTERM ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_is_told_to_drain_hands_over_and_stays_until_it_is_ended() {
+    let world = World::new("drained", 2).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    let first = Running::with(&world, handler.clone(), port, &[]).await;
+    let second = Running::with(&world, handler.clone(), port, &[]).await;
+    world.produce(1_000, 100).await;
+    first.until_handled(1_000).await;
+    first.control().drain().await.unwrap();
+    assert!(!first.control().is_ready().await.unwrap());
+    let drained = |stats: &Stats| stats.drained && stats.queues.is_empty();
+    let before = first.until_stats(drained, "the first drained").await;
+    second
+        .until_stats(|stats| stats.queues.len() == 2, "both queues taken")
+        .await;
+    world.produce(1_000, 100).await;
+    first.until_handled(2_000).await;
+    let now = first.control().stats().await.unwrap();
+    assert_eq!(now.dispatched, before.dispatched);
+    first.stop().await;
+    second.stop().await;
+    let verdict = handler.verdict();
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+    assert_eq!((verdict.distinct, verdict.duplicates), (2_000, 0));
 }

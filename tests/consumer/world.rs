@@ -251,6 +251,11 @@ impl Handler {
         self.fail_keys.lock().unwrap().insert(key.to_owned());
     }
 
+    /// Calls of this key do not fail any more.
+    pub fn mend_key(&self, key: &str) {
+        self.fail_keys.lock().unwrap().remove(key);
+    }
+
     /// Loses the connection of so many calls of this key.
     pub fn lose_key(&self, key: &str, times: u32) {
         self.lose.lock().unwrap().insert(key.to_owned(), times);

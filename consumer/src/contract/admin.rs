@@ -1,5 +1,11 @@
 //! The admin API of an executor pod: `GET /v1/stats`, `GET /v1/lanes`, `PUT /v1/lanes`,
-//! `POST /v1/members/gone`.
+//! `POST /v1/members/gone`, `POST /v1/drain`.
+//!
+//! `POST /v1/drain` has no body. It makes the executor give away all its queues as at SIGTERM: nothing new
+//! is dispatched, running calls finish (at most `drain.timeout`), what is finished is committed, the journal
+//! written, locks are released last. It then leaves the group and stays, without queues and not ready,
+//! until SIGTERM; it cannot be undone. The answer, 202, says that this has begun;
+//! [`Stats::drained`] when it is over.
 //!
 //! Every request carries `Authorization: Bearer <token>`; without a valid token the answer is 401 and
 //! nothing else. Bodies are JSON. Counters only grow during the life of one incarnation; a new
@@ -27,8 +33,10 @@ pub struct Stats {
     pub incarnation: String,
     /// Seconds since the process started.
     pub uptime_seconds: f64,
-    /// True once SIGTERM was received: nothing new is dispatched.
+    /// True once it was told to drain or SIGTERM was received: nothing new is dispatched.
     pub draining: bool,
+    /// True once that is over: no queue is held, and the group was left.
+    pub drained: bool,
     /// The lane target in force and where it came from.
     pub lanes: LaneTarget,
     /// Handler calls running now.
@@ -84,12 +92,25 @@ pub struct Stats {
     /// Client ids in the consumer group that are not Keylane's, at most 32: they get no queue of ours, and
     /// may take queues themselves.
     pub foreign_members: Vec<String>,
+    /// Queues that the topic has no more, with messages that nobody consumes, at most 32. One executor of
+    /// the group tells it of each broker.
+    pub gone_queues: Vec<GoneQueue>,
     /// Keys that wait for a person because their head has used up all its attempts; at most 32 are listed.
     pub blocked: Vec<BlockedKey>,
     /// Number of blocked keys, listed or not.
     pub blocked_keys: u64,
     /// Every queue this executor holds or waits for.
     pub queues: Vec<QueueStats>,
+}
+
+/// A queue that the topic has no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GoneQueue {
+    /// The queue, as broker name/queue id.
+    pub queue: String,
+    /// Its messages from the committed offset on.
+    pub stranded: u64,
 }
 
 /// What is not handed to the handler.

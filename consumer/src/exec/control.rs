@@ -17,6 +17,8 @@ pub enum Request {
     Reconfigure(Box<ConsumerSpec>, oneshot::Sender<Vec<String>>),
     /// These pods are gone, and everything that ran in them is dead.
     PodsGone(Vec<String>, oneshot::Sender<()>),
+    /// Give all queues away, as at the end, and stay.
+    Drain(oneshot::Sender<()>),
     /// Whether the handler answers and every broker is known.
     Ready(oneshot::Sender<bool>),
 }
@@ -66,6 +68,12 @@ impl Control {
     /// is taken over without waiting for calls of theirs. It must be true.
     pub async fn pods_gone(&self, uids: Vec<String>) -> Result<(), Gone> {
         self.ask(|reply| Request::PodsGone(uids, reply)).await
+    }
+
+    /// Begins to give away all queues as at the end of [`Executor::run`](super::Executor::run), which goes on
+    /// without any until it is told to end; see [`Stats::drained`].
+    pub async fn drain(&self) -> Result<(), Gone> {
+        self.ask(Request::Drain).await
     }
 
     /// True once the handler answers and the brokers of the topic list this executor as a member.

@@ -9,6 +9,7 @@ use super::calls::Calls;
 use super::clock::Clock;
 use super::commits::Commits;
 use super::control::{Control, Request};
+use super::gone::{self, Gone};
 use super::idle;
 use super::ledger::{Ledger, Suspects};
 use super::live::{self, Placing};
@@ -80,6 +81,7 @@ pub struct Executor<S, H> {
     membership: Membership,
     commits: Commits,
     ledger: Ledger,
+    gone: Gone,
     assigned: BTreeMap<Assignment, Assigned>,
     /// Queues that are given up to be begun anew.
     start_over: BTreeSet<QueueId>,
@@ -96,8 +98,10 @@ pub struct Executor<S, H> {
     leave: watch::Sender<bool>,
     ready: bool,
     handler_ready: bool,
-    /// Since when the process is to end.
+    /// Since when it gives everything away.
     draining: Option<Time>,
+    /// Nothing is here any more, and the group was left.
+    drained: bool,
     next_persist: Time,
     unlocking: u32,
     expired: u64,
@@ -158,6 +162,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             membership: Membership::default(),
             commits: Commits::default(),
             ledger: Ledger::default(),
+            gone: Gone::default(),
             assigned: BTreeMap::new(),
             start_over: BTreeSet::new(),
             route: Route::default(),
@@ -173,6 +178,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             ready: false,
             handler_ready: false,
             draining: None,
+            drained: false,
             next_persist: options.persist_interval,
             unlocking: 0,
             expired: 0,
@@ -259,7 +265,18 @@ impl<S: Source, H: Handler> Executor<S, H> {
             }
             self.act();
         }
-        self.end().await;
+        self.leave().await;
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                request = self.requests.recv() => {
+                    if let Some(request) = request {
+                        self.answer(request);
+                    }
+                }
+                () = shutdown.cancelled() => {}
+            }
+        }
+        self.calls.stop();
     }
 
     fn is_done(&self) -> bool {
@@ -282,7 +299,10 @@ impl<S: Source, H: Handler> Executor<S, H> {
         .fold(self.next_persist, Time::min)
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
+        if self.draining.is_some() {
+            return;
+        }
         info!(
             "draining: nothing new is dispatched, running calls finish within {:?}",
             self.spec.drain.timeout.get()
@@ -292,7 +312,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         self.owner.allocate(now, &Allocation::default());
     }
 
-    async fn end(self) {
+    async fn leave(&mut self) {
         self.leave.send_replace(true);
         let leave = async {
             for broker in self.route.masters.keys() {
@@ -311,7 +331,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             self.calls
                 .with(|lanes| lanes.summary(self.clock.now()).counters.finished)
         );
-        self.calls.stop();
+        self.drained = true;
     }
 
     fn take(&mut self, event: Event) {
@@ -404,6 +424,15 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 self.calls.handle(Input::SentBack { id, result });
             }
             Event::Committed { due, answer } => self.committed(due, answer),
+            Event::Gone { broker, found } => {
+                let found = self.known("queues that the topic has no more", found);
+                let found = found.map(|found| self.gone.found(broker, found));
+                for (queue, count) in found.into_iter().flatten() {
+                    warn!(
+                        "queue {queue} is not the topic's any more and has {count} messages that nobody consumes: give                          the topic its queues back until they are consumed (mqadmin updateTopic -r), or leave them"
+                    );
+                }
+            }
             Event::Unlocked { queue, result } => {
                 self.unlocking -= 1;
                 self.owner.unlocked(&queue);
@@ -489,6 +518,12 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 .ours
                 .retain(|queue| !self.start_over.contains(queue));
             self.ready |= well;
+            if self.owner.is_clustering() {
+                for (broker, from) in self.gone.due(now, &self.queues, &allocation.ours) {
+                    let (source, events) = (self.source.clone(), self.events.clone());
+                    self.tasks.spawn(gone::look(source, broker, from, events));
+                }
+            }
             self.owner.allocate(now, &allocation);
             let queues = &self.queues;
             self.ledger.retain(|queue| queues.contains(queue));

@@ -17,6 +17,7 @@ mod control;
 mod engine;
 mod follow;
 mod gate;
+mod gone;
 mod idle;
 #[cfg(test)]
 mod interleavings;

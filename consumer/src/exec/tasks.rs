@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::commits::{Answer, Due};
+use super::gone::Stranded;
 use super::ledger::{self, Reading, Standing};
 use super::live::Placing;
 use super::start::Starts;
@@ -72,6 +73,11 @@ pub enum Event {
     Unlocked {
         queue: QueueId,
         result: Result<(), SourceError>,
+    },
+    /// Messages in queues that the topic has no more at this broker.
+    Gone {
+        broker: Arc<str>,
+        found: Result<Stranded, SourceError>,
     },
 }
 

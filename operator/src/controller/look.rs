@@ -257,6 +257,7 @@ fn report_pods(stats: &[Stats], consumer: &Consumer, found: &mut Findings) {
             some.join(", ")
         ));
     }
+    found.queue_gone = queue_gone(stats);
     let blocked = stats.iter().flat_map(|pod| &pod.blocked);
     found.blocked_keys = blocked
         .map(|key| {
@@ -266,6 +267,25 @@ fn report_pods(stats: &[Stats], consumer: &Consumer, found: &mut Findings) {
             )
         })
         .collect();
+}
+
+fn queue_gone(stats: &[Stats]) -> Option<String> {
+    // At a change of hands two pods may tell of the same queue.
+    let gone: BTreeMap<&str, u64> = stats
+        .iter()
+        .flat_map(|pod| &pod.gone_queues)
+        .map(|gone| (gone.queue.as_str(), gone.stranded))
+        .collect();
+    if gone.is_empty() {
+        return None;
+    }
+    let (count, left) = (gone.len(), gone.values().sum::<u64>());
+    let some: Vec<_> = gone.keys().take(3).copied().collect();
+    Some(format!(
+        "the topic has {count} queues less than it had ({}), and {left} messages are left in them that nobody consumes: \
+         give it its queues back until they are consumed (mqadmin updateTopic -r)",
+        some.join(", ")
+    ))
 }
 
 fn decide(

@@ -18,6 +18,8 @@ pub const TEMPLATE_INVALID: &str = "TemplateInvalid";
 pub const HANDLER_UNAVAILABLE: &str = "HandlerUnavailable";
 /// The consumer group is used by somebody else too.
 pub const GROUP_SHARED: &str = "GroupShared";
+/// The topic has fewer queues than before, and messages are left in the others.
+pub const QUEUE_GONE: &str = "QueueGone";
 /// A key was met in more than one queue, so that nothing can keep its order.
 pub const KEY_SPANS_QUEUES: &str = "KeySpansQueues";
 /// More pods are wanted than the bounds or the queues allow.
@@ -70,6 +72,8 @@ pub struct Findings {
     pub group_shared: Option<String>,
     /// Who in the group is not Keylane's.
     pub foreign_members: Option<String>,
+    /// Which queues the topic has no more, and how many messages are left in them.
+    pub queue_gone: Option<String>,
     /// Which keys were met in more than one queue.
     pub key_spans_queues: Option<String>,
     /// Why children could not be applied.
@@ -219,6 +223,11 @@ fn conditions(found: &Findings) -> Vec<ConditionOf> {
                 .as_ref()
                 .or(found.foreign_members.as_ref()),
             "nobody else is seen in the consumer group",
+        ),
+        (
+            QUEUE_GONE,
+            found.queue_gone.as_ref(),
+            "no messages are left in queues that the topic has no more",
         ),
         (
             KEY_SPANS_QUEUES,

@@ -16,7 +16,7 @@ use super::processes::{Sweeper, Tied};
 use crate::cluster::run;
 use crate::wait;
 
-const START_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const TRIES: u32 = 5;
 const NAME_SERVER: &str = "name server";
@@ -25,7 +25,7 @@ const BROKER: &str = "broker";
 const BROKER_NAME: &str = "broker-a";
 /// What of a store are messages.
 const LOG: [&str; 3] = ["commitlog", "consumequeue", "index"];
-const PROBE_TOPIC: &str = "keylane-tests-probe";
+pub(super) const PROBE_TOPIC: &str = "keylane-tests-probe";
 /// A broker of 5.x reaches into the JDK for its memory-mapped files.
 const BROKER_OPENS: [&str; 5] = [
     "--add-exports=java.base/sun.nio.ch=ALL-UNNAMED",
@@ -126,6 +126,14 @@ impl Broker {
     #[must_use]
     pub fn name_server(&self) -> String {
         format!("127.0.0.1:{}", self.name_server_port)
+    }
+
+    pub(super) fn name_server_port(&self) -> u16 {
+        self.name_server_port
+    }
+
+    pub(super) fn lib(&self) -> &Path {
+        &self.lib
     }
 
     /// The broker's address, `127.0.0.1:PORT`.
@@ -292,7 +300,7 @@ fn kept(log: &Path) -> PathBuf {
 
 /// A port for the name server and the first of the broker's three (`listenPort` − 2, `listenPort`
 /// and `listenPort` + 1). Below the range the kernel gives to outgoing connections.
-fn free_ports() -> Result<[u16; 2]> {
+pub(super) fn free_ports() -> Result<[u16; 2]> {
     let mut random = rand::rng();
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
     for _ in 0..200 {
@@ -309,7 +317,7 @@ fn free_ports() -> Result<[u16; 2]> {
     })
 }
 
-fn write_configuration(
+pub(super) fn write_configuration(
     dir: &Path,
     name_server_port: u16,
     broker_port: u16,
@@ -346,7 +354,7 @@ fn start_name_server(lib: &Path, dir: &Path) -> Result<Tied> {
     start(NAME_SERVER, dir, &args, "namesrv.log")
 }
 
-fn start_broker(lib: &Path, dir: &Path, name_server_port: u16) -> Result<Tied> {
+pub(super) fn start_broker(lib: &Path, dir: &Path, name_server_port: u16) -> Result<Tied> {
     let mut args = java(lib, dir, "-Xmx512m", &BROKER_OPENS);
     args.push("-XX:MaxDirectMemorySize=512m".to_owned());
     args.push("org.apache.rocketmq.broker.BrokerStartup".to_owned());

@@ -16,6 +16,7 @@ mod offsets;
 mod processes;
 mod producer;
 mod remoting;
+mod second;
 
 pub use admin::create_topic;
 pub use broker::{Broker, Settings};
@@ -25,6 +26,7 @@ pub use message::Message;
 pub use mqadmin::{QueueProgress, mqadmin, progress};
 pub use offsets::Offsets;
 pub use producer::{Producer, Sent};
+pub use second::Second;
 
 /// RocketMQ for a cluster, as manifests for this namespace: a StatefulSet of one pod, `rocketmq-0`, with
 /// a name server and a broker, and the Service `rocketmq` of the name server at port 9876. Allowed

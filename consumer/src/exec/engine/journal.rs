@@ -4,7 +4,7 @@ use super::{Assigned, Executor, Recorded};
 use crate::exec::ledger::{self, Reading};
 use crate::exec::tasks::{self, ToRead};
 use crate::handler::Handler;
-use crate::journal::{Body, Keys, Progress, Record};
+use crate::journal::{Body, Finished, Keys, Progress, Record};
 use crate::lane::{self, Assignment, HeldKeys, Input, Time};
 use crate::message::QueueId;
 use crate::ownership::{self, Held, Ticket};
@@ -55,6 +55,11 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 let released = here.and_then(|(_, of)| of.recorded.released.clone());
                 let mut progress = released.unwrap_or_default();
                 progress.keys = progress.keys.union(&waiting);
+                if !self.queues.contains(&queue) {
+                    // Of a queue that the topic has no more nothing can be read, not even a witness. What is
+                    // finished stands in the committed offset and in earlier records.
+                    progress.finished = Finished::default();
+                }
                 Body::Released { epoch, progress }
             }
         };

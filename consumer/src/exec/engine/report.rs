@@ -2,8 +2,8 @@
 
 use super::Executor;
 use crate::contract::admin::{
-    BlockedKey, HotKey, Lane, LaneState, LaneTarget, Lanes, LongKey, QueuePhase, QueueStats,
-    SplitKey, Stats, StuckKey, Suspended,
+    BlockedKey, GoneQueue, HotKey, Lane, LaneState, LaneTarget, Lanes, LongKey, QueuePhase,
+    QueueStats, SplitKey, Stats, StuckKey, Suspended,
 };
 use crate::contract::spec::ConsumerSpec;
 use crate::exec::control::Request;
@@ -24,7 +24,14 @@ impl<S: Source, H: Handler> Executor<S, H> {
         match request {
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Lanes(reply) => drop(reply.send(self.lane_list())),
-            Request::Ready(reply) => drop(reply.send(self.ready && self.handler_ready)),
+            Request::Drain(reply) => {
+                self.drain();
+                let _ = reply.send(());
+            }
+            Request::Ready(reply) => {
+                let ready = self.ready && self.handler_ready && self.draining.is_none();
+                let _ = reply.send(ready);
+            }
             Request::PodsGone(uids, reply) => {
                 for uid in uids {
                     info!("every container of pod {uid} is reported terminated");
@@ -95,6 +102,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             incarnation: self.options.incarnation.clone(),
             uptime_seconds: now.as_secs_f64(),
             draining: self.draining.is_some(),
+            drained: self.drained,
             lanes: self.target,
             busy_lanes: summary.busy,
             busy_lane_seconds: summary.busy_time.as_secs_f64(),
@@ -158,6 +166,15 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 .map(str::to_owned)
                 .collect(),
             broker_error: self.broker_error.clone(),
+            gone_queues: self
+                .gone
+                .stranded()
+                .take(LISTED_MEMBERS)
+                .map(|(queue, stranded)| GoneQueue {
+                    queue: queue.to_string(),
+                    stranded,
+                })
+                .collect(),
             blocked: summary
                 .blocked_keys
                 .iter()
