@@ -228,6 +228,27 @@ spec:
                 "handler.http.idlePath is \"idle\": it must begin with /",
             ),
             (
+                "{http: {port: 8080, path: /events}}",
+                "{}",
+                "neither http nor grpc",
+            ),
+            (
+                "{http: {port: 8080, path: /events}}",
+                "{http: {port: 8080}, grpc: {port: 8081}}",
+                "take one of them out",
+            ),
+            (
+                "{http: {port: 8080, path: /events}}",
+                "{grpc: {}}",
+                "spec.handler.grpc: give exactly one of port and unixSocket",
+            ),
+            ("path: /events", "unixSocket: /run/h/s", "give exactly one"),
+            (
+                "port: 8080",
+                "unixSocket: /run/s",
+                "cannot be a handler's socket",
+            ),
+            (
                 "replicas: 2",
                 "startFrom: {position: Timestamp}",
                 "startFrom.timestamp",

@@ -7,7 +7,8 @@ use keylane_consumer::admin;
 use keylane_consumer::config::Config;
 use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
 use keylane_consumer::exec::{Executor, Measures, Options, follow, incarnation};
-use keylane_consumer::handler::http::HttpHandler;
+use keylane_consumer::handler::Remote;
+use keylane_consumer::handler::grpc::Caller;
 use keylane_consumer::metrics::Metrics;
 use keylane_consumer::program;
 use keylane_consumer::source::rocketmq::RocketmqSource;
@@ -82,10 +83,14 @@ async fn main() -> Result<()> {
         lanes = options.lanes,
         "starting"
     );
-    let http = spec.handler.http.as_ref();
-    let http =
-        http.context("spec.handler.http is missing: give the port the handler listens on")?;
-    let handler = HttpHandler::new(spec, http)?;
+    let caller = Caller {
+        instance: run
+            .pod_uid
+            .clone()
+            .unwrap_or_else(|| options.incarnation.clone()),
+        incarnation: options.incarnation.clone(),
+    };
+    let handler = Remote::new(spec, caller)?;
     let source = RocketmqSource::connect(spec, &options.incarnation).await?;
     let measures = Measures::new()?;
     let executor = Executor::new(spec, options, source, handler, measures.clone());

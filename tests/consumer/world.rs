@@ -9,7 +9,8 @@ use keylane_consumer::config::Config;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::ConsumerSpec;
 use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
-use keylane_consumer::handler::http::HttpHandler;
+use keylane_consumer::handler::Remote;
+use keylane_consumer::handler::grpc::Caller;
 use keylane_consumer::message::QueueId;
 use keylane_consumer::source::rocketmq::RocketmqSource;
 use keylane_consumer::source::{Commit, Source};
@@ -234,13 +235,18 @@ impl Handler {
             .await
             .unwrap();
         let port = listener.local_addr().unwrap().port();
-        let router = Router::new()
+        let router = self.router();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        port
+    }
+
+    /// What it serves.
+    pub fn router(&self) -> Router {
+        Router::new()
             .route("/events", post(handle))
             .route("/idle", get(idle))
             .layer(axum::extract::DefaultBodyLimit::disable())
-            .with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        port
+            .with_state(self.clone())
     }
 
     pub fn answer_all_with(&self, status: u16) {
@@ -412,11 +418,15 @@ impl Running {
         let source = RocketmqSource::connect(&spec, &options.incarnation)
             .await
             .unwrap();
+        let caller = Caller {
+            instance: options.incarnation.clone(),
+            incarnation: options.incarnation.clone(),
+        };
         let executor = Executor::new(
             &spec,
             options,
             source,
-            HttpHandler::new(&spec, spec.handler.http.as_ref().unwrap()).unwrap(),
+            Remote::new(&spec, caller).unwrap(),
             Measures::new().unwrap(),
         );
         let (control, shutdown) = (executor.control(), CancellationToken::new());

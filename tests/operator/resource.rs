@@ -163,7 +163,36 @@ fn names() -> Vec<Wrong> {
             spec("template", json!("pod")),
         ),
         ("spec.handler", "Required", spec("handler", json!(null))),
-        ("spec.handler.http", "Required", spec("handler", json!({}))),
+        (
+            "spec.handler",
+            "exactly one of handler.http and handler.grpc",
+            spec("handler", json!({})),
+        ),
+        (
+            "spec.handler",
+            "exactly one of handler.http and handler.grpc",
+            with("spec.handler.grpc", json!({"port": 8080})),
+        ),
+        (
+            "spec.handler.grpc",
+            "exactly one of handler.grpc.port and handler.grpc.unixSocket",
+            spec("handler", json!({"grpc": {}})),
+        ),
+        (
+            "spec.handler.grpc.port",
+            "greater than or equal to 1",
+            spec("handler", json!({"grpc": {"port": 0}})),
+        ),
+        (
+            "spec.handler.grpc.unixSocket",
+            "in a directory of its own below /run",
+            spec("handler", json!({"grpc": {"unixSocket": "/run/h.sock"}})),
+        ),
+        (
+            "spec.handler.http",
+            "exactly one of handler.http.port and handler.http.unixSocket",
+            with("spec.handler.http.unixSocket", json!("/run/h/h.sock")),
+        ),
         (
             "spec.handler.http.port",
             "less than or equal to 65535",

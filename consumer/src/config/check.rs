@@ -15,15 +15,33 @@ pub fn check(spec: &ConsumerSpec) -> Result<(), String> {
 
 /// Where the handler is called.
 fn endpoint(handler: &Handler) -> Result<(), String> {
-    let Some(http) = &handler.http else {
-        return Err("spec.handler.http is missing: give the port the handler listens on".into());
+    let (kind, port, socket) = match (&handler.http, &handler.grpc) {
+        (Some(http), None) => ("http", http.port, &http.unix_socket),
+        (None, Some(grpc)) => ("grpc", grpc.port, &grpc.unix_socket),
+        (None, None) => {
+            return Err("spec.handler has neither http nor grpc: say where the handler listens, such as http: {port: 8080} or grpc: {port: 8080}".into());
+        }
+        (Some(_), Some(_)) => {
+            return Err(
+                "spec.handler has http and grpc: a handler is called one way, take one of them out"
+                    .into(),
+            );
+        }
     };
-    if http.port == 0 {
-        return Err("spec.handler.http.port is 0: give the port the handler listens on".into());
+    if port.is_some() == socket.is_some() {
+        return Err(format!(
+            "spec.handler.{kind}: give exactly one of port and unixSocket"
+        ));
     }
+    if port == Some(0) {
+        return Err(format!(
+            "spec.handler.{kind}.port is 0: give the port the handler listens on"
+        ));
+    }
+    let http = handler.http.as_ref();
     let paths = [
-        ("path", Some(&http.path)),
-        ("idlePath", http.idle_path.as_ref()),
+        ("path", http.map(|http| &http.path)),
+        ("idlePath", http.and_then(|http| http.idle_path.as_ref())),
     ];
     for (field, path) in paths {
         if let Some(path) = path.filter(|path| !path.starts_with('/')) {

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod duration;
 pub mod quantity;
+pub mod socket;
 pub mod spec;
 
 /// API group and version of the resource.

@@ -10,7 +10,7 @@ mod retry;
 
 pub use filter::{Consumption, Filter};
 pub use flow::{Limits, Suspend};
-pub use handler::{Batch, Handler, Http};
+pub use handler::{Batch, Grpc, Handler, Http, HttpVersion};
 pub use order::{Key, KeyFrom, Mode, Ordering, Unkeyed};
 pub use retry::{Backoff, Budget, OnExhausted, Retry};
 

@@ -1,16 +1,31 @@
 //! The port to whoever handles messages.
+//!
+//! | handler | in the OrderedConsumer | what it serves or is |
+//! |---|---|---|
+//! | [`http`], in any language | `handler: {http: {port: 8080, path: /events}}` | `POST` of CloudEvents 1.0; `version: HTTP2` for many calls on a connection |
+//! | [`grpc`], in any language | `handler: {grpc: {port: 8080}}` | `keylane.v1.Handler` of `consumer/proto/keylane/v1/handler.proto`: many calls on one stream |
+//! | [`func`], in Rust | none: [`Consumer`](crate::Consumer) | an async function of the same process |
+//!
+//! In place of `port` both of the first take `unixSocket: /run/handler/handler.sock`. Whatever the kind, the
+//! calls of one key come one after the other and in order, and a call is over `handler.timeout` and a grace
+//! of 5 s after it was sent: a handler must not work on it longer.
 
 mod failure;
 pub mod func;
+pub mod grpc;
 pub mod http;
+mod remote;
 
 use crate::lane::{CallResult, LaneKey};
 use crate::message::{Message, QueueId};
+use std::fmt::Write;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use failure::Failure;
+pub use remote::{Address, Remote, RemoteError};
+use remote::{CONNECT_TIMEOUT, Socket};
 
 /// One call of a handler.
 #[derive(Clone, Debug)]
@@ -70,7 +85,7 @@ pub trait Handler: Send + Sync + 'static {
     fn call(
         &self,
         delivery: Delivery,
-        may_send: impl Fn() -> bool + Send,
+        may_send: impl Fn() -> bool + Send + 'static,
     ) -> impl Future<Output = Outcome> + Send;
 
     /// Whether the handler can be called; the error says in words why not.
@@ -82,4 +97,15 @@ pub trait Handler: Send + Sync + 'static {
     fn idle(&self) -> impl Future<Output = Option<bool>> + Send {
         std::future::ready(None)
     }
+}
+
+/// An error with its causes; the clients' own texts name only the outermost.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
 }

@@ -75,9 +75,19 @@ pub enum Invalid {
     PreStop(String),
     /// The handler listens where the executor does.
     #[error(
-        "spec.handler.http.port {0} is the executor's own: choose another than {PROBE_PORT}, {METRICS_PORT} and {ADMIN_PORT}"
+        "spec.handler: port {0} is the executor's own: choose another than {PROBE_PORT}, {METRICS_PORT} and {ADMIN_PORT}"
     )]
     Port(u16),
+    /// The directory of the handler's socket is mounted by Keylane.
+    #[error(
+        "spec.template: container {container:?} mounts a volume at {directory}, where Keylane mounts the one that the handler's unixSocket is shared by: take the mount out, or choose another directory for the socket"
+    )]
+    SocketMount {
+        /// The handler's container.
+        container: String,
+        /// The directory.
+        directory: String,
+    },
     /// An environment variable that Keylane sets itself.
     #[error("spec.executor.env sets {0:?}, which Keylane sets itself: take it out")]
     ReservedVariable(String),
@@ -185,7 +195,7 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     if let Some(path) = unknown_field(&spec.template, &known) {
         return Err(Invalid::UnknownField(path));
     }
-    let port = spec.consumer.handler.http.as_ref().map(|http| http.port);
+    let port = spec.consumer.handler.port();
     if let Some(port) = port.filter(|port| [PROBE_PORT, METRICS_PORT, ADMIN_PORT].contains(port)) {
         return Err(Invalid::Port(port));
     }
@@ -215,6 +225,16 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     };
     let handler = pod.containers.remove(index);
     reserved(pod, &handler)?;
+    if let Some(socket) = spec.consumer.handler.unix_socket() {
+        let directory = socket.directory();
+        let mut mounts = handler.volume_mounts.iter().flatten();
+        if mounts.any(|mount| mount.mount_path.trim_end_matches('/') == directory) {
+            return Err(Invalid::SocketMount {
+                container: handler.name,
+                directory: directory.to_owned(),
+            });
+        }
+    }
     if handler
         .lifecycle
         .as_ref()
@@ -446,9 +466,20 @@ pub(crate) mod tests {
             assert!(error.contains(field) && error.contains(named), "{error}");
         }
         let mut object = object(template());
-        object.spec.consumer.handler.http.as_mut().unwrap().port = ADMIN_PORT;
-        let error = validate(&object).unwrap_err().to_string();
-        assert!(error.contains("9403 is the executor's own"), "{error}");
+        let handler = |value: Value| serde_json::from_value(value).unwrap();
+        for endpoint in ["http", "grpc"] {
+            object.spec.consumer.handler = handler(json!({endpoint: {"port": ADMIN_PORT}}));
+            let error = validate(&object).unwrap_err().to_string();
+            assert!(error.contains("9403 is the executor's own"), "{error}");
+            let socket = json!({endpoint: {"unixSocket": "/run/h/h.sock"}});
+            object.spec.consumer.handler = handler(socket);
+            let mount = json!([{"name": "own", "mountPath": "/run/h/"}]);
+            object.spec.template["spec"]["containers"][0]["volumeMounts"] = mount;
+            let error = validate(&object).unwrap_err().to_string();
+            assert!(error.contains("mounts a volume at /run/h"), "{error}");
+            object.spec.template = template();
+            assert!(validate(&object).is_ok());
+        }
     }
 
     #[test]

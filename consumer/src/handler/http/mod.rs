@@ -16,31 +16,36 @@
 //! Attributes: `ce-id` message id, `ce-source` `rocketmq://<broker>/<topic>/<queue id>`, `ce-type`
 //! `dev.keylane.rocketmq.message`, `ce-time` store time, `ce-partitionkey` the key, `ce-sequence` the queue
 //! offset, `ce-attempt` 1 for the first, `ce-deadline` when the call will be given up, `ce-tags` the
-//! message's tags. A `traceparent` property is passed on as the header of that name. Batched events have
-//! the same attributes without the prefix, and their body in `data_base64`.
+//! message's tags. Properties `traceparent` and `tracestate` are passed on as the headers of these names.
+//! Batched events have the same attributes without the prefix, and their body in `data_base64`.
+//!
+//! A message that its producer sent as a CloudEvent (properties `CE_…` or `ce_…`) is passed on with its own
+//! id, source, type and extensions; what is said above stands beside them as `ce-keylaneid`,
+//! `ce-keylanesource`, `ce-keylanetime`, `ce-keylanekey`, `ce-keylaneoffset`, `ce-keylaneattempt`,
+//! `ce-keylanedeadline` and `ce-keylanetags`.
 //!
 //! Where `idlePath` is set, a `GET` of it asks whether anything runs: 200 says that nothing does, any other
 //! answer, and none within [`IDLE_WITHIN`], that something may.
 
 mod event;
 mod pool;
+mod streams;
 
-use super::{Delivery, Handler, Outcome};
-use crate::contract::spec::{ConsumerSpec, Http};
+use super::{Address, CONNECT_TIMEOUT, Delivery, Handler, Outcome};
+use crate::contract::spec::{ConsumerSpec, Http, HttpVersion};
 use crate::lane::CallResult;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use pool::{Answer, ExchangeError, Pool};
-use std::fmt::Write;
 use std::time::Duration;
+use streams::Streams;
 
 pub use event::EVENT_TYPE;
 
 /// How many messages of a batch are done, in the header of an answer.
 const ACKED: &str = "keylane-acked";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A handler that takes longer to say that it is idle is not.
 const IDLE_WITHIN: Duration = Duration::from_secs(1);
 /// Longest part of an answer's body that is kept as the reason of a failure.
@@ -48,13 +53,19 @@ const KEPT_REASON: usize = 256;
 
 /// An HTTP handler in the same pod.
 pub struct HttpHandler {
-    pool: Pool,
+    connections: Connections,
     uri: Uri,
     idle: Option<Uri>,
     host: HeaderValue,
-    address: String,
+    address: Address,
     topic: String,
     batched: bool,
+}
+
+#[derive(Debug)]
+enum Connections {
+    Http1(Pool),
+    Http2(Streams),
 }
 
 /// Why a handler cannot be set up.
@@ -72,19 +83,32 @@ pub enum HttpHandlerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Nothing is said of where it listens.
+    #[error("handler.http has neither port nor unixSocket: say where the handler listens")]
+    Nowhere,
 }
 
 impl HttpHandler {
-    /// The handler of this consumer, at its port and path of 127.0.0.1.
+    /// The handler of this consumer, at its port of 127.0.0.1 or its socket.
     pub fn new(spec: &ConsumerSpec, http: &Http) -> Result<Self, HttpHandlerError> {
-        let address = format!("127.0.0.1:{}", http.port);
-        let host = HeaderValue::from_str(&address).expect("an address and a port");
+        let address = Address::new(http.port, http.unix_socket.as_ref());
+        let address = address.ok_or(HttpHandlerError::Nowhere)?;
+        let host = match &address {
+            Address::Port(port) => format!("127.0.0.1:{port}"),
+            // As clients of Unix sockets usually say.
+            Address::Socket(_) => "localhost".into(),
+        };
+        let host = HeaderValue::from_str(&host).expect("an address and a port");
+        let idle = http.idle_path.as_ref();
         Ok(Self {
-            pool: Pool::new(address.clone()),
-            uri: uri("path", &http.path)?,
-            idle: (http.idle_path.as_ref())
-                .map(|path| uri("idlePath", path))
+            uri: uri("path", &http.path, http.version, &host)?,
+            idle: idle
+                .map(|path| uri("idlePath", path, http.version, &host))
                 .transpose()?,
+            connections: match http.version {
+                HttpVersion::Http1 => Connections::Http1(Pool::new(address.clone())),
+                HttpVersion::Http2 => Connections::Http2(Streams::new(address.clone())),
+            },
             host,
             address,
             topic: spec.topic.clone(),
@@ -92,15 +116,36 @@ impl HttpHandler {
         })
     }
 
+    /// A handler that does not speak HTTP/2 would fail every message: whatever one answers to a question
+    /// that changes nothing shows that it does.
+    async fn speaks_http2(&self, streams: &Streams) -> Result<(), String> {
+        let mut question = Request::new(Full::default());
+        *question.method_mut() = Method::OPTIONS;
+        *question.uri_mut() = self.uri.clone();
+        let answer = streams.exchange(question, || true);
+        let reason = match tokio::time::timeout(CONNECT_TIMEOUT, answer).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(ExchangeError::NotSent(reason) | ExchangeError::Lost(reason))) => reason,
+            Ok(Err(ExchangeError::Withheld)) | Err(_) => {
+                format!("no answer within {CONNECT_TIMEOUT:?}")
+            }
+        };
+        let address = &self.address;
+        Err(format!(
+            "the handler at {address} does not answer in HTTP/2 without TLS: {reason}; leave handler.http.version out if it does not speak it"
+        ))
+    }
+
     fn request(&self, delivery: &Delivery) -> Request<Full<Bytes>> {
         let (mut headers, body) = if self.batched {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, event::BATCH)]);
             (headers, event::batch(delivery, &self.topic))
         } else {
-            let headers = event::headers(delivery, &self.topic);
-            (headers, delivery.message.body.clone())
+            event::single(delivery, &self.topic)
         };
-        headers.insert(HOST, self.host.clone());
+        if let Connections::Http1(_) = self.connections {
+            headers.insert(HOST, self.host.clone());
+        }
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -114,7 +159,7 @@ impl HttpHandler {
         messages: u32,
         may_send: impl Fn() -> bool,
     ) -> Outcome {
-        let answer = match self.pool.exchange(request, may_send).await {
+        let answer = match self.connections.exchange(request, may_send).await {
             Ok(answer) => answer,
             Err(ExchangeError::Withheld) => return CallResult::NotSent.into(),
             Err(ExchangeError::NotSent(reason)) => {
@@ -134,13 +179,37 @@ impl HttpHandler {
     }
 }
 
-fn uri(field: &'static str, path: &str) -> Result<Uri, HttpHandlerError> {
-    path.parse()
-        .map_err(|error: http::uri::InvalidUri| HttpHandlerError::Path {
-            field,
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
+/// HTTP/1.1 has the host in a header, HTTP/2 takes it from the address.
+fn uri(
+    field: &'static str,
+    path: &str,
+    version: HttpVersion,
+    host: &HeaderValue,
+) -> Result<Uri, HttpHandlerError> {
+    let uri = match version {
+        HttpVersion::Http1 => Uri::builder(),
+        HttpVersion::Http2 => Uri::builder().scheme("http").authority(host.as_bytes()),
+    };
+    let uri = uri.path_and_query(path).build();
+    uri.map_err(|error| HttpHandlerError::Path {
+        field,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+impl Connections {
+    /// Sends a request and reads the answer to its end. `may_send` is asked immediately before.
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        may_send: impl Fn() -> bool,
+    ) -> Result<Answer, ExchangeError> {
+        match self {
+            Self::Http1(pool) => pool.exchange(request, may_send).await,
+            Self::Http2(streams) => streams.exchange(request, may_send).await,
+        }
+    }
 }
 
 /// What an answer says of a call with so many messages.
@@ -178,22 +247,21 @@ impl Handler for HttpHandler {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        let connect = tokio::net::TcpStream::connect(&self.address);
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(format!("nothing answers at {}: {error}", self.address)),
-            Err(_) => Err(format!(
-                "nothing answers at {} within {CONNECT_TIMEOUT:?}",
-                self.address
-            )),
+        let connected = self.address.connect().await.map(drop);
+        connected.map_err(|reason| format!("nothing answers at {}: {reason}", self.address))?;
+        match &self.connections {
+            Connections::Http1(_) => Ok(()),
+            Connections::Http2(streams) => self.speaks_http2(streams).await,
         }
     }
 
     async fn idle(&self) -> Option<bool> {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = self.idle.clone()?;
-        request.headers_mut().insert(HOST, self.host.clone());
-        let asked = self.pool.exchange(request, || true);
+        if let Connections::Http1(_) = self.connections {
+            request.headers_mut().insert(HOST, self.host.clone());
+        }
+        let asked = self.connections.exchange(request, || true);
         let answer = tokio::time::timeout(IDLE_WITHIN, asked).await;
         Some(matches!(answer, Ok(Ok(answer)) if answer.head.status == StatusCode::OK))
     }
@@ -208,17 +276,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .parse()
         .ok()
         .map(Duration::from_secs)
-}
-
-/// An error with its causes; the client's own text names only the outermost.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -279,6 +336,36 @@ mod tests {
         assert!(
             matches!(result(404), CallResult::Failed { retry_after, .. } if retry_after == wanted)
         );
+    }
+
+    fn handler(http: &str) -> HttpHandler {
+        let spec = serde_json::json!({
+            "rocketmq": {"nameServers": ["n:1"]}, "topic": "T", "consumerGroup": "G",
+            "handler": {"http": serde_json::from_str::<serde_json::Value>(http).unwrap()},
+        });
+        let spec: ConsumerSpec = serde_json::from_value(spec).unwrap();
+        HttpHandler::new(&spec, spec.handler.http.as_ref().unwrap()).unwrap()
+    }
+
+    /// It would fail every message.
+    #[tokio::test]
+    async fn a_handler_that_does_not_speak_the_version_it_is_said_to_is_not_ready() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await;
+                let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        let plain = handler(&format!(r#"{{"port": {port}}}"#));
+        assert_eq!(plain.ready().await, Ok(()));
+        let newer = handler(&format!(r#"{{"port": {port}, "version": "HTTP2"}}"#));
+        let reason = newer.ready().await.unwrap_err();
+        assert!(reason.contains("handler.http.version"), "{reason}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! that crosses such a close is lost with no way to tell whether it was read; so a connection is not used
 //! again after [`IDLE_LIMIT`].
 
+use crate::handler::{Address, Socket};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
@@ -19,20 +20,19 @@ use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 /// How long a connection may have been idle to be used again.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 /// An answer with a longer body costs its connection.
-const LONGEST_BODY: usize = 64 << 10;
+pub(super) const LONGEST_BODY: usize = 64 << 10;
 const READ_BUFFER: usize = 16 << 10;
 
-type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+type Driver = http1::Connection<TokioIo<Socket>, Full<Bytes>>;
 
 /// The connections to one address.
 #[derive(Debug)]
 pub struct Pool {
-    address: String,
+    address: Address,
     /// The one used last is used next, so that what is not needed grows old.
     idle: Mutex<Vec<Connection>>,
 }
@@ -58,8 +58,8 @@ pub struct Answer {
 }
 
 impl Pool {
-    /// No connections yet to `address`, host:port.
-    pub fn new(address: String) -> Self {
+    /// No connections yet to `address`.
+    pub fn new(address: Address) -> Self {
         Self {
             address,
             idle: Mutex::default(),
@@ -140,14 +140,8 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    async fn open(address: &str) -> Result<Self, String> {
-        let stream = tokio::time::timeout(super::CONNECT_TIMEOUT, TcpStream::connect(address))
-            .await
-            .map_err(|_| format!("no connection within {:?}", super::CONNECT_TIMEOUT))?
-            .map_err(|error| error.to_string())?;
-        stream
-            .set_nodelay(true)
-            .map_err(|error| error.to_string())?;
+    async fn open(address: &Address) -> Result<Self, String> {
+        let stream = address.connect().await?;
         let (sender, driver) = http1::Builder::new()
             .read_buf_exact_size(Some(READ_BUFFER))
             .handshake(TokioIo::new(stream))
@@ -198,7 +192,7 @@ impl Connection {
         let sent = self.sender.try_send_request(request);
         self.run(sent).await.map_err(|mut error| {
             let request = error.take_message();
-            (request, super::causes(error.error()))
+            (request, crate::handler::causes(error.error()))
         })
     }
 
@@ -226,7 +220,7 @@ impl Connection {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -250,7 +244,8 @@ mod tests {
 
     async fn listen() -> (TcpListener, Pool) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let pool = Pool::new(listener.local_addr().unwrap().to_string());
+        let port = listener.local_addr().unwrap().port();
+        let pool = Pool::new(Address::Port(port));
         (listener, pool)
     }
 

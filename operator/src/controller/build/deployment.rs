@@ -6,7 +6,7 @@ use super::{hash, metadata, selector};
 use crate::controller::validate::Consumer;
 use crate::names;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, Volume, VolumeMount};
 use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -63,18 +63,31 @@ fn template(
     let pod = template.spec.get_or_insert_default();
     let mut handler = consumer.handler().clone();
     handler.restart_policy = Some("Always".to_owned());
+    let mut executor = executor(consumer, image)?;
+    let mut volumes: Vec<Volume> = serde_json::from_value(json!([
+        {"name": "keylane-config", "configMap": {"name": names::child(consumer.name())}},
+        {"name": "keylane-admin", "secret": {"secretName": names::admin_secret(consumer.name())}},
+    ]))?;
+    if let Some(socket) = consumer.spec().handler.unix_socket() {
+        let mount: VolumeMount = serde_json::from_value(
+            json!({"name": "keylane-socket", "mountPath": socket.directory()}),
+        )?;
+        volumes.push(serde_json::from_value(
+            json!({"name": "keylane-socket", "emptyDir": {}}),
+        )?);
+        for container in [&mut handler, &mut executor] {
+            let mounts = container.volume_mounts.get_or_insert_default();
+            mounts.push(mount.clone());
+        }
+    }
     pod.init_containers.get_or_insert_default().push(handler);
-    pod.containers.push(executor(consumer, image)?);
+    pod.containers.push(executor);
     let drain = consumer.spec().drain.timeout.get().as_secs_f64().ceil() as i64;
     pod.termination_grace_period_seconds = Some(drain + HANDLER_STOP_SECONDS + SPARE_SECONDS);
     // A user's own account stays: clouds bind rights to it. Its token is not mounted either way.
     pod.service_account_name
         .get_or_insert_with(|| names::child(consumer.name()));
     pod.automount_service_account_token = Some(false);
-    let volumes: Vec<Volume> = serde_json::from_value(json!([
-        {"name": "keylane-config", "configMap": {"name": names::child(consumer.name())}},
-        {"name": "keylane-admin", "secret": {"secretName": names::admin_secret(consumer.name())}},
-    ]))?;
     pod.volumes.get_or_insert_default().extend(volumes);
     Ok(template)
 }

@@ -160,6 +160,30 @@ mod tests {
     }
 
     #[test]
+    fn handler_and_executor_share_the_directory_of_a_socket_and_nothing_else() {
+        let mut object = tests::object(tests::template());
+        let grpc = json!({"grpc": {"unixSocket": "/run/orders/handler.sock"}});
+        object.spec.consumer.handler = serde_json::from_value(grpc).unwrap();
+        let built = build(&validate(&object).unwrap(), "i", "t").unwrap();
+        let built = serde_json::to_value(built.deployment.spec.unwrap().template).unwrap();
+        let pod = &built["spec"];
+        let mount = json!({"name": "keylane-socket", "mountPath": "/run/orders"});
+        assert_eq!(
+            pod["initContainers"][0]["volumeMounts"],
+            json!([mount.clone()])
+        );
+        let executor = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        assert_eq!(executor.last(), Some(&mount));
+        let volumes = pod["volumes"].as_array().unwrap();
+        let shared = json!({"name": "keylane-socket", "emptyDir": {}});
+        assert_eq!(volumes.last(), Some(&shared));
+        // Without one there is nothing to share.
+        let plain = resources(tests::template()).deployment.spec.unwrap();
+        let plain = serde_json::to_string(&plain.template).unwrap();
+        assert!(!plain.contains("keylane-socket"));
+    }
+
+    #[test]
     fn meshes_leave_our_ports_alone_and_what_the_user_says_stays() {
         let [istio, linkerd] = names::MESH_EXCLUSIONS;
         let annotations = |template| {
@@ -255,7 +279,7 @@ mod tests {
         );
         assert_ne!(
             plain,
-            pods(&|object| object.spec.consumer.handler.http.as_mut().unwrap().port = 9)
+            pods(&|object| object.spec.consumer.handler.http.as_mut().unwrap().port = Some(9))
         );
     }
 }

@@ -1,0 +1,272 @@
+//! The stream to the handler: opened, kept, and opened again.
+//!
+//! One task reads, the connection's own task writes: it asks [`Outgoing`] for the next request when it can
+//! take one, and leases are checked in that very step. Before it collects what waits it lets every other
+//! task of its thread have a turn, so that calls which begin together go out together.
+
+use super::desk::{Answer, Desk, Waiting};
+use super::proto::handler_client::HandlerClient;
+use super::proto::{HandleRequest, HandleResponse, Hello};
+use crate::handler::Outcome;
+use futures::Stream;
+use futures::task::AtomicWaker;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
+use tonic::transport::{Channel, Endpoint};
+use tracing::{debug, info};
+
+/// Pauses between attempts to open a stream: the first, doubled up to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+/// Time for a handler to answer the hello.
+const WELCOME_WITHIN: Duration = Duration::from_secs(5);
+
+pub type Reply = oneshot::Sender<Outcome>;
+
+/// The way to one handler.
+pub struct Link {
+    address: String,
+    endpoint: Endpoint,
+    hello: Hello,
+    state: Mutex<State>,
+    /// The newest stream; one before it may still be asked for requests.
+    newest: AtomicU64,
+    /// The one who writes to it, if he has nothing to write.
+    writer: AtomicWaker,
+    timer: Notify,
+}
+
+struct State {
+    desk: Desk<Reply>,
+    /// The timer will look by itself.
+    is_timed: bool,
+    channel: Option<Channel>,
+}
+
+impl Link {
+    pub fn new(
+        address: String,
+        endpoint: Endpoint,
+        hello: Hello,
+        timeout: Duration,
+        grace: Duration,
+    ) -> Self {
+        let why = format!("handler at {address}: no stream was opened yet");
+        Self {
+            address,
+            endpoint,
+            hello,
+            state: Mutex::new(State {
+                desk: Desk::new(timeout, grace, why),
+                is_timed: false,
+                channel: None,
+            }),
+            newest: AtomicU64::new(0),
+            writer: AtomicWaker::new(),
+            timer: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection of the open stream; else why there is none.
+    pub fn channel(&self) -> Result<Channel, String> {
+        let state = self.state();
+        state.desk.is_open()?;
+        let channel = state.channel.clone();
+        channel.ok_or_else(|| format!("handler at {}: no connection", self.address))
+    }
+
+    /// See [`crate::handler::Handler::idle`].
+    pub fn idle(&self) -> Option<bool> {
+        self.state().desk.idle()
+    }
+
+    /// Takes a call; its answer comes by its reply.
+    pub fn put(&self, call: Waiting<Reply>) {
+        let mut state = self.state();
+        let answer = state.desk.put(call);
+        let untimed = answer.is_none() && !std::mem::replace(&mut state.is_timed, true);
+        drop(state);
+        match answer {
+            Some(answer) => give([answer]),
+            None => self.writer.wake(),
+        }
+        if untimed {
+            self.timer.notify_one();
+        }
+    }
+
+    /// Ends what has taken too long, for ever.
+    pub async fn watch_time(self: Arc<Self>) {
+        loop {
+            let next = self.tick();
+            // There may be calls to cancel.
+            self.writer.wake();
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => self.timer.notified().await,
+            }
+        }
+    }
+
+    /// Ends what has taken too long now; says when to look again.
+    fn tick(&self) -> Option<Instant> {
+        let mut state = self.state();
+        let (answers, next) = state.desk.tick(Instant::now());
+        state.is_timed = next.is_some();
+        drop(state);
+        give(answers);
+        next
+    }
+
+    /// Opens a stream, and another when it ends, for ever.
+    pub async fn keep(self: Arc<Self>) {
+        let [mut pause, longest] = PAUSES;
+        for stream in 1.. {
+            let mut was_open = false;
+            let reason = match self.serve(stream, &mut was_open).await {
+                Ok(()) => "it ended the stream".into(),
+                Err(reason) => reason,
+            };
+            let why = format!("handler at {}: {reason}", self.address);
+            if was_open {
+                info!("{why}; it is called again once there is a new stream");
+                pause = PAUSES[0];
+            } else {
+                debug!("{why}");
+            }
+            self.closed(why);
+            tokio::time::sleep(pause).await;
+            pause = longest.min(pause * 2);
+        }
+    }
+
+    fn opened(&self, stream: u64, channel: Channel, welcome: HandleResponse) {
+        let mut state = self.state();
+        let answers = state.desk.open(stream, welcome);
+        state.channel = Some(channel);
+        drop(state);
+        give(answers);
+        self.writer.wake();
+    }
+
+    fn closed(&self, why: String) {
+        let mut state = self.state();
+        let answers = state.desk.close(why);
+        state.channel = None;
+        drop(state);
+        give(answers);
+    }
+
+    /// Opens a stream and reads it to its end.
+    async fn serve(self: &Arc<Self>, stream: u64, was_open: &mut bool) -> Result<(), String> {
+        let channel = self.endpoint.connect().await;
+        let channel = channel.map_err(|error| crate::handler::causes(&error))?;
+        self.newest.store(stream, Ordering::SeqCst);
+        let outgoing = Outgoing {
+            link: self.clone(),
+            stream,
+            hello: Some(self.hello.clone()),
+            has_waited: false,
+        };
+        let mut client = HandlerClient::new(channel.clone());
+        let welcome = async {
+            let response = client.handle(outgoing).await.map_err(said)?;
+            let mut incoming = response.into_inner();
+            let welcome = incoming.message().await.map_err(said)?;
+            let welcome = welcome.ok_or("it ended the stream without an answer to the hello")?;
+            Ok::<_, String>((incoming, welcome))
+        };
+        let welcome = tokio::time::timeout(WELCOME_WITHIN, welcome).await;
+        let (mut incoming, welcome) = welcome.map_err(|_| {
+            format!("it did not answer the hello within {WELCOME_WITHIN:?}: its first response must come at once")
+        })??;
+        self.opened(stream, channel, welcome);
+        *was_open = true;
+        while let Some(response) = incoming.message().await.map_err(said)? {
+            let answers = self.state().desk.read(response);
+            give(answers);
+            // There may be credit.
+            self.writer.wake();
+        }
+        Ok(())
+    }
+}
+
+fn give(answers: impl IntoIterator<Item = Answer<Reply>>) {
+    for (reply, outcome) in answers {
+        // Nobody waits for it if the executor is ending.
+        let _ = reply.send(outcome);
+    }
+}
+
+fn said(status: tonic::Status) -> String {
+    let causes = std::error::Error::source(&status).map(crate::handler::causes);
+    let (code, message) = (status.code(), status.message());
+    match (code, causes) {
+        (tonic::Code::Unimplemented, _) => {
+            format!("it does not serve keylane.v1.Handler ({message})")
+        }
+        (_, Some(causes)) => format!("{message} ({code:?}): {causes}"),
+        (_, None) => format!("{message} ({code:?})"),
+    }
+}
+
+/// The requests of a stream.
+struct Outgoing {
+    link: Arc<Link>,
+    stream: u64,
+    hello: Option<Hello>,
+    /// Others have had their turn.
+    has_waited: bool,
+}
+
+impl Stream for Outgoing {
+    type Item = HandleRequest;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<HandleRequest>> {
+        if let Some(hello) = self.hello.take() {
+            return Poll::Ready(Some(HandleRequest {
+                hello: Some(hello),
+                ..HandleRequest::default()
+            }));
+        }
+        let link = self.link.clone();
+        if link.newest.load(Ordering::SeqCst) != self.stream {
+            return Poll::Ready(None);
+        }
+        link.writer.register(context.waker());
+        let mut state = link.state();
+        if !state.desk.has_work(self.stream) {
+            self.has_waited = false;
+            return Poll::Pending;
+        }
+        if !self.has_waited {
+            self.has_waited = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut answers = Vec::new();
+        let request = state.desk.write(self.stream, &mut answers);
+        drop(state);
+        give(answers);
+        self.has_waited = false;
+        match request {
+            Some(request) => Poll::Ready(Some(request)),
+            None => {
+                // Nothing of what waited may be sent; there may be more.
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}
