@@ -46,6 +46,11 @@ pub fn child(consumer: &str) -> String {
     format!("{consumer}-keylane")
 }
 
+/// Name of the ConfigMap with the last decisions and what they were made of.
+pub fn decisions(consumer: &str) -> String {
+    format!("{consumer}-keylane-decisions")
+}
+
 /// Name of the Secret with the admin token.
 pub fn admin_secret(consumer: &str) -> String {
     format!("{consumer}-keylane-admin")

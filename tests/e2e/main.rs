@@ -2,6 +2,8 @@
 //! The main job from end to end: an OrderedConsumer on a real Kubernetes consumes a real RocketMQ while
 //! pods come and go. Order and completeness are judged from the handlers' side, offsets by mqadmin.
 
+mod hpa;
+
 use anyhow::{Result, ensure};
 use keylane_tests::cluster::Target;
 use keylane_tests::judge::Verdict;
@@ -164,6 +166,8 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
             == MESSAGES,
         "{progress:?}"
     );
+
+    hpa::drives_the_pods(&stack).await?;
 
     // Handlers report their last calls when they end.
     stack.kubectl(&["delete", "orderedconsumer", NAME])?;

@@ -8,7 +8,8 @@ mod resource;
 mod rights;
 mod space;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use keylane_operator::scale::Recorded;
 use serde_json::{Value, json};
 use space::{Space, condition, consumer};
 use std::time::Duration;
@@ -253,6 +254,27 @@ fn brokers_that_do_not_answer_are_reported_and_the_lag_is_unknown() -> Result<()
     assert!(text.contains("127.0.0.1:1"), "{text}");
     assert_eq!(object["status"].get("lag"), None);
     assert_eq!(object["status"]["observedGeneration"], 1);
+    Ok(())
+}
+
+#[test]
+fn a_change_of_pods_is_kept_with_all_it_was_made_of() -> Result<()> {
+    let space = Space::with_operator("decisions")?;
+    let mut wanted = consumer("orders");
+    wanted["spec"]["autoscaling"] = json!({"mode": "Auto", "minReplicas": 2, "maxReplicas": 4});
+    space.apply(&wanted)?;
+    let changed = space.until_object("orderedconsumer", "orders", |object| {
+        object["spec"]["replicas"] == 2
+    })?;
+    // It was kept before it was carried out.
+    let kept = space.get("configmap", "orders-keylane-decisions")?;
+    let owner = &kept["metadata"]["ownerReferences"][0]["uid"];
+    assert_eq!(*owner, changed["metadata"]["uid"]);
+    let all = kept["data"].as_object().context("it has no data")?;
+    let last = all.values().next_back().and_then(Value::as_str);
+    let recorded: Recorded = serde_json::from_str(last.context("it keeps nothing")?)?;
+    assert_eq!((recorded.inputs.replicas(), recorded.replicas), (1, 2));
+    assert_eq!(recorded.replay(), recorded);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use keylane_tests::cluster::wait::{self, Pending};
 use std::time::Duration;
 
 /// Verb and resource, with more arguments of `kubectl auth can-i`.
-const REFUSED: [&[&str]; 22] = [
+const REFUSED: [&[&str]; 23] = [
     &["list", "secrets"],
     &["watch", "secrets"],
     &["list", "configmaps"],
@@ -15,7 +15,8 @@ const REFUSED: [&[&str]; 22] = [
     &["delete", "deployments"],
     &["update", "deployments"],
     &["delete", "pods"],
-    &["patch", "pods"],
+    &["update", "pods"],
+    &["patch", "pods", "--subresource=ephemeralcontainers"],
     &["create", "pods", "--subresource=exec"],
     &["create", "pods", "--subresource=eviction"],
     &["get", "pods", "--subresource=log"],
@@ -71,7 +72,7 @@ fn the_account_can_do_what_the_chart_lists_and_nothing_else() -> Result<()> {
 }
 
 #[test]
-fn it_creates_pods_as_a_dry_run_only() -> Result<()> {
+fn it_creates_pods_as_a_dry_run_only_and_changes_one_annotation_of_them() -> Result<()> {
     let space = Space::new("dryrun")?;
     let user = space.grant()?;
     let policy = space.render(&["admission.yaml"], &[])?;
@@ -96,6 +97,7 @@ fn it_creates_pods_as_a_dry_run_only() -> Result<()> {
         },
     );
     let tried = create("tried", &["--dry-run=server"]);
+    let changed = changes(&space, &user);
     for kind in [
         "validatingadmissionpolicybinding",
         "validatingadmissionpolicy",
@@ -106,5 +108,41 @@ fn it_creates_pods_as_a_dry_run_only() -> Result<()> {
     }
     refused?;
     tried?;
+    let wrong: Vec<_> = changed?.into_iter().filter(|(_, right)| !right).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
     Ok(())
+}
+
+/// Changes of a pod, and whether the policy says to each what it should.
+fn changes(space: &Space, user: &str) -> Result<Vec<(&'static str, bool)>> {
+    let image = "--image=localhost/not-there:1";
+    space.kubectl(&["run", "pod", image, "--annotations=team=shop"])?;
+    let tries = [
+        (
+            r#"{"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-cost":"7"}}}"#,
+            true,
+        ),
+        (
+            r#"{"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-cost":"8"}}}"#,
+            true,
+        ),
+        (r#"{"metadata":{"annotations":{"team":"bank"}}}"#, false),
+        (r#"{"metadata":{"annotations":{"team":null}}}"#, false),
+        (r#"{"metadata":{"annotations":{"new":"1"}}}"#, false),
+        (r#"{"metadata":{"labels":{"run":"other"}}}"#, false),
+        (r#"{"metadata":{"finalizers":["keylane.dev/x"]}}"#, false),
+        (
+            r#"{"spec":{"containers":[{"name":"pod","image":"localhost/other:1"}]}}"#,
+            false,
+        ),
+    ];
+    let tried = tries.map(|(patch, allowed)| {
+        let answer = space.kubectl(&["patch", "pod", "pod", "--as", user, "-p", patch]);
+        let right = match &answer {
+            Ok(_) => allowed,
+            Err(error) => !allowed && error.to_string().contains("and nothing else"),
+        };
+        (patch, right)
+    });
+    Ok(tried.to_vec())
 }

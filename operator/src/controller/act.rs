@@ -1,10 +1,12 @@
-//! The last part of a round: carries out the decision that is in the status.
+//! The last part of a round: keeps the decision that is in the status, and carries it out.
 
 use super::Context;
 use super::look::Pods;
 use super::record::{consumers, publish};
 use super::state::State;
 use super::status::{Findings, Happened};
+use super::validate::Consumer;
+use super::{replay, retire};
 use crate::crd::{Mode, OrderedConsumer};
 use crate::names;
 use crate::scale::Decision;
@@ -14,11 +16,12 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tracing::{info, warn};
 
-/// Pushes lanes to pods, and writes replicas if they are ours to write.
+/// Keeps what changes something, pushes lanes to pods, and writes replicas if they are ours to write.
 pub async fn act(
     context: &Context,
     state: &mut State,
     object: &OrderedConsumer,
+    consumer: &Consumer,
     found: &Findings,
     pods: &Pods,
 ) {
@@ -27,6 +30,9 @@ pub async fn act(
     };
     if !context.tenure.holds() {
         return;
+    }
+    if let Some(recorded) = &found.recorded {
+        replay::keep(context, state, consumer, recorded).await;
     }
     state.sequence += 1;
     let (term, sequence) = (context.tenure.term(), state.sequence);
@@ -46,7 +52,7 @@ pub async fn act(
         info!("{}: {error}", object.name_any());
     }
     if object.spec.autoscaling.mode == Mode::Auto && context.tenure.holds() {
-        scale(context, state, object, decision).await;
+        scale(context, state, object, decision, pods).await;
     }
 }
 
@@ -57,10 +63,15 @@ async fn scale(
     state: &mut State,
     object: &OrderedConsumer,
     decision: &Decision,
+    pods: &Pods,
 ) {
     let wanted = i32::try_from(decision.replicas).unwrap_or(i32::MAX);
     if wanted == object.spec.replicas {
         return;
+    }
+    if wanted < object.spec.replicas {
+        let namespace = object.namespace().unwrap_or_default();
+        retire::hint(context, &namespace, &pods.costs).await;
     }
     let watched = object.resource_version().unwrap_or_default();
     let patch = json!({

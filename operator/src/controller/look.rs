@@ -7,15 +7,16 @@ use super::snapshot::{self, Read};
 use super::state::{State, Wanted};
 use super::status::Findings;
 use super::validate::Consumer;
-use super::{Context, build, fetch};
+use super::{Context, build, fetch, retire};
 use crate::broker::{self, Reading};
 use crate::crd::OrderedConsumerStatus;
-use crate::scale;
+use crate::scale::{self, Recorded};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::jiff::Timestamp;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::Mode;
 use keylane_consumer::source::SourceError;
+use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -26,6 +27,10 @@ pub struct Pods {
     pub addresses: Vec<String>,
     /// What runs at each address that answered.
     pub incarnations: BTreeMap<String, String>,
+    /// What the end of each pod that answered would cost, by its name.
+    pub costs: Vec<(String, i32)>,
+    /// Names of pods, by address.
+    names: BTreeMap<String, String>,
     /// Which of them should answer: they are ready and not about to go.
     ready: BTreeSet<String>,
     /// The admin token.
@@ -162,6 +167,11 @@ async fn pods(
     Ok(Pods {
         addresses: pods.iter().filter_map(|pod| address(pod)).collect(),
         incarnations: BTreeMap::new(),
+        costs: Vec::new(),
+        names: pods
+            .iter()
+            .filter_map(|pod| Some((address(pod)?, pod.name_any())))
+            .collect(),
         ready: pods
             .iter()
             .filter(|pod| fetch::is_ready(pod))
@@ -196,6 +206,13 @@ async fn ask(
         .filter_map(|(address, stats)| {
             let stats = stats.as_ref().ok()?;
             Some((address.clone(), stats.incarnation.clone()))
+        })
+        .collect();
+    let answered = pods.addresses.iter().zip(&stats);
+    pods.costs = answered
+        .filter_map(|(address, stats)| {
+            let name = pods.names.get(address)?.clone();
+            Some((name, retire::cost(stats.as_ref().ok()?)))
         })
         .collect();
     Answers {
@@ -308,7 +325,11 @@ fn decide(
         silent: answers.silent,
     });
     let policy = snapshot::policy(consumer, now);
-    let (decision, history) = scale::decide(&snapshot, &policy, state.history(last));
+    let before = state.history(last);
+    let (decision, history) = scale::decide(&snapshot, &policy, before);
+    let changes = decision.replicas != snapshot.replicas || before.lanes() != history.lanes();
+    found.recorded =
+        changes.then(|| Recorded::new(&decision, scale::Record::new(&snapshot, &policy, before)));
     found.history = serde_json::to_string(&history).ok();
     state.decided(history);
     found.decision = Some(decision);

@@ -15,6 +15,8 @@ pub mod gone;
 pub mod index;
 pub mod look;
 pub mod record;
+pub mod replay;
+pub mod retire;
 pub mod snapshot;
 pub mod state;
 pub mod status;
@@ -249,7 +251,7 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
     }
     record::write_status(&context, &mut state, &object, &found).await?;
     if let Some(pods) = pods {
-        act::act(&context, &mut state, &object, &found, &pods).await;
+        act::act(&context, &mut state, &object, &consumer, &found, &pods).await;
         context.metrics.decided(started.elapsed());
     }
     if found.is_failure() {

@@ -2,6 +2,7 @@
 //! too, so that a new operator goes on from it; the rest is not needed to be right.
 
 use super::apply::Marks;
+use super::replay::Kept;
 use super::validate::Consumer;
 use crate::broker::{Broker, Reading};
 use crate::crd::OrderedConsumerStatus;
@@ -32,6 +33,8 @@ pub struct State {
     applied: Option<(Wanted, Instant)>,
     /// How children were left.
     pub marks: Marks,
+    /// Which decisions were kept.
+    pub kept: Kept,
     /// The admin token of the pods, once known.
     pub token: Option<String>,
     written: Option<(OrderedConsumerStatus, Instant)>,

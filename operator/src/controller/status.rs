@@ -2,7 +2,7 @@
 
 use crate::broker::Lag;
 use crate::crd::{self, DecisionInputs, LastDecision, OrderedConsumerStatus, Rates};
-use crate::scale::{Decision, Inputs, Limits};
+use crate::scale::{Decision, Inputs, Limits, Recorded};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -56,6 +56,8 @@ pub struct Findings {
     pub lag: Option<Lag>,
     /// The decision, if one was made.
     pub decision: Option<Decision>,
+    /// The same with everything it was made of, if it changes something.
+    pub recorded: Option<Recorded>,
     /// What autoscaling remembers, as JSON.
     pub history: Option<String>,
     /// Keys that wait for a person.

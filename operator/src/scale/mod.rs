@@ -25,7 +25,7 @@ pub use decision::{Decision, Inputs, Limits, Reason};
 pub use history::History;
 pub use input::{KeyLoad, Mode, PodSample, Policy, QueueSample, Snapshot, Window};
 pub use model::Model;
-pub use record::Record;
+pub use record::{Record, Recorded};
 
 use decision::Sizes;
 use link::Order;
@@ -179,6 +179,11 @@ impl History {
             model,
             ..Self::default()
         }
+    }
+
+    /// Lanes of a pod, as last decided.
+    pub fn lanes(&self) -> Option<u32> {
+        self.lanes
     }
 
     /// What was learned.

@@ -2,10 +2,11 @@
 //! the decision is the same, wherever and whenever that is.
 
 use super::history::{History, PodMemory, QueueMemory, Queues};
-use super::{Decision, Policy, Snapshot, decide};
+use super::{Decision, Policy, Reason, Snapshot, decide};
 use keylane_consumer::message::QueueId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Everything that `decide` was given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,16 @@ impl Record {
         }
     }
 
+    /// Wanted pods when it was made.
+    pub fn replicas(&self) -> u32 {
+        self.snapshot.replicas
+    }
+
+    /// Time since the Unix epoch when it was made.
+    pub fn now(&self) -> Duration {
+        self.snapshot.now
+    }
+
     /// Decides again.
     pub fn replay(&self) -> Decision {
         let queues = self.queues.iter();
@@ -59,6 +70,49 @@ impl Record {
             ..self.history.clone()
         };
         decide(&self.snapshot, &self.policy, &history).0
+    }
+}
+
+/// What was decided, with everything it was made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recorded {
+    /// Lanes of each pod.
+    pub lanes: u32,
+    /// Lanes of pods that were to have fewer, by incarnation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fewer_lanes: BTreeMap<String, u32>,
+    /// Pods.
+    pub replicas: u32,
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, in a sentence.
+    pub message: String,
+    /// What it was made of.
+    pub inputs: Record,
+}
+
+impl Recorded {
+    /// A decision and its inputs.
+    pub fn new(decision: &Decision, inputs: Record) -> Self {
+        Self {
+            lanes: decision.lanes,
+            fewer_lanes: decision.fewer_lanes.clone(),
+            replicas: decision.replicas,
+            reason: decision.reason,
+            message: decision.message.clone(),
+            inputs,
+        }
+    }
+
+    /// Whether it changed the number of pods.
+    pub fn moves_pods(&self) -> bool {
+        self.replicas != self.inputs.replicas()
+    }
+
+    /// Decides again; the same if this program decides as the one that recorded it did.
+    pub fn replay(&self) -> Self {
+        Self::new(&self.inputs.replay(), self.inputs.clone())
     }
 }
 

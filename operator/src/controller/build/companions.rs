@@ -39,6 +39,15 @@ pub fn config_map(consumer: &Consumer) -> Result<ConfigMap, BuildError> {
     })
 }
 
+/// The last decisions, for people to look into and to make again.
+pub fn decisions(consumer: &Consumer, data: BTreeMap<String, String>) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(consumer, names::decisions(consumer.name())),
+        data: Some(data),
+        ..ConfigMap::default()
+    }
+}
+
 /// The part of the configuration that a running pod does not take over. The bounds of lanes the operator
 /// keeps to when it sets lanes; the others a pod reads again when its mounted file changes.
 pub fn fixed_configuration(consumer: &Consumer) -> Result<String, BuildError> {

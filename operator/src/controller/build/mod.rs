@@ -3,6 +3,8 @@
 mod companions;
 mod deployment;
 
+pub use companions::decisions;
+
 use super::validate::Consumer;
 use crate::names;
 use k8s_openapi::api::apps::v1::Deployment;
