@@ -1,6 +1,7 @@
 //! A namespace of one test with an operator that watches it, from this process, with the rights the
 //! chart gives it and no others.
 
+use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -100,17 +101,12 @@ impl Space {
         let runtime = tokio::runtime::Runtime::new()?;
         let thread = std::thread::spawn(move || {
             let outcome = runtime.block_on(async {
-                keylane_operator::install_crypto();
-                let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
-                let mut config =
-                    kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-                config.auth_info.impersonate = Some(user);
+                let client = client(&kubeconfig, user).await?;
                 let options = Options {
                     executor_image: "localhost/not-there:dev".to_owned(),
                     namespace: Some(namespace),
                 };
                 let metrics = Metrics::new(&prometheus::Registry::new())?;
-                let client = kube::Client::try_from(config)?;
                 let (pods, tenure) = (PodClient::new()?, Tenure::unlimited());
                 controller::run(client, options, pods, metrics, tenure, stop).await;
                 anyhow::Ok(())
@@ -184,6 +180,19 @@ impl Space {
         Ok(run::feed("applying", &mut kubectl, &object.to_string())?)
     }
 
+    /// Changes a pod by one request as somebody; an error has the API server's words. (kubectl reads first,
+    /// and would need the right to.)
+    pub fn patch_pod(&self, name: &str, user: &str, patch: &Value) -> Result<()> {
+        tokio::runtime::Runtime::new()?.block_on(async {
+            let client = client(self.cluster.kubeconfig(), user.to_owned()).await?;
+            let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
+                kube::Api::namespaced(client, &self.name);
+            let patch = kube::api::Patch::Strategic(patch);
+            pods.patch(name, &Default::default(), &patch).await?;
+            Ok(())
+        })
+    }
+
     /// What the API server says to an object that it is not to keep.
     pub fn refusal(&self, object: &Value) -> Option<String> {
         let mut kubectl = self.kubectl_command();
@@ -239,6 +248,15 @@ impl Space {
         };
         Ok(wait::until(what, LIMIT, None, probe)?)
     }
+}
+
+/// A client of the cluster as somebody.
+async fn client(kubeconfig: &Path, user: String) -> Result<kube::Client> {
+    keylane_operator::install_crypto();
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    config.auth_info.impersonate = Some(user);
+    Ok(kube::Client::try_from(config)?)
 }
 
 impl Drop for Space {
