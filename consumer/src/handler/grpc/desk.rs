@@ -86,7 +86,10 @@ impl<R> Desk<R> {
 
     /// See [`crate::handler::Handler::idle`].
     pub fn idle(&self) -> Option<bool> {
-        self.stream.as_ref().ok()?;
+        // Without a stream it cannot say now; it may in its first word on the next one.
+        if self.stream.is_err() {
+            return Some(false);
+        }
         let earlier = self.earlier_running?;
         Some(earlier == 0 && self.sent.is_empty() && self.broken.is_empty())
     }

@@ -299,6 +299,9 @@ fn the_handler_is_idle_if_it_says_so_of_earlier_calls_and_has_none_now() {
     assert_eq!(bench.desk.idle(), Some(false));
     bench.desk.read(says(&[(1, proto::Status::Done)], &[]));
     assert_eq!(bench.desk.idle(), Some(true));
+    // Not before it has said so on the next stream.
     bench.desk.close("gone".into());
+    assert_eq!(bench.desk.idle(), Some(false));
+    bench.desk.open(STREAM + 1, says(&[], &[]));
     assert_eq!(bench.desk.idle(), None);
 }
