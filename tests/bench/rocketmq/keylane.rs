@@ -4,18 +4,17 @@
 use crate::load::{self, Load};
 use crate::peers::LIMIT_SECONDS;
 use crate::report::{Measured, Used};
+use crate::serve::Protocol;
 use crate::usage::{peak_memory, processor_time};
 use crate::{Handler, printed};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
 use keylane_tests::cluster::Paths;
 use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
-use keylane_tests::judge::Verdict;
 use keylane_tests::rocketmq::Broker;
-use keylane_tests::wait;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 /// A process that ends with this one's use of it.
 struct Ends(Child);
@@ -43,24 +42,25 @@ impl Ends {
 pub enum Programs {
     /// This program itself, with a Rust handler.
     Function,
-    /// The executor, and a handler.
-    Http { executor: PathBuf, handler: PathBuf },
+    /// The executor, and this program itself as its handler.
+    Remote {
+        executor: PathBuf,
+        protocol: Protocol,
+    },
 }
 
 impl Programs {
     /// The programs for a handler, built if need be.
     pub async fn of(handler: Handler) -> Result<Self> {
-        if handler == Handler::Noop {
-            return Ok(Self::Function);
-        }
-        let build = || release_binaries(&Paths::from_env(), &PROGRAMS);
-        let binaries = tokio::task::spawn_blocking(build).await??;
-        let [_, executor, handler, ..] = &binaries[..] else {
-            anyhow::bail!("the programs are built")
+        let protocol = match handler {
+            Handler::Noop => return Ok(Self::Function),
+            Handler::Http => Protocol::Http,
         };
-        Ok(Self::Http {
-            executor: executor.clone(),
-            handler: handler.clone(),
+        let build = || release_binaries(&Paths::from_env(), &PROGRAMS);
+        let mut binaries = tokio::task::spawn_blocking(build).await??;
+        Ok(Self::Remote {
+            executor: binaries.swap_remove(1),
+            protocol,
         })
     }
 }
@@ -74,53 +74,56 @@ pub async fn run(
 ) -> Result<Measured> {
     match programs {
         Programs::Function => function(broker, topic, load).await,
-        Programs::Http { executor, handler } => http(executor, handler, broker, topic, load).await,
+        Programs::Remote { executor, protocol } => {
+            remote(executor, *protocol, broker, topic, load).await
+        }
     }
 }
 
-async fn function(broker: &Broker, topic: &str, load: &Load) -> Result<Measured> {
+/// This program as a process that handles the load's messages.
+fn handling(process: &str, load: &Load) -> Result<tokio::process::Command> {
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
-    command.args(["function", "--topic", topic]);
-    command.args(["--name-server", &broker.name_server()]);
+    command.arg(process);
     for (option, value) in [
         ("--queues", load.queues),
         ("--total", load.total()),
         ("--timed", load.rate.map_or(0, |_| load.messages)),
+        ("--others", load.others()),
         ("--work-ms", load.work_ms),
-        ("--lanes", load.lanes),
         ("--limit-seconds", LIMIT_SECONDS),
     ] {
         command.args([option, &value.to_string()]);
     }
-    printed::run("keylane", &mut command, load::send(broker, topic, load)).await
+    Ok(command)
 }
 
-/// Runs the executor and the sample handler over a topic that holds the load's messages.
-async fn http(
+async fn function(broker: &Broker, topic: &str, load: &Load) -> Result<Measured> {
+    let mut command = handling("function", load)?;
+    command.args(["--topic", topic]);
+    command.args(["--name-server", &broker.name_server()]);
+    command.args(["--lanes", &load.lanes.to_string()]);
+    let sent = load::send(broker, topic, load, || Ok(()));
+    Ok(printed::run("keylane", &mut command, sent).await?.0)
+}
+
+async fn remote(
     executor: &Path,
-    handler: &Path,
+    protocol: Protocol,
     broker: &Broker,
     topic: &str,
     load: &Load,
 ) -> Result<Measured> {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port()
-        .to_string();
-    let mut command = Command::new(handler);
-    command.args([
-        "serve",
-        "--port",
-        &port,
-        "--work-ms",
-        &load.work_ms.to_string(),
-    ]);
-    let handler = Ends::start(&mut command)?;
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let port = free.local_addr()?.port();
+    drop(free);
+    let endpoint = match protocol {
+        Protocol::Http => json!({"http": {"port": port}}),
+    };
     let document = json!({
         "apiVersion": "keylane.dev/v1alpha1", "kind": "OrderedConsumer", "metadata": {"name": "bench"},
         "spec": {
             "rocketmq": {"nameServers": [broker.name_server()]},
-            "topic": topic, "consumerGroup": topic, "handler": {"http": {"port": port.parse::<u16>()?}},
+            "topic": topic, "consumerGroup": topic, "handler": endpoint,
         }
     });
     let file = tempfile::NamedTempFile::new()?;
@@ -132,55 +135,22 @@ async fn http(
         .arg("--file")
         .arg(file.path())
         .env("RUST_LOG", "warn,rocketmq=off");
+    // It waits until the handler answers.
     let executor = Ends::start(&mut command)?;
-    let before = [
-        processor_time(executor.pid())?,
-        processor_time(handler.pid())?,
-    ];
-    let verdict = verdict(&port, load.messages).await?;
-    let used = |process: &Ends, before: Duration| -> Result<Used> {
-        Ok(Used {
-            cpu_seconds: (processor_time(process.pid())? - before).as_secs_f64(),
-            rss_mib: peak_memory(process.pid())?,
-        })
+    let mut command = handling("serve", load)?;
+    let name = protocol.to_possible_value();
+    let name = name.as_ref().map_or("", |name| name.get_name());
+    command.args(["--protocol", name, "--port", &port.to_string()]);
+    // What it used until the first message that counts.
+    let sent = load::send(broker, topic, load, || processor_time(executor.pid()));
+    let (measured, before) = printed::run("the handler", &mut command, sent).await?;
+    let used = Used {
+        cpu_seconds: (processor_time(executor.pid())? - before).as_secs_f64(),
+        rss_mib: peak_memory(executor.pid())?,
     };
-    let (consumer, handler) = (used(&executor, before[0])?, used(&handler, before[1])?);
-    let (Some(first), Some(last)) = (verdict.first_at, verdict.last_at) else {
-        anyhow::bail!("the handler's record has no times")
-    };
-    ensure!(
-        verdict.duplicates == 0,
-        "{} messages were handled twice",
-        verdict.duplicates
-    );
     Ok(Measured {
-        messages: load.messages,
-        seconds: last.saturating_sub(first).max(1) as f64 / 1e3,
-        consumer,
-        handler: Some(handler),
-        inversions: verdict.inversions,
-        overlaps: verdict.overlaps,
-        latency: None,
+        consumer: used,
+        handler: Some(measured.consumer),
+        ..measured
     })
-}
-
-/// The handler's own verdict, once it has handled everything.
-async fn verdict(port: &str, messages: u32) -> Result<Verdict> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("http://127.0.0.1:{port}/verdict");
-    // Asked for seldom: judging a large record takes time from the handler.
-    let mut interval = tokio::time::interval(Duration::from_secs(5));
-    let limit = Duration::from_secs(600);
-    let verdict = wait::until(limit, "everything handled", async || {
-        interval.tick().await;
-        let answer = client.get(&url).send().await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let verdict: Verdict = answer.json().await.map_err(|error| error.to_string())?;
-        if verdict.distinct >= u64::from(messages) {
-            Ok(verdict)
-        } else {
-            Err(format!("{} handled", verdict.distinct))
-        }
-    });
-    Ok(verdict.await?)
 }

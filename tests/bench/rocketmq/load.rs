@@ -10,6 +10,8 @@ use tokio::time::MissedTickBehavior;
 const BODY: usize = 256;
 /// Digits of the time at the begin of a message, microseconds since the Unix epoch; 0 if it is not timed.
 pub const TIME_DIGITS: usize = 16;
+/// The key that has a share of the load to itself, if one has.
+pub const HOT_KEY: &str = "order-0";
 /// Messages that are there beforehand when others are sent at a rate: they let a virtual machine compile.
 const WARM_UP: u32 = 20_000;
 /// How long after them the others begin.
@@ -23,6 +25,8 @@ pub struct Load {
     pub queues: u32,
     /// Percent of the messages that the first key has.
     pub hot: u32,
+    /// Without the first key's messages: only the others.
+    pub others_only: bool,
     pub work_ms: u32,
     pub lanes: u32,
     pub rate: Option<u32>,
@@ -38,9 +42,43 @@ impl Load {
         self.rate.map_or(0, |_| WARM_UP)
     }
 
+    /// The share of the hot key, if it takes part.
+    pub fn hot_percent(&self) -> Option<u32> {
+        (self.hot > 0 && !self.others_only).then_some(self.hot)
+    }
+
+    /// How many messages the other keys have.
+    pub fn others(&self) -> u32 {
+        let hot = self
+            .numbers(self.total())
+            .filter(|number| self.is_hot(*number));
+        self.total() - hot.count() as u32
+    }
+
+    /// What the other keys have of this load, alone.
+    pub fn of_others(self) -> Self {
+        Self {
+            messages: self.others(),
+            others_only: true,
+            ..self
+        }
+    }
+
+    fn is_hot(&self, number: u32) -> bool {
+        number % 100 < self.hot
+    }
+
+    /// The numbers of so many messages.
+    fn numbers(&self, count: u32) -> impl Iterator<Item = u32> {
+        (0..)
+            .filter(|number| !self.others_only || !self.is_hot(*number))
+            .take(count as usize)
+    }
+
     fn message(&self, number: u32, at: u64) -> Message {
+        let hot = self.is_hot(number);
         let number = u64::from(number);
-        let key = if number % 100 < u64::from(self.hot) {
+        let key = if hot {
             0
         } else if self.hot > 0 {
             1 + number % (self.keys - 1).max(1)
@@ -60,20 +98,29 @@ pub async fn prepare(broker: &Broker, topic: &str, load: &Load) -> Result<()> {
         load.keys, load.queues
     );
     broker.create_topic(topic, load.queues).await?;
-    let messages = (0..count).map(|number| load.message(number, 0));
+    let messages = load.numbers(count).map(|number| load.message(number, 0));
     broker.producer(topic).await?.send_all(messages).await?;
     Ok(())
 }
 
-/// Sends the messages of a load that has a rate, each with the time of its sending.
-pub async fn send(broker: &Broker, topic: &str, load: &Load) -> Result<()> {
-    let Some(rate) = load.rate else { return Ok(()) };
+/// Sends the messages of a load that has a rate, each with the time of its sending. `before` is asked when the
+/// messages that count begin.
+pub async fn send<T>(
+    broker: &Broker,
+    topic: &str,
+    load: &Load,
+    before: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let Some(rate) = load.rate else {
+        return before();
+    };
     tokio::time::sleep(PAUSE).await;
+    let told = before()?;
     let producer = broker.producer(topic).await?;
     let mut interval = tokio::time::interval(Duration::from_secs(1) / rate);
     interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut under_way = FuturesUnordered::new();
-    for number in 0..load.messages {
+    for number in load.numbers(load.messages) {
         interval.tick().await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let message = load.message(number, u64::try_from(now.as_micros())?);
@@ -87,5 +134,5 @@ pub async fn send(broker: &Broker, topic: &str, load: &Load) -> Result<()> {
     while let Some(sent) = under_way.next().await {
         sent?;
     }
-    Ok(())
+    Ok(told)
 }

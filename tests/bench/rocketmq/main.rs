@@ -6,15 +6,20 @@
 //! machine is shared with the broker: what counts are ratios of one run.
 //!
 //! With `--rate` the messages are not there beforehand but sent at that rate while the consumer runs, and
-//! the time from the sending of each to the begin of its handling is told.
+//! the time from the sending of each to the begin of its handling is told. With `--hot-key` Keylane runs
+//! once more, without the messages of the hot key: the others must be as fast beside it. `--idle` measures
+//! what waiting costs.
 
+mod count;
 mod function;
+mod idle;
 mod keylane;
 mod load;
 mod order;
 mod peers;
 mod printed;
 mod report;
+mod serve;
 mod usage;
 mod work;
 
@@ -22,7 +27,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use keylane_tests::rocketmq::Broker;
 use load::Load;
-use peers::Peer;
+use peers::Peers;
 use report::Report;
 
 /// Measures Keylane beside RocketMQ's own consumers.
@@ -44,18 +49,23 @@ enum Process {
     /// A consumer with a Rust handler.
     #[command(hide = true)]
     Function(function::Options),
+    /// A handler behind HTTP.
+    #[command(hide = true)]
+    Serve(serve::Options),
+    /// A consumer that has nothing to do.
+    #[command(hide = true)]
+    Idle(idle::Options),
 }
 
 #[derive(Debug, clap::Args)]
 struct Bench {
-    /// RocketMQ's consumers to run beside Keylane; an empty value for none.
+    /// RocketMQ's consumers to run beside Keylane, or none.
     #[arg(
         long,
-        value_enum,
-        value_delimiter = ',',
+        value_name = "NAMES",
         default_value = "java-orderly,java-concurrent"
     )]
-    peers: Vec<Peer>,
+    peers: Peers,
     /// Keylane's handler. noop: a Rust function in its process. http: a server in a process of its own.
     #[arg(long, value_enum, default_value_t = Handler::Noop)]
     handler: Handler,
@@ -77,6 +87,12 @@ struct Bench {
     /// Share of the messages that one key has, in percent; the other keys share the rest.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=99))]
     hot: u32,
+    /// One key has half of the messages, and Keylane runs once more with those of the others alone.
+    #[arg(long, conflicts_with_all = ["hot", "rate"])]
+    hot_key: bool,
+    /// Measure what a consumer of that many queues costs while nothing comes, for 60 s, and nothing else.
+    #[arg(long, conflicts_with_all = ["hot", "hot_key", "rate", "work", "lanes"])]
+    idle: bool,
     /// Send so many messages a second while the consumer runs, and tell how long each took to arrive.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<u32>,
@@ -113,7 +129,8 @@ impl Bench {
             messages: self.messages,
             keys: self.keys,
             queues: self.queues,
-            hot: self.hot,
+            hot: if self.hot_key { 50 } else { self.hot },
+            others_only: false,
             work_ms: self.work,
             lanes: self.lanes,
             rate: self.rate,
@@ -128,11 +145,20 @@ async fn main() -> Result<()> {
             process: Some(Process::Function(options)),
             ..
         } => function::run(options).await,
+        Cli {
+            process: Some(Process::Serve(options)),
+            ..
+        } => serve::run(options).await,
+        Cli {
+            process: Some(Process::Idle(options)),
+            ..
+        } => idle::consume(options).await,
+        Cli { bench, .. } if bench.idle => wait(&bench).await,
         Cli { bench, .. } => measure(&bench).await,
     }
 }
 
-async fn measure(bench: &Bench) -> Result<()> {
+fn check(bench: &Bench) -> Result<()> {
     for (field, value) in [
         ("runs", u64::from(bench.runs)),
         ("keys", bench.keys),
@@ -144,31 +170,64 @@ async fn measure(bench: &Bench) -> Result<()> {
         ensure!(value > 0, "--{field} is 0: at least 1");
     }
     ensure!(
-        bench.rate.is_none() || bench.handler == Handler::Noop,
-        "--rate needs --handler noop"
+        !bench.idle || bench.handler == Handler::Noop,
+        "--idle needs --handler noop"
     );
+    Ok(())
+}
+
+async fn measure(bench: &Bench) -> Result<()> {
+    check(bench)?;
     let programs = keylane::Programs::of(bench.handler).await?;
     eprintln!("==> Starting RocketMQ");
     let broker = Broker::start().await?;
     let mut report = Report::new(bench.json);
     for run in 1..=bench.runs {
-        let topic = format!("keylane-{run}");
         let load = bench.load();
-        load::prepare(&broker, &topic, &load).await?;
-        let measured = keylane::run(&programs, &broker, &topic, &load).await?;
-        report.add("keylane", bench.handler.name(), &load, measured);
-        ensure!(
-            measured.inversions + measured.overlaps == 0,
-            "Keylane broke the order of a key: {measured:?}"
-        );
-        for peer in &bench.peers {
+        let mut own = vec![(report::OWN, load)];
+        if bench.hot_key {
+            own.push((report::WITHOUT_HOT_KEY, load.of_others()));
+        }
+        for (system, load) in own {
+            let topic = format!("{system}-{run}");
+            load::prepare(&broker, &topic, &load).await?;
+            let measured = keylane::run(&programs, &broker, &topic, &load).await?;
+            report.add(system, bench.handler.name(), &load, measured);
+            ensure!(
+                measured.inversions + measured.overlaps == 0,
+                "Keylane broke the order of a key: {measured:?}"
+            );
+        }
+        for peer in bench.peers.iter() {
             let topic = format!("{}-{run}", peer.name());
             let load = peer.load(load);
             load::prepare(&broker, &topic, &load).await?;
-            let measured = peers::run(*peer, &broker, &topic, &load).await?;
+            let measured = peers::run(peer, &broker, &topic, &load).await?;
             report.add(peer.name(), Handler::Noop.name(), &load, measured);
         }
     }
     report.conclude();
+    Ok(())
+}
+
+/// Measures consumers to which nothing comes.
+async fn wait(bench: &Bench) -> Result<()> {
+    check(bench)?;
+    eprintln!("==> Starting RocketMQ");
+    let broker = Broker::start().await?;
+    let mut runs = Vec::new();
+    for run in 1..=bench.runs {
+        let topic = format!("idle-{run}");
+        let load = Load {
+            // So many that the queues are not all empty.
+            messages: bench.queues * 4,
+            ..bench.load()
+        };
+        load::prepare(&broker, &topic, &load).await?;
+        let idle = idle::measure(&broker, &topic, &load).await?;
+        report::tell_idle(bench.json, &idle);
+        runs.push(idle);
+    }
+    report::conclude_idle(&runs);
     Ok(())
 }

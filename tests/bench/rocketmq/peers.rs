@@ -4,7 +4,9 @@ use crate::load::{self, Load};
 use crate::printed;
 use crate::report::Measured;
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use keylane_tests::rocketmq::{Broker, jars};
+use std::str::FromStr;
 use tokio::process::Command;
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/rocketmq/Peer.java");
@@ -51,6 +53,38 @@ impl Peer {
     }
 }
 
+/// The consumers to run beside Keylane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers(Vec<Peer>);
+
+impl Peers {
+    pub fn iter(&self) -> impl Iterator<Item = Peer> {
+        self.0.iter().copied()
+    }
+}
+
+impl FromStr for Peers {
+    type Err = String;
+
+    /// Names separated by commas; `none`, or nothing, for none.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if matches!(text, "" | "none") {
+            return Ok(Self(Vec::new()));
+        }
+        let peers = text
+            .split(',')
+            .map(|name| <Peer as ValueEnum>::from_str(name, false));
+        let peers: std::result::Result<_, String> = peers.collect();
+        let known: Vec<&str> = Peer::value_variants()
+            .iter()
+            .map(|peer| peer.name())
+            .collect();
+        peers
+            .map(Self)
+            .map_err(|problem| format!("{problem}: give none, or some of {}", known.join(",")))
+    }
+}
+
 /// Runs a peer over a topic that holds the load's messages; the program starts from source, so this
 /// needs a JDK.
 pub async fn run(peer: Peer, broker: &Broker, topic: &str, load: &Load) -> Result<Measured> {
@@ -68,7 +102,9 @@ pub async fn run(peer: Peer, broker: &Broker, topic: &str, load: &Load) -> Resul
         .args([peer.mode(), &broker.name_server(), topic, topic])
         .args([load.total(), timed, load.work_ms].map(|number| number.to_string()))
         .args([load.lanes, LIMIT_SECONDS].map(|number| number.to_string()));
-    printed::run(peer.name(), &mut command, load::send(broker, topic, load))
-        .await
-        .context("java is that of a JDK of version 11 or newer, such as openjdk-17-jdk-headless?")
+    let sent = load::send(broker, topic, load, || Ok(()));
+    let run = printed::run(peer.name(), &mut command, sent).await;
+    Ok(run
+        .context("java is that of a JDK of version 11 or newer, such as openjdk-17-jdk-headless?")?
+        .0)
 }

@@ -25,6 +25,9 @@ pub struct Printed {
     pub p50_ms: Option<f64>,
     #[serde(default)]
     pub p99_ms: Option<f64>,
+    /// Until all messages but those of the hot key were handled.
+    #[serde(default)]
+    pub others_seconds: Option<f64>,
 }
 
 impl From<Printed> for Measured {
@@ -40,16 +43,17 @@ impl From<Printed> for Measured {
             inversions: printed.inversions,
             overlaps: printed.overlaps,
             latency: printed.p50_ms.zip(printed.p99_ms),
+            others_seconds: printed.others_seconds,
         }
     }
 }
 
 /// Runs a consumer's process to its end; `then` happens once it has started.
-pub async fn run(
+pub async fn run<T>(
     name: &str,
     command: &mut Command,
-    then: impl Future<Output = Result<()>>,
-) -> Result<Measured> {
+    then: impl Future<Output = Result<T>>,
+) -> Result<(Measured, T)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -83,7 +87,7 @@ pub async fn run(
     };
     let (rest, then) = tokio::join!(rest, then);
     said.extend(rest?);
-    then?;
+    let then = then?;
     let status = child.wait().await?;
     let printed = said
         .iter()
@@ -99,5 +103,5 @@ pub async fn run(
             telling.join("\n").trim()
         );
     };
-    Ok(printed.into())
+    Ok((printed.into(), then))
 }

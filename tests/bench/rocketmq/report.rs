@@ -1,7 +1,13 @@
 //! What was measured, for people and for programs.
 
+use crate::idle::Idle;
 use crate::load::Load;
 use serde::Serialize;
+
+/// Keylane's name in figures.
+pub const OWN: &str = "keylane";
+/// Keylane with the messages of the other keys alone.
+pub const WITHOUT_HOT_KEY: &str = "keylane-without-hot-key";
 
 /// What a process used.
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +28,19 @@ pub struct Measured {
     pub overlaps: u64,
     /// Milliseconds from sending to handling: median and 99th percentile.
     pub latency: Option<(f64, f64)>,
+    /// Until all messages but those of the hot key were handled.
+    pub others_seconds: Option<f64>,
 }
 
 impl Measured {
     fn per_second(&self) -> f64 {
         f64::from(self.messages) / self.seconds
+    }
+
+    /// Messages a second of the keys that are not the hot one, if there is one.
+    pub fn others_per_second(&self, load: &Load) -> Option<f64> {
+        load.hot_percent()?;
+        Some(f64::from(load.others()) / self.others_seconds?)
     }
 
     fn per_100k(&self, used: Used) -> f64 {
@@ -48,9 +62,10 @@ struct Line {
     rss_mib: f64,
     inversions: u64,
     overlaps: u64,
-    lanes: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     hot_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    others_per_second: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     handler_cpu_s_per_100k: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +79,7 @@ struct Line {
 /// The runs of one system.
 struct Runs {
     system: &'static str,
+    load: Load,
     measured: Vec<Measured>,
 }
 
@@ -90,18 +106,15 @@ impl Report {
         measured: Measured,
     ) {
         if self.json {
-            let line = line(system, handler, load, &measured);
-            match serde_json::to_string(&line) {
-                Ok(line) => println!("{line}"),
-                Err(error) => eprintln!("{line:?} is no JSON: {error}"),
-            }
+            tell(&line(system, handler, load, &measured));
         } else {
-            println!("{}", text(system, &measured));
+            println!("{}", text(system, load, &measured));
         }
         match self.systems.iter_mut().find(|runs| runs.system == system) {
             Some(runs) => runs.measured.push(measured),
             None => self.systems.push(Runs {
                 system,
+                load: *load,
                 measured: vec![measured],
             }),
         }
@@ -115,6 +128,20 @@ impl Report {
         let rate = |runs: &Runs| median(runs, Measured::per_second);
         let cost = |runs: &Runs| median(runs, |run| run.per_100k(run.consumer));
         eprintln!("\nMedians of {} runs:", own.measured.len());
+        let alone = self
+            .systems
+            .iter()
+            .find(|runs| runs.system == WITHOUT_HOT_KEY);
+        if let Some(alone) = alone {
+            let beside = median(own, |run| {
+                run.others_per_second(&own.load).unwrap_or(f64::NAN)
+            });
+            eprintln!(
+                "  {:<16} {beside:9.0} messages/s of the other keys beside the hot one, {:.3} of what they reach alone",
+                own.system,
+                beside / rate(alone)
+            );
+        }
         for runs in &self.systems {
             let (rate_here, cost_here) = (rate(runs), cost(runs));
             eprintln!(
@@ -139,6 +166,42 @@ impl Report {
     }
 }
 
+/// Writes one object of `--json`.
+fn tell(line: &impl Serialize) {
+    match serde_json::to_string(line) {
+        Ok(line) => println!("{line}"),
+        Err(error) => eprintln!("a line is no JSON: {error}"),
+    }
+}
+
+/// Tells what an idle consumer cost.
+pub fn tell_idle(json: bool, idle: &Idle) {
+    if json {
+        return tell(idle);
+    }
+    println!(
+        "  {:<16} {} queues: {:.2} % of a core and {:.0} MiB while idle for {} s; all queues held after {:.1} s",
+        idle.system,
+        idle.queues,
+        idle.idle_cpu_percent,
+        idle.rss_mib,
+        idle.seconds,
+        idle.settled_seconds
+    );
+}
+
+/// Tells the medians.
+pub fn conclude_idle(runs: &[Idle]) {
+    if runs.len() > 1 {
+        eprintln!(
+            "\nMedians of {} runs: {:.2} % of a core, {:.0} MiB",
+            runs.len(),
+            median_of(runs.iter().map(|idle| idle.idle_cpu_percent)),
+            median_of(runs.iter().map(|idle| idle.rss_mib)),
+        );
+    }
+}
+
 fn line(system: &'static str, handler: &'static str, load: &Load, measured: &Measured) -> Line {
     Line {
         system,
@@ -152,8 +215,8 @@ fn line(system: &'static str, handler: &'static str, load: &Load, measured: &Mea
         rss_mib: measured.consumer.rss_mib.round(),
         inversions: measured.inversions,
         overlaps: measured.overlaps,
-        lanes: load.lanes,
-        hot_percent: (load.hot > 0).then_some(load.hot),
+        hot_percent: load.hot_percent(),
+        others_per_second: measured.others_per_second(load).map(f64::round),
         handler_cpu_s_per_100k: measured
             .handler
             .map(|used| rounded(measured.per_100k(used))),
@@ -163,15 +226,20 @@ fn line(system: &'static str, handler: &'static str, load: &Load, measured: &Mea
     }
 }
 
-fn text(system: &str, measured: &Measured) -> String {
+fn text(system: &str, load: &Load, measured: &Measured) -> String {
     let handler = measured.handler.map_or_else(String::new, |used| {
         format!(" + {:.2} in the handler", measured.per_100k(used))
     });
     let latency = measured.latency.map_or_else(String::new, |(p50, p99)| {
         format!(", sent to handled p50 {p50:.2} ms, p99 {p99:.2} ms")
     });
+    let others = measured
+        .others_per_second(load)
+        .map_or_else(String::new, |rate| {
+            format!(", {rate:.0}/s of the keys that are not hot")
+        });
     format!(
-        "  {system:<16} {:9.0} messages/s, {:.2} CPU-s a 100,000{handler}, {:.0} MiB, {} inversions, {} overlaps{latency}",
+        "  {system:<16} {:9.0} messages/s, {:.2} CPU-s a 100,000{handler}, {:.0} MiB, {} inversions, {} overlaps{latency}{others}",
         measured.per_second(),
         measured.per_100k(measured.consumer),
         measured.consumer.rss_mib,
@@ -186,7 +254,11 @@ fn rounded(number: f64) -> f64 {
 }
 
 fn median(runs: &Runs, of: impl Fn(&Measured) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.measured.iter().map(of).collect();
+    median_of(runs.measured.iter().map(of))
+}
+
+fn median_of(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

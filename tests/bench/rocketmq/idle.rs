@@ -1,0 +1,121 @@
+//! What a consumer costs when nothing comes: a process of its own with the library, the topic's few messages
+//! handled, all of its queues held.
+
+use crate::load::Load;
+use crate::usage::{peak_memory, processor_time};
+use anyhow::{Context, Result};
+use keylane_consumer::contract::admin::QueuePhase;
+use keylane_consumer::{Consumer, Failure};
+use keylane_tests::rocketmq::Broker;
+use keylane_tests::wait;
+use serde::{Deserialize, Serialize};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// How long it has to get all queues and handle what there is.
+const SETTLE: Duration = Duration::from_secs(180);
+/// How long it is left alone before it is measured.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long it is measured.
+const MEASURED: Duration = Duration::from_secs(60);
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[arg(long)]
+    name_server: String,
+    #[arg(long)]
+    topic: String,
+    #[arg(long)]
+    queues: u32,
+    #[arg(long)]
+    messages: u32,
+}
+
+/// What an idle consumer used.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Idle {
+    pub system: String,
+    pub handler: String,
+    pub queues: u32,
+    /// How long it was measured.
+    pub seconds: u64,
+    /// Of one core.
+    pub idle_cpu_percent: f64,
+    /// The largest so far.
+    pub rss_mib: f64,
+    /// From the start to when it held every queue.
+    pub settled_seconds: f64,
+}
+
+/// Consumes the topic, waits, and prints what the waiting cost.
+pub async fn consume(options: Options) -> Result<()> {
+    let begun = std::time::Instant::now();
+    let running = Consumer::builder()
+        .name_servers([options.name_server])
+        .topic(&options.topic)
+        .group(&options.topic)
+        .start(|_| async { Ok::<(), Failure>(()) })
+        .await?;
+    wait::until(SETTLE, "all queues held, everything handled", async || {
+        let stats = running.control().stats().await;
+        let stats = stats.map_err(|gone| gone.to_string())?;
+        let held = stats.queues.iter();
+        let held = held.filter(|queue| queue.phase == QueuePhase::Owned);
+        let held = held.count();
+        if held == options.queues as usize && stats.completed >= u64::from(options.messages) {
+            Ok(())
+        } else {
+            Err(format!("{held} held, {} handled", stats.completed))
+        }
+    })
+    .await?;
+    let settled = begun.elapsed();
+    tokio::time::sleep(PAUSE).await;
+    let pid = std::process::id();
+    let before = processor_time(pid)?;
+    tokio::time::sleep(MEASURED).await;
+    let used = processor_time(pid)? - before;
+    let idle = Idle {
+        system: "keylane".into(),
+        handler: "noop".into(),
+        queues: options.queues,
+        seconds: MEASURED.as_secs(),
+        idle_cpu_percent: hundredths(used.as_secs_f64() * 100.0 / MEASURED.as_secs_f64()),
+        rss_mib: peak_memory(pid)?.round(),
+        settled_seconds: hundredths(settled.as_secs_f64()),
+    };
+    println!("{}", serde_json::to_string(&idle)?);
+    running.stop().await?;
+    Ok(())
+}
+
+fn hundredths(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+/// Runs an idle consumer to its end.
+pub async fn measure(broker: &Broker, topic: &str, load: &Load) -> Result<Idle> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["idle", "--topic", topic])
+        .args(["--name-server", &broker.name_server()])
+        .args(["--queues", &load.queues.to_string()])
+        .args(["--messages", &load.messages.to_string()])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = command.output().await?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text
+        .lines()
+        .last()
+        .and_then(|line| serde_json::from_str(line).ok());
+    last.with_context(|| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        format!(
+            "the idle consumer gave no result ({}): {errors}",
+            output.status
+        )
+    })
+}
