@@ -177,6 +177,16 @@ async fn the_sample_in_python_takes_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sample_in_go_keeps_order_and_loses_nothing() {
+    a_handler_works(Sample::Go, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sample_in_go_takes_batches() {
+    a_handler_works(Sample::Go, 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_sample_in_rust_keeps_order_and_loses_nothing() {
     let world = World::new("sample_rust", 4).await;
     world.produce(MESSAGES, KEYS).await;

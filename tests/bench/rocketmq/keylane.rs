@@ -55,6 +55,7 @@ impl Programs {
         let protocol = match handler {
             Handler::Noop => return Ok(Self::Function),
             Handler::Http => Protocol::Http,
+            Handler::Grpc => Protocol::Grpc,
         };
         let build = || release_binaries(&Paths::from_env(), &PROGRAMS);
         let mut binaries = tokio::task::spawn_blocking(build).await??;
@@ -118,6 +119,7 @@ async fn remote(
     drop(free);
     let endpoint = match protocol {
         Protocol::Http => json!({"http": {"port": port}}),
+        Protocol::Grpc => json!({"grpc": {"port": port}}),
     };
     let document = json!({
         "apiVersion": "keylane.dev/v1alpha1", "kind": "OrderedConsumer", "metadata": {"name": "bench"},

@@ -49,7 +49,7 @@ enum Process {
     /// A consumer with a Rust handler.
     #[command(hide = true)]
     Function(function::Options),
-    /// A handler behind HTTP.
+    /// A handler behind HTTP or gRPC.
     #[command(hide = true)]
     Serve(serve::Options),
     /// A consumer that has nothing to do.
@@ -66,7 +66,7 @@ struct Bench {
         default_value = "java-orderly,java-concurrent"
     )]
     peers: Peers,
-    /// Keylane's handler. noop: a Rust function in its process. http: a server in a process of its own.
+    /// Keylane's handler. noop: a Rust function in its process. http, grpc: a server in a process of its own.
     #[arg(long, value_enum, default_value_t = Handler::Noop)]
     handler: Handler,
     /// Work of each message, in milliseconds.
@@ -111,6 +111,8 @@ enum Handler {
     Noop,
     /// An HTTP server.
     Http,
+    /// A gRPC server.
+    Grpc,
 }
 
 impl Handler {
@@ -119,6 +121,7 @@ impl Handler {
         match self {
             Self::Noop => "noop",
             Self::Http => "http",
+            Self::Grpc => "grpc",
         }
     }
 }
