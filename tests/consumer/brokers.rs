@@ -61,8 +61,12 @@ async fn two_brokers_are_shared_and_one_that_is_away_stops_only_its_own_queues()
                 == 4
         })
         .await;
+        Duration::from_micros(now() - back)
     };
-    while_sending(&world, 4, Duration::from_millis(20), all).await;
+    let gap = while_sending(&world, 4, Duration::from_millis(20), all).await;
+    println!("{gap:?} after the broker was back");
+    // Its queues were nobody else's meanwhile: a new tenure would wait for 20 s.
+    assert!(gap < Duration::from_secs(10), "{gap:?}");
     one.stop().await;
     other.stop().await;
     let verdict = handler.verdict();

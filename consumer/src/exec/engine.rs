@@ -4,6 +4,7 @@ mod journal;
 mod queues;
 mod report;
 
+use super::absent::Absent;
 use super::broadcast::Broadcast;
 use super::calls::Calls;
 use super::clock::Clock;
@@ -86,6 +87,7 @@ pub struct Executor<S, H> {
     /// Queues that are given up to be begun anew.
     start_over: BTreeSet<QueueId>,
     route: Route,
+    absent: Absent,
     route_asked_at: Time,
     queues: Arc<BTreeSet<QueueId>>,
     events: Events,
@@ -166,6 +168,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             assigned: BTreeMap::new(),
             start_over: BTreeSet::new(),
             route: Route::default(),
+            absent: Absent::default(),
             route_asked_at: Time::ZERO,
             queues: Arc::default(),
             events,
@@ -472,6 +475,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         let mut well = route.is_ok() && members.values().all(Result::is_ok);
         if let Some(route) = self.known("the route of the topic", route) {
             self.route_asked_at = asked_at;
+            let route = self.absent.complete(now, &self.route, route);
             for (broker, address) in &route.masters {
                 if self
                     .route
@@ -490,6 +494,11 @@ impl<S: Source, H: Handler> Executor<S, H> {
             self.route = route;
         }
         well &= !self.queues.is_empty();
+        for broker in self.absent.brokers() {
+            well = false;
+            let me = &self.options.incarnation;
+            self.membership.listed(now, broker, me, None);
+        }
         for (broker, members) in members {
             let members = self.known("the members of the group", members);
             self.membership

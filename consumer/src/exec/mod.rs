@@ -9,6 +9,7 @@
 //! [`Membership`]: crate::ownership::membership::Membership
 //! [`Commits`]: commits::Commits
 
+mod absent;
 mod broadcast;
 mod calls;
 mod clock;
