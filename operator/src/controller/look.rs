@@ -334,3 +334,27 @@ fn decide(
     state.decided(history);
     found.decision = Some(decision);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keylane_consumer::contract::admin::GoneQueue;
+
+    #[test]
+    fn queues_that_are_gone_are_counted_once_with_what_is_left_in_them() {
+        let pod = |queues: &[(&str, u64)]| {
+            let each = queues.iter().map(|(queue, stranded)| GoneQueue {
+                queue: (*queue).to_owned(),
+                stranded: *stranded,
+            });
+            Stats {
+                gone_queues: each.collect(),
+                ..Stats::default()
+            }
+        };
+        assert_eq!(queue_gone(&[Stats::default()]), None);
+        let said = queue_gone(&[pod(&[("a/2", 7)]), pod(&[("a/2", 7), ("b/4", 1)])]).unwrap();
+        assert!(said.contains("2 queues"), "{said}");
+        assert!(said.contains("(a/2, b/4), and 8 messages"), "{said}");
+    }
+}
