@@ -1,6 +1,8 @@
 //! What users get wrong: it is named where they look, and nothing is lost.
 
+use crate::function::Function;
 use crate::world::{Handler, Running, World};
+use keylane_consumer::contract::admin::Stats;
 use keylane_tests::rocketmq::Message;
 
 /// A handler that is down from the start: no queue is taken, and the executor is not ready.
@@ -52,12 +54,49 @@ async fn messages_without_a_key_empty_ones_and_large_ones_are_handled() {
     running.stop().await;
 }
 
+/// A reply that cannot be decoded to its last byte finishes nothing, though the message after the one that
+/// cannot be read is fine: the queue waits there, and what is wrong is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_read_is_not_taken_for_the_end_of_the_reply() {
+    // The flag of a message that holds others. A broker stores it in any topic.
+    const NEED_UNWRAP: u32 = 1 << 6;
+    let world = World::new("unreadable", 1).await;
+    let producer = world.producer().await;
+    let send = async |message: Message| producer.send_to(0, &message).await.unwrap();
+    send(Message::keyed("k", "first")).await;
+    let running = Function::taking(&world, &[]).await;
+    world.until_committed(1).await;
+    send(Message::keyed("k", "packed").system_flag(NEED_UNWRAP)).await;
+    send(Message::keyed("other", "after")).await;
+    let named = |stats: &Stats| {
+        let error = stats.broker_error.as_ref();
+        error.is_some_and(|error| error.contains("offset 1 holds"))
+    };
+    let stats = running
+        .until_stats("an error that names the message", named)
+        .await;
+    let error = stats.broker_error.as_deref().unwrap();
+    assert!(error.contains("BatchCQ"), "{error}");
+    // It was pulled again since, several times.
+    let later = stats.uptime_seconds + 3.0;
+    let stats = running
+        .until_stats("the same some time later", |stats| {
+            named(stats) && stats.uptime_seconds > later
+        })
+        .await;
+    let queue = &stats.queues[0];
+    assert_eq!((queue.watermark, queue.committed), (Some(1), Some(1)));
+    assert_eq!(running.bodies(), ["first"]);
+    running.stop().await;
+    assert_eq!(world.progress().await[0].committed, 1);
+}
+
 /// A topic that does not exist yet: said so, and consumed once it does.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_topic_is_reported_and_consumed_once_it_exists() {
     let world = World::new("unknown", 1).await;
     let running = Running::start(&world, &[("topic", r#""T_not_yet""#)]).await;
-    let named = |stats: &keylane_consumer::contract::admin::Stats| {
+    let named = |stats: &Stats| {
         stats
             .broker_error
             .as_ref()
@@ -88,7 +127,7 @@ async fn a_wrong_name_server_is_named() {
         &[("rocketmq", r#"{"nameServers": ["127.0.0.1:1"]}"#)],
     )
     .await;
-    let named = |stats: &keylane_consumer::contract::admin::Stats| {
+    let named = |stats: &Stats| {
         stats
             .broker_error
             .as_ref()

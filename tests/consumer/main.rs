@@ -20,6 +20,7 @@ mod library;
 mod modes;
 mod offsets;
 mod process;
+mod redaction;
 mod samples;
 mod suspects;
 mod suspension;

@@ -149,6 +149,30 @@ async fn the_acknowledged_first_messages_of_a_batch_do_not_come_again() {
     running.stop().await;
 }
 
+/// apache/rocketmq #8772: while two consume, whoever asks for the locks gets them.
+#[tokio::test(flavor = "multi_thread")]
+async fn broadcasting_consumers_fight_for_queue_locks() {
+    let world = World::new("nolocks", 2).await;
+    world.produce(20, 10).await;
+    let changes = [("consumption", r#""Broadcasting""#)];
+    let one = Function::taking(&world, &changes).await;
+    let two = Function::taking(&world, &changes).await;
+    let observer = world.source("observer").await;
+    for (round, count) in [20, 40, 60].into_iter().enumerate() {
+        one.until_seen(count).await;
+        two.until_seen(count).await;
+        let all = std::collections::BTreeSet::from([world.queue(0), world.queue(1)]);
+        let locked = observer.lock(world.broker().name(), &all).await.unwrap();
+        assert_eq!(locked, all, "round {round}");
+        // That somebody has the locks holds nobody up either.
+        world.produce(20, 10).await;
+    }
+    one.until_seen(80).await;
+    two.until_seen(80).await;
+    one.stop().await;
+    two.stop().await;
+}
+
 /// Broadcasting: every process gets everything, and nothing is committed or locked.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_broadcasting_every_process_gets_every_message() {

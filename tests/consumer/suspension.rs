@@ -4,6 +4,7 @@ use crate::function::Function;
 use crate::world::{SOON, World};
 use keylane_consumer::config::Config;
 use keylane_consumer::exec::follow;
+use keylane_consumer::lane::CallResult;
 use keylane_tests::rocketmq::Message;
 use keylane_tests::wait;
 use std::path::PathBuf;
@@ -113,6 +114,36 @@ async fn what_the_file_suspends_is_not_handled_until_it_says_so() {
         }
     });
     ended.await.unwrap();
+}
+
+/// In the middle of work: what was decided on and waits for a thread when everything is suspended is not
+/// handed to the handler either.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_dispatched_once_a_suspension_is_confirmed() {
+    /// A thread that looked just before may be on its way into the handler.
+    const ON_ITS_WAY: Duration = Duration::from_millis(50);
+    let world = World::new("confirmed", 2).await;
+    world.produce(2_000, 500).await;
+    // It blocks its thread, so that of 64 lanes nearly all wait for one.
+    let running = Function::start(&world, &[], |_| {
+        std::thread::sleep(Duration::from_millis(20));
+        CallResult::Done.into()
+    })
+    .await;
+    for round in 1..=5 {
+        running.until_seen(round * 100).await;
+        let all = world.spec(1, &[("suspend", r#"{"all": true}"#)]);
+        running.control.reconfigure(all).await.unwrap();
+        tokio::time::sleep(ON_ITS_WAY).await;
+        let confirmed = running.seen().len();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(running.seen().len(), confirmed, "round {round}");
+        let stats = running.control.stats().await.unwrap();
+        assert_eq!((stats.busy_lanes, stats.suspended.all), (0, true));
+        let none = world.spec(1, &[]);
+        running.control.reconfigure(none).await.unwrap();
+    }
+    running.stop().await;
 }
 
 /// What waits in memory is handled at once when the suspension ends: nobody looks for it at intervals.

@@ -1,6 +1,8 @@
 //! What concerns several queues, other members and brokers. One queue by itself is explored in
 //! [`super::explore`].
 
+mod traps;
+
 use super::*;
 use crate::journal::{Newest, State};
 

@@ -117,7 +117,7 @@ fn one_stuck_key_pins_the_minimum_then_the_whole_queue_stops() {
 
 /// Apache RocketMQ LitePull: the offset of a filtered tail is never committed, and it counts as lag.
 #[test]
-fn filtered_tail_never_commits() {
+fn filtered_tail_never_commits_and_filtered_messages_count_as_lag() {
     let mut rig = Rig::loaded(1, &["a"]);
     rig.done(0);
     let (assignment, _, _) = rig.pulls.pop().expect("a pull");
@@ -139,6 +139,8 @@ fn filtered_tail_never_commits() {
         (progress.watermark, progress.finished_above),
         (1_000_050, 49)
     );
+    let unfinished = progress.pulled - progress.watermark - progress.finished_above;
+    assert_eq!(unfinished, 1, "the message, not the 99 round it");
     rig.done(1_000_050);
     assert_eq!(rig.progress(1).watermark, 1_000_100);
 }
@@ -219,6 +221,26 @@ fn lost_reply_to_a_pull_breaks_the_order_by_redelivery() {
         assert_eq!(rig.offsets(), [2, offset]);
         rig.done(offset);
     }
+}
+
+/// apache/rocketmq #10827: the handler was done and its answer was lost, so the message comes again. What
+/// follows it waits, and an answer that turns up late changes nothing.
+#[test]
+fn lost_reply_to_an_acknowledgement_breaks_the_order_by_redelivery() {
+    let mut rig = Rig::loaded(9, &["a", "a", "b"]);
+    let late = rig.end(0, lost());
+    assert_eq!(rig.offsets(), [2]);
+    rig.done(2);
+    rig.until_called(secs(60));
+    assert_eq!((rig.now, rig.offsets()), (BOUND, vec![0]));
+    rig.give(Input::CallEnded {
+        id: late,
+        acked: 1,
+        result: CallResult::Done,
+    });
+    assert_eq!((rig.progress(1).watermark, rig.offsets()), (0, vec![0]));
+    rig.done(0);
+    assert_eq!((rig.progress(1).watermark, rig.offsets()), (1, vec![1]));
 }
 
 /// confluentinc/parallel-consumer, notes of 0.5.3.2.
