@@ -10,7 +10,7 @@ use crate::lane::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 /// How often a process writes down what is finished.
@@ -38,6 +38,8 @@ pub struct Pod {
     pub calls: BTreeMap<CallId, InFlight>,
     pub suspension: Suspension,
     wake: Option<Time>,
+    /// What arrived while it was frozen, in order.
+    asleep: VecDeque<Input>,
 }
 
 /// Who has a queue.
@@ -70,6 +72,8 @@ pub enum Event {
     /// The broker takes a message back.
     Back(usize, u64, Box<SendBack>),
     Wake(usize, u64),
+    /// A process is frozen no more, unless it was frozen again.
+    Thaw(usize, u64),
     /// Nothing of a process is suspended any more.
     Resume(usize, u64),
     Persist,
@@ -195,6 +199,7 @@ impl World {
             calls: BTreeMap::new(),
             suspension: Suspension::default(),
             wake: None,
+            asleep: VecDeque::new(),
         }
     }
 
@@ -314,6 +319,7 @@ impl World {
                     self.input(pod, life, Input::Tick);
                 }
             }
+            Event::Thaw(pod, life) => self.thaw(pod, life),
             Event::Resume(pod, life) => {
                 if self.pods[pod].life == life {
                     self.suspended(pod, Suspension::default());
@@ -352,10 +358,34 @@ impl World {
         if of.life != life {
             return;
         }
-        if self.now < of.frozen_until {
-            let wait = of.frozen_until - self.now;
-            return self.after(wait, Event::Input(pod, life, input));
+        let first = of.asleep.is_empty();
+        if first && self.now >= of.frozen_until {
+            return self.take_in(pod, input);
         }
+        of.asleep.push_back(input);
+        if first {
+            let wait = of.frozen_until - self.now;
+            self.after(wait, Event::Thaw(pod, life));
+        }
+    }
+
+    fn thaw(&mut self, pod: usize, life: u64) {
+        while self.pods[pod].life == life {
+            let of = &mut self.pods[pod];
+            if self.now < of.frozen_until {
+                let wait = of.frozen_until - self.now;
+                return self.after(wait, Event::Thaw(pod, life));
+            }
+            let Some(input) = of.asleep.pop_front() else {
+                return;
+            };
+            self.take_in(pod, input);
+        }
+    }
+
+    fn take_in(&mut self, pod: usize, input: Input) {
+        let of = &mut self.pods[pod];
+        let life = of.life;
         if let Input::CallEnded { id, result, .. } = &input {
             // The dead do not answer.
             let lost = matches!(result, CallResult::Lost { .. });
