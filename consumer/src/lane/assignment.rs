@@ -124,6 +124,7 @@ impl LaneExecutor {
         }
         let queue = self.queues.remove(slot);
         self.past += queue.counters;
+        self.expected -= queue.expected;
         self.turns.retain(|of| *of != slot);
         self.stopped.retain(|of| *of != slot);
         self.budgets.forget_queue(slot);

@@ -7,6 +7,7 @@ use super::availability::Availability;
 use super::budget::Budgets;
 use super::head::Stage;
 use super::hot::Hot;
+use super::limits::InMemory;
 use super::queue::Queue;
 use super::slab::Slab;
 use super::split::Splits;
@@ -33,6 +34,8 @@ pub struct LaneExecutor {
     pub(super) turns: VecDeque<u32>,
     /// Queues that a limit stopped, each once.
     pub(super) stopped: VecDeque<u32>,
+    /// What the pulls under way are expected to bring.
+    pub(super) expected: InMemory,
     pub(super) timers: Timers,
     pub(super) outputs: VecDeque<Output>,
     pub(super) availability: Availability,
@@ -73,6 +76,7 @@ impl LaneExecutor {
             assignments: BTreeMap::new(),
             turns: VecDeque::new(),
             stopped: VecDeque::new(),
+            expected: InMemory::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             availability: Availability::default(),

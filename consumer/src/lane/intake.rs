@@ -2,7 +2,7 @@
 
 use super::executor::LaneExecutor;
 use super::hot::Sample;
-use super::limits::Share;
+use super::limits::{InMemory, Share};
 use super::store::{Kind, State};
 use super::timers::Due;
 use super::{Assignment, Incoming, Output, Place, Time};
@@ -20,8 +20,9 @@ impl LaneExecutor {
         let Some(slot) = self.slot(assignment) else {
             return;
         };
+        self.pull_ended(slot);
         let queue = &mut self.queues[slot];
-        queue.pulling = false;
+        queue.usual_reply = messages.len() as u64;
         if queue.releasing || queue.pulled != from {
             return self.check_pull(slot);
         }
@@ -67,8 +68,8 @@ impl LaneExecutor {
         let Some(slot) = self.slot(assignment) else {
             return;
         };
+        self.pull_ended(slot);
         let queue = &mut self.queues[slot];
-        queue.pulling = false;
         queue.pull_after = retry_at;
         if self.now < retry_at {
             self.timers.set(retry_at, Due::Pull(assignment));
@@ -124,6 +125,12 @@ impl LaneExecutor {
         store.join_line(queue, lane, line);
     }
 
+    fn pull_ended(&mut self, slot: u32) {
+        let queue = &mut self.queues[slot];
+        queue.pulling = false;
+        self.expected -= std::mem::take(&mut queue.expected);
+    }
+
     fn share(&self, slot: u32) -> Share<'_> {
         Share {
             limits: &self.settings.limits,
@@ -143,11 +150,20 @@ impl LaneExecutor {
         let queue = &mut self.queues[slot];
         queue.pulled = queue.pulled.max(queue.finished.watermark());
         let (span, cost, stopped) = (queue.span(), queue.usual_cost, queue.stopped);
-        let room = self.share(slot).room(span, cost, stopped);
+        let usual = queue.usual_reply;
+        let share = self.share(slot).expecting(self.expected);
+        let room = share.room(span, cost, stopped);
         if room == 0 {
             return self.stop(slot);
         }
+        let expected = usual.min(u64::from(room));
+        let expected = InMemory {
+            messages: expected,
+            bytes: expected * cost,
+        };
+        self.expected += expected;
         let queue = &mut self.queues[slot];
+        queue.expected = expected;
         queue.stopped = false;
         queue.pulling = true;
         let pull = Output::Pull {

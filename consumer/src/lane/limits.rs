@@ -7,6 +7,9 @@
 //! Switches, 1998.) One message a queue is always allowed, so none ever waits for another; the limits of
 //! the pod hold all the same, unless there are more queues than messages allowed, or one message of each
 //! is larger than the bytes allowed.
+//!
+//! What follows the head of a lane that does not move stays in memory. So a stuck key with much of the
+//! messages of its queue stops that queue by messages or bytes before it does by the span.
 
 use std::ops::{AddAssign, SubAssign};
 
@@ -83,6 +86,15 @@ pub struct Share<'a> {
 }
 
 impl Share<'_> {
+    /// The same, with what is on its way here counted as if it were here: queues that all ask for the same
+    /// room get replies that are mostly thrown away and pulled again. At most half of the limits is kept
+    /// for it, as it may be long in coming.
+    pub fn expecting(mut self, on_its_way: InMemory) -> Self {
+        self.used.messages += on_its_way.messages.min(self.limits.messages / 2);
+        self.used.bytes += on_its_way.bytes.min(self.limits.bytes / 2);
+        self
+    }
+
     /// Most that the queue may hold now of what has this limit.
     fn threshold(&self, limit: u64, used: u64, held: u64) -> u64 {
         if self.queues <= 1 {
@@ -214,6 +226,16 @@ mod tests {
             (starved.room(0, 100, false), starved.room(0, 100, true)),
             (1, 1)
         );
+    }
+
+    #[test]
+    fn what_is_on_its_way_counts_as_if_it_were_here_up_to_half_of_the_limit() {
+        let on_its_way = |messages| InMemory { messages, bytes: 0 };
+        let some = share(1, (0, 0), (0, 0)).expecting(on_its_way(300));
+        assert_eq!(some.used, on_its_way(300));
+        let much = share(8, (0, 0), (1, 0)).expecting(on_its_way(10_000));
+        assert_eq!(much.used, on_its_way(500));
+        assert_eq!(much.room(0, 1, true), 32);
     }
 
     #[test]

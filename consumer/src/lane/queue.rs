@@ -46,6 +46,10 @@ pub struct Queue {
     pub memory: InMemory,
     /// A pull is under way.
     pub pulling: bool,
+    /// What it is expected to bring: as much as the last one, if that is not more than was asked for.
+    pub expected: InMemory,
+    /// Messages that the last reply had.
+    pub usual_reply: u64,
     /// No pull before this time.
     pub pull_after: Time,
     /// A limit stopped the pull.
@@ -87,6 +91,8 @@ impl Queue {
             in_turn: false,
             memory: InMemory::default(),
             pulling: false,
+            expected: InMemory::default(),
+            usual_reply: 0,
             pull_after: Time::ZERO,
             stopped: false,
             in_stopped: false,

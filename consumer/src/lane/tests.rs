@@ -3,6 +3,7 @@
 mod dispatch;
 mod failures;
 mod model;
+mod pulls;
 mod reports;
 mod traps;
 
