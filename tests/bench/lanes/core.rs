@@ -1,14 +1,20 @@
 //! The lane core alone: no threads, no clock; calls end as soon as they are dispatched. Times are processor
 //! time of the one thread there is, so that what else the machine does is left out.
+//!
+//! Messages are made when they are pulled, as a reply is decoded then, and freed some time after their
+//! call; neither is measured.
+
+mod curves;
 
 use crate::Goal::{AtLeast, AtMost};
 use crate::{Figure, Measurement, allocations, heap};
 use cpu_time::ThreadTime;
+use keylane_consumer::contract::spec::Key;
 use keylane_consumer::lane::{
-    Assignment, CallId, CallResult, Finished, Held, Incoming, Input, LaneExecutor, Limits, Output,
+    Assignment, Call, CallResult, Finished, Held, Incoming, Input, LaneExecutor, Limits, Output,
     Place, Settings, Time,
 };
-use keylane_consumer::message::{Message, QueueId, Text};
+use keylane_consumer::message::{Message, QueueId};
 use keylane_consumer::sim::Steady;
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -19,64 +25,83 @@ use std::time::Duration;
 pub const MEASUREMENTS: &[Measurement] = &[
     ("core throughput", throughput),
     ("core hot key", hot_key),
-    ("core cost by keys", cost_by_keys),
-    ("core cost by queues", cost_by_queues),
+    ("core cost by keys", curves::by_keys),
+    ("core cost by queues", curves::by_queues),
     ("core memory of keys", memory_of_keys),
     ("core finished above a stuck head", finished_above),
     ("core in virtual time", virtual_time),
 ];
 
-/// The messages of a queue, made beforehand; the first one has the offset of the stock.
-#[derive(Default)]
-struct Stock {
-    offset: u64,
-    messages: Vec<Incoming>,
+/// Calls between two answers to pulls, at most.
+const CALLS_BETWEEN: usize = 64;
+/// As much as is kept by default.
+const DEFAULT: u64 = 20_000;
+const ALL: u64 = 1 << 40;
+
+/// What is in the queues.
+#[derive(Clone, Copy)]
+struct Topic {
+    queues: u32,
+    /// In all queues; each is in one queue. They come in no regular order, or each once if there are as
+    /// many messages.
+    keys: u64,
+    /// In each queue.
+    messages: u64,
 }
 
-/// A topic that is held in memory, and a core that consumes it.
-struct Bench {
-    core: LaneExecutor,
-    stocks: Vec<Stock>,
-    calls: VecDeque<CallId>,
-    finished: u64,
+impl Topic {
+    fn key(&self, queue: u64, offset: u64) -> u64 {
+        let (queues, all) = (
+            u64::from(self.queues),
+            self.messages * u64::from(self.queues),
+        );
+        if all == self.keys {
+            return offset % self.messages * queues + queue;
+        }
+        // The first message of all is alone of its key.
+        if offset == 0 && queue == 0 {
+            return self.keys;
+        }
+        let pick = (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % self.keys.div_ceil(queues);
+        (pick * queues + queue) % self.keys
+    }
 }
 
-fn names(keys: u64) -> Vec<Text> {
-    (0..keys)
-        .map(|key| format!("order-{key:08}").into())
-        .collect()
-}
-
-fn message(offset: u64, key: &Text) -> Incoming {
-    let message = Message {
+fn message(offset: u64, key: u64) -> Incoming {
+    let name = format!("order-{key:08}");
+    let mut message = Message {
         offset,
-        key: Some(key.clone()),
+        properties: [("__SHARDINGKEY", name.as_str())].into_iter().collect(),
         ..Message::default()
     };
+    message.key = message.find_key(&Key::default());
     Incoming {
         place: Place::Key,
         message: Arc::new(message),
     }
 }
 
-/// Messages of each queue; keys come in no regular order, each in one queue.
-fn stocks(queues: u32, keys: &[Text], messages: u64) -> Vec<Stock> {
-    let (queues, all) = (u64::from(queues), keys.len() as u64);
-    let stock = |queue: u64| {
-        let incoming = |offset: u64| {
-            let pick = (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % all.div_ceil(queues);
-            message(offset, &keys[((pick * queues + queue) % all) as usize])
-        };
-        Stock {
-            offset: 0,
-            messages: (0..messages / queues).map(incoming).collect(),
-        }
-    };
-    (0..queues).map(stock).collect()
+/// A core that consumes a topic.
+struct Bench {
+    core: LaneExecutor,
+    topic: Topic,
+    /// Offset of the first message of each queue.
+    first: u64,
+    pulls: Vec<(Assignment, u64, u32)>,
+    calls: VecDeque<Call>,
+    /// Calls that ended, with what they hold.
+    ended: Vec<Call>,
+    /// The call of the first message of all never ends.
+    stuck: Option<Call>,
+    finished: u64,
+    /// What was measured.
+    took: Duration,
+    /// Allocations that were made for messages.
+    made: usize,
 }
 
 impl Bench {
-    fn new(lanes: u32, limits: Limits, stocks: Vec<Stock>) -> Self {
+    fn new(lanes: u32, limits: Limits, topic: Topic) -> Self {
         let settings = Settings {
             lanes,
             limits,
@@ -84,14 +109,21 @@ impl Bench {
         };
         Self {
             core: LaneExecutor::new(settings, 1),
-            stocks,
+            topic,
+            first: 0,
+            pulls: Vec::with_capacity(topic.queues as usize),
             calls: VecDeque::with_capacity(lanes as usize + 1),
+            ended: Vec::with_capacity(CALLS_BETWEEN),
+            stuck: None,
             finished: 0,
+            took: Duration::ZERO,
+            made: 0,
         }
     }
 
     fn assign(&mut self) {
-        for id in 0..self.stocks.len() as u32 {
+        let begin = ThreadTime::now();
+        for id in 0..self.topic.queues {
             let input = Input::Assign {
                 queue: QueueId::new("b", id),
                 assignment: Assignment(u64::from(id)),
@@ -103,51 +135,80 @@ impl Bench {
             self.core.handle(Time::ZERO, input);
         }
         self.take();
+        self.took += begin.elapsed();
     }
 
-    /// Takes outputs; pulls are answered at once.
+    /// Answers pulls until there are none: what may be in memory is.
+    fn fill(&mut self) {
+        while !self.pulls.is_empty() {
+            let before = allocations();
+            self.ended.clear();
+            let replies: Vec<Input> = self
+                .pulls
+                .drain(..)
+                .filter_map(|(assignment, offset, most)| {
+                    let end = self.first + self.topic.messages;
+                    let next = end.min(offset + u64::from(most));
+                    let key = |offset| self.topic.key(assignment.0, offset);
+                    let messages = (offset..next).map(|offset| message(offset, key(offset)));
+                    (offset < next).then(|| Input::Pulled {
+                        assignment,
+                        from: offset,
+                        next,
+                        messages: messages.collect(),
+                    })
+                })
+                .collect();
+            self.made += allocations() - before;
+            let begin = ThreadTime::now();
+            for reply in replies {
+                self.core.handle(Time::ZERO, reply);
+                self.take();
+            }
+            self.took += begin.elapsed();
+        }
+    }
+
     fn take(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::Dispatch(call) => self.calls.push_back(call.id),
+                Output::Dispatch(call) => self.calls.push_back(call),
                 Output::Pull {
                     assignment,
                     offset,
                     max_messages,
                     ..
-                } => {
-                    let stock = &self.stocks[assignment.0 as usize];
-                    let begin = (offset - stock.offset) as usize;
-                    let end = stock.messages.len().min(begin + max_messages as usize);
-                    if begin < end {
-                        let messages = stock.messages[begin..end].to_vec();
-                        let input = Input::Pulled {
-                            assignment,
-                            from: offset,
-                            next: offset + messages.len() as u64,
-                            messages,
-                        };
-                        self.core.handle(Time::ZERO, input);
-                    }
-                }
+                } => self.pulls.push((assignment, offset, max_messages)),
                 Output::SendBack(_) | Output::Record { .. } | Output::Drained { .. } => {}
             }
         }
     }
 
-    fn finish_one(&mut self) -> bool {
-        let Some(id) = self.calls.pop_front() else {
-            return false;
-        };
-        let input = Input::CallEnded {
-            id,
-            acked: 1,
-            result: CallResult::Done,
-        };
-        self.core.handle(Time::ZERO, input);
-        self.finished += 1;
-        self.take();
-        true
+    /// Works until nothing is left to do.
+    fn work(&mut self) {
+        loop {
+            self.fill();
+            let begin = ThreadTime::now();
+            for _ in 0..CALLS_BETWEEN {
+                let Some(call) = self.calls.pop_front() else {
+                    break;
+                };
+                let input = Input::CallEnded {
+                    id: call.id,
+                    acked: 1,
+                    result: CallResult::Done,
+                };
+                self.core.handle(Time::ZERO, input);
+                self.finished += 1;
+                self.take();
+                self.ended.push(call);
+            }
+            self.took += begin.elapsed();
+            self.ended.clear();
+            if self.calls.is_empty() && self.pulls.is_empty() {
+                return;
+            }
+        }
     }
 }
 
@@ -161,37 +222,54 @@ fn limits(messages: u64) -> Limits {
     }
 }
 
-/// Nanoseconds a message, of the processor's time, from the first pull to the last end; the best of several
-/// runs, because what else the machine does empties its caches.
-fn nanoseconds(queues: u32, keys: u64, in_memory: u64) -> f64 {
-    const MESSAGES: u64 = 1 << 18;
-    let messages = MESSAGES.max(keys.next_power_of_two());
-    let names = names(keys);
-    let run = |_| {
-        let mut bench = Bench::new(100, limits(in_memory), stocks(queues, &names, messages));
-        let begin = ThreadTime::now();
-        bench.assign();
-        while bench.finish_one() {}
-        let took = begin.elapsed();
-        assert_eq!(bench.finished, messages);
-        took.as_secs_f64() * 1e9 / bench.finished as f64
-    };
-    (0..RUNS).map(run).fold(f64::INFINITY, f64::min)
+/// The best of several short runs counts, because what else the machine does empties its caches.
+const RUNS: u32 = 10;
+const MESSAGES: u64 = 1 << 17;
+
+/// What a message costs.
+struct Cost {
+    nanoseconds: f64,
+    /// Bytes in memory when as much is as may be, messages included.
+    memory: i64,
 }
 
-const RUNS: u32 = 8;
-/// As much as is kept by default.
-const DEFAULT: u64 = 20_000;
-const ALL: u64 = 1 << 40;
+fn cost(topic: Topic, in_memory: u64) -> Cost {
+    let mut best = Cost {
+        nanoseconds: f64::INFINITY,
+        memory: 0,
+    };
+    for _ in 0..RUNS {
+        let before = heap();
+        let mut bench = Bench::new(100, limits(in_memory), topic);
+        bench.assign();
+        bench.fill();
+        best.memory = heap() - before;
+        bench.work();
+        assert_eq!(bench.finished, topic.messages * u64::from(topic.queues));
+        let each = bench.took.as_secs_f64() * 1e9 / bench.finished as f64;
+        best.nanoseconds = best.nanoseconds.min(each);
+    }
+    best
+}
+
+/// So many messages in all.
+fn topic(queues: u32, keys: u64, messages: u64) -> Topic {
+    Topic {
+        queues,
+        keys,
+        messages: messages / u64::from(queues),
+    }
+}
 
 fn throughput() -> Vec<Figure> {
-    let rate = 1e9 / nanoseconds(8, 1_000, DEFAULT);
-    // Messages are made before, so what is allocated meanwhile is the core's.
-    let mut bench = Bench::new(100, limits(DEFAULT), stocks(8, &names(1_000), 200_000));
+    let topic = topic(8, 1_000, MESSAGES);
+    let rate = 1e9 / cost(topic, DEFAULT).nanoseconds;
+    let mut bench = Bench::new(100, limits(DEFAULT), topic);
     let before = allocations();
     bench.assign();
-    while bench.finish_one() {}
-    let made = (allocations() - before) as f64 / bench.finished as f64;
+    bench.work();
+    let made = allocations() - before - bench.made;
+    let made = made as f64 / bench.finished as f64;
     vec![
         Figure::new("1,000 keys, 8 queues, 100 lanes", rate, "messages/s").goal(AtLeast(2e6)),
         Figure::new("allocations a message", made, "").goal(AtMost(0.05)),
@@ -199,55 +277,30 @@ fn throughput() -> Vec<Figure> {
 }
 
 fn hot_key() -> Vec<Figure> {
-    let rate = 1e9 / nanoseconds(1, 1, DEFAULT);
+    let rate = 1e9 / cost(topic(1, 1, MESSAGES), DEFAULT).nanoseconds;
     vec![Figure::new("one key", rate, "messages/s").goal(AtLeast(300_000.0))]
 }
 
-fn cost_by_keys() -> Vec<Figure> {
-    let mut figures = Vec::new();
-    for (in_memory, what) in [(DEFAULT, "20,000"), (ALL, "all")] {
-        for keys in [10, 100, 1_000, 10_000, 100_000, 1_000_000] {
-            let name = format!("{keys} keys, {what} messages in memory");
-            figures.push(Figure::new(
-                name,
-                nanoseconds(8, keys, in_memory),
-                "ns/message",
-            ));
-        }
-    }
-    figures
-}
-
-fn cost_by_queues() -> Vec<Figure> {
-    let queues = [1, 8, 64, 256, 1_024];
-    let cost = |queues: u32| {
-        let name = format!("{queues} queues, 10,000 keys");
-        Figure::new(name, nanoseconds(queues, 10_000, DEFAULT), "ns/message")
-    };
-    queues.map(cost).into()
+/// Bytes that the allocator gives for a message.
+fn message_size() -> f64 {
+    let before = heap();
+    let messages: [Incoming; 100] = std::array::from_fn(|at| message(at as u64, at as u64));
+    let size = (heap() - before) as f64 / 100.0;
+    drop(black_box(messages));
+    size
 }
 
 fn memory_of_keys() -> Vec<Figure> {
-    const KEYS: u64 = 1_000_000;
-    let (few, all) = (names(20_000), names(KEYS));
+    const KEYS: u64 = 1 << 20;
+    let size = message_size();
     let nothing = heap();
-    let mut bench = Bench::new(100, limits(ALL), Vec::new());
+    let mut bench = Bench::new(100, limits(ALL), topic(8, 20_000, 160_000));
     // An executor that has worked before.
-    bench.stocks = stocks(8, &few, 160_000);
     bench.assign();
-    while bench.finish_one() {}
-    bench.stocks = Vec::new();
+    bench.work();
     let baseline = heap() - nothing;
-    let stock = |queue: u64| {
-        let offsets = 20_000..20_000 + KEYS / 8;
-        let key = |offset: u64| &all[((offset - 20_000) * 8 + queue) as usize];
-        Stock {
-            offset: 20_000,
-            messages: offsets.map(|offset| message(offset, key(offset))).collect(),
-        }
-    };
-    bench.stocks = (0..8).map(stock).collect();
-    let pulled = heap();
+    bench.first = bench.topic.messages;
+    bench.topic = topic(8, KEYS, KEYS);
     for queue in 0..8 {
         let input = Input::PullFailed {
             assignment: Assignment(queue),
@@ -256,18 +309,24 @@ fn memory_of_keys() -> Vec<Figure> {
         bench.core.handle(Time::ZERO, input);
     }
     bench.take();
-    let live = (heap() - pulled) as f64 / KEYS as f64;
+    let before = heap();
+    bench.fill();
+    let live = (heap() - before) as f64 / KEYS as f64 - size;
     assert_eq!(bench.core.summary(Time::ZERO).live_keys, KEYS);
     let begin = ThreadTime::now();
     black_box(bench.core.summary(Time::ZERO));
     let summary = begin.elapsed();
-    while bench.finish_one() {}
+    bench.work();
     assert_eq!(bench.finished, KEYS + 160_000);
-    bench.stocks = Vec::new();
     let after = heap() - nothing;
     let ratio = after as f64 / baseline as f64;
     vec![
-        Figure::new("bookkeeping of a live key", live, "bytes").goal(AtMost(200.0)),
+        Figure::new(
+            format!("bookkeeping of a live key of {KEYS}"),
+            live,
+            "bytes",
+        )
+        .goal(AtMost(200.0)),
         Figure::new("an executor before", baseline as f64 / 1024.0, "KiB"),
         Figure::new(
             "an executor when all are finished",
@@ -284,8 +343,40 @@ fn memory_of_keys() -> Vec<Figure> {
     ]
 }
 
+/// What an executor with the default limits keeps after a million messages of one queue, with the first of
+/// them finished or not.
+fn kept(stuck: bool) -> (Bench, f64) {
+    let before = heap();
+    let mut bench = Bench::new(100, Limits::default(), topic(1, 1_000, 1_000_001));
+    bench.assign();
+    bench.fill();
+    let first = bench.calls.pop_front();
+    assert!(first.as_ref().is_some_and(|call| call.message.offset == 0));
+    if stuck {
+        bench.stuck = first;
+    } else {
+        bench.calls.extend(first);
+    }
+    bench.work();
+    let kept = (heap() - before) as f64 / 1024.0;
+    (bench, kept)
+}
+
 fn finished_above() -> Vec<Figure> {
-    let mut figures = Vec::new();
+    let (_, without) = kept(false);
+    let (bench, with) = kept(true);
+    let progress = bench.core.progress(Assignment(0));
+    let above = progress.map_or(0, |progress| progress.finished_above);
+    let name = format!("kept with {above} finished above a stuck head");
+    let mut figures = vec![
+        Figure::new(
+            "finished above a stuck head, default limits",
+            above as f64,
+            "messages",
+        )
+        .goal(AtLeast(1e6)),
+        Figure::new(name, with - without, "KiB").goal(AtMost(256.0)),
+    ];
     for (pattern, step) in [("all", 1), ("every other", 2)] {
         let before = heap();
         let mut finished = Finished::new(0);
