@@ -58,6 +58,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// **Scale.** Several processes may run with the same group: each queue has one owner at a time. Lanes are
 /// how many messages are handled at once in this process, whatever the number of queues.
 ///
+/// **Memory.** [`limits`](Builder::limits) bound what is held. A key that does not move (its call takes long,
+/// or `onExhausted: Block` waits for a person) holds what follows it, so one that has much of its queue's
+/// messages stops that queue when the messages or bytes are used up, before the span is; other queues go on.
+/// `keylane_queue_stopped` says so, `keylane_stuck_key_seconds` and `keylane_long_key_messages` name the key.
+/// What helps: let the key go on (`DeadLetter`, a shorter [`timeout`](Builder::timeout)), or more memory.
+///
 /// **Threads.** Calls run on the tokio runtime that [`run`](Builder::run) is called on, which must be
 /// one of several threads for handlers to run in parallel on several cores. Leases and commits have a
 /// thread of their own.
