@@ -132,6 +132,7 @@ pub async fn run(
         ends.insert(queue, offsets.end(queue).await?);
     }
     run.until_handled(ends.values().sum()).await?;
+    run.until_committed(&offsets, &ends).await;
     let exits = run.terminate_all().await;
     unwatched.cancel();
     watching.await?;
@@ -358,6 +359,25 @@ impl Run<'_> {
             self.teller.say(&late.to_string());
         }
         self.look_after()
+    }
+
+    /// A broker may have come back only now: whoever runs a queue commits, and whoever does not cannot when
+    /// it is ended.
+    async fn until_committed(&self, offsets: &Offsets, ends: &BTreeMap<u32, u64>) {
+        let committed = wait::until(LEFT_OVER, "every message committed", async || {
+            for (queue, end) in ends {
+                let committed = offsets.committed(*queue).await;
+                let committed = committed.map_err(|error| error.to_string())?;
+                if committed.unwrap_or(0) < *end {
+                    return Err(format!("queue {queue}: {committed:?} of {end}"));
+                }
+            }
+            Ok(())
+        });
+        if let Err(late) = committed.await {
+            // What was not committed is told as such.
+            self.teller.say(&late.to_string());
+        }
     }
 
     async fn terminate_all(&mut self) -> Vec<Option<i32>> {

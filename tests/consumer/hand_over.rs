@@ -1,6 +1,6 @@
 //! Queues change hands: how long nobody runs them, and what runs twice.
 
-use crate::process::Process;
+use crate::process::{Process, program};
 use crate::world::{Done, Handler, Running, SOON, World, now};
 use keylane_tests::rocketmq::Message;
 use keylane_tests::wait;
@@ -195,6 +195,9 @@ async fn a_broker_that_is_back_is_consumed_from_again_within_seconds() {
 /// overlaps with one of the process that took it. It mostly waits, and does so beside the other tests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_frozen_loses_its_queue_and_does_no_harm_when_it_wakes() {
+    // A program that had to be built first would begin with a backlog: 500 messages would be handled before
+    // each of the two has its queue.
+    tokio::task::spawn_blocking(program).await.unwrap();
     let world = World::new("frozen", 2).await;
     let handler = Handler::default();
     let port = handler.serve(0).await;
