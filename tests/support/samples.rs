@@ -1,7 +1,8 @@
 //! The samples of `consumer/samples`, built and started as a user would, and what they log of each call.
 
 use crate::cluster::error::{ClusterError, Result};
-use crate::cluster::packages::ensure_go;
+use crate::cluster::lock::take_turn;
+use crate::cluster::packages::{self, ensure_go};
 use crate::cluster::{Paths, run};
 use crate::images::workspace::{PROGRAMS, release_binaries, workspace};
 use crate::judge::{Ended, Judge, Micros, Report, Reported};
@@ -80,12 +81,12 @@ impl Sample {
         if self != Self::Python {
             return Ok(Command::new(program));
         }
-        let python = run::find("python3").ok_or_else(|| ClusterError::MissingCommand {
-            command: "python3".to_owned(),
-            package: "python3".to_owned(),
-            reason: "a sample is written in it".to_owned(),
-        })?;
-        let mut command = Command::new(python);
+        let _turn = take_turn(
+            &paths.images_lock(),
+            "another command that installs programs",
+        )?;
+        packages::ensure(paths, &packages::PYTHON)?;
+        let mut command = run::command("python3");
         command.arg(program);
         Ok(command)
     }

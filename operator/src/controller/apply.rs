@@ -177,11 +177,7 @@ impl Applier<'_> {
                 }
             }
         };
-        let ours = found
-            .owner_references()
-            .iter()
-            .any(|owner| owner.controller == Some(true) && owner.uid == self.consumer.uid());
-        if !ours {
+        if !self.consumer.controls(&found) {
             return Err(ApplyError::NameConflict { kind, name });
         }
         if present == Present::Keep || found.meta().deletion_timestamp.is_some() {

@@ -72,11 +72,10 @@ async fn write(
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), consumer.namespace());
     let name = names::decisions(consumer.name());
     let found = api.get_opt(&name).await?;
-    let ours = |found: &ConfigMap| {
-        let mut owners = found.owner_references().iter();
-        owners.any(|owner| owner.controller == Some(true) && owner.uid == consumer.uid())
-    };
-    if found.as_ref().is_some_and(|found| !ours(found)) {
+    if found
+        .as_ref()
+        .is_some_and(|found| !consumer.controls(found))
+    {
         return Err(KeepError::Foreign(name));
     }
     let uid = found.as_ref().and_then(ResourceExt::uid);

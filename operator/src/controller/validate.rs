@@ -144,6 +144,12 @@ impl Consumer {
         &self.uid
     }
 
+    /// Whether an object is a child of this very OrderedConsumer: what is not is never touched.
+    pub fn controls(&self, object: &impl Resource) -> bool {
+        let mut owners = object.owner_references().iter();
+        owners.any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
+    }
+
     /// Reference that children carry.
     pub fn owner(&self) -> &OwnerReference {
         &self.owner

@@ -45,6 +45,9 @@ pub const IMAGES: [Need; 4] = [
     need("tar", "tar"),
 ];
 
+/// What runs the sample in Python.
+pub const PYTHON: [Need; 1] = [need("python3", "python3")];
+
 /// Makes sure that all of `needs` are there, installing missing ones with apt-get when this is root
 /// on Debian or Ubuntu.
 pub fn ensure(paths: &Paths, needs: &[Need]) -> Result<()> {
