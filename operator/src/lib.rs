@@ -1,5 +1,6 @@
 #![recursion_limit = "512"]
 //! The Kubernetes operator of Keylane: deploys OrderedConsumers and tunes their lanes and replicas.
+//! Beside it `kubectl keylane`, which looks into them.
 
 pub mod broker;
 pub mod controller;
@@ -7,6 +8,7 @@ pub mod crd;
 pub mod leader;
 pub mod metrics;
 pub mod names;
+pub mod plugin;
 pub mod pods;
 pub mod scale;
 pub mod server;

@@ -3,6 +3,7 @@
 
 mod charts;
 mod leaders;
+mod plugin;
 mod process;
 mod resource;
 mod rights;

@@ -1,0 +1,111 @@
+//! Which cluster is meant, with kubectl's own defaults, and what is read from it.
+
+use super::PluginError;
+use crate::crd::OrderedConsumer;
+use crate::names;
+use clap::Args;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Api, Client, ResourceExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longest time to a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest silence of the API server.
+const READ: Duration = Duration::from_secs(15);
+
+/// Which cluster and namespace are meant.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Target {
+    /// Namespace. Default: that of the context.
+    #[arg(short, long, global = true)]
+    namespace: Option<String>,
+    /// Context of the kubeconfig. Default: its current one.
+    #[arg(long, global = true)]
+    context: Option<String>,
+    /// Kubeconfig. Default: KUBECONFIG, else ~/.kube/config, else the service account of the pod.
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// A cluster to ask, and the namespace that is meant.
+pub(super) struct Cluster {
+    pub client: Client,
+    pub namespace: String,
+    /// Address of the API server.
+    pub server: String,
+}
+
+impl Cluster {
+    pub async fn connect(target: &Target) -> Result<Self, PluginError> {
+        let options = KubeConfigOptions {
+            context: target.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let kubeconfig = match &target.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
+        };
+        let nothing_given = target.kubeconfig.is_none() && target.context.is_none();
+        let mut config = match kubeconfig {
+            Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await?,
+            Err(KubeconfigError::ReadConfig(..) | KubeconfigError::FindPath) if nothing_given => {
+                Config::incluster()?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = Some(READ);
+        let server = config.cluster_url.to_string();
+        let namespace = target.namespace.clone();
+        Ok(Self {
+            namespace: namespace.unwrap_or_else(|| config.default_namespace.clone()),
+            client: Client::try_from(config)
+                .map_err(|error| PluginError::from_api(&server, "connect", error))?,
+            server,
+        })
+    }
+
+    pub fn consumers(&self) -> Api<OrderedConsumer> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// An OrderedConsumer; an error that says which there are if there is none of that name.
+    pub async fn consumer(&self, name: &str) -> Result<OrderedConsumer, PluginError> {
+        let api = self.consumers();
+        match api.get(name).await {
+            Ok(consumer) => Ok(consumer),
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(self.missing(name).await),
+            Err(error) => Err(self.error(&format!("read OrderedConsumer {name:?}"), error)),
+        }
+    }
+
+    async fn missing(&self, name: &str) -> PluginError {
+        let found = match self.consumers().list_metadata(&ListParams::default()).await {
+            Ok(list) => Some(list.iter().map(ResourceExt::name_any).collect()),
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return PluginError::NotInstalled;
+            }
+            Err(_) => None,
+        };
+        PluginError::NoSuch {
+            name: name.to_owned(),
+            namespace: self.namespace.clone(),
+            found,
+        }
+    }
+
+    /// The pods that carry the name of an OrderedConsumer.
+    pub async fn pods(&self, name: &str) -> Result<Vec<Pod>, PluginError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let of = ListParams::default().labels(&format!("{}={name}", names::NAME_LABEL));
+        let pods = api.list(&of).await;
+        Ok(pods.map_err(|error| self.error("list pods", error))?.items)
+    }
+
+    pub fn error(&self, what: &str, error: kube::Error) -> PluginError {
+        PluginError::from_api(&self.server, what, error)
+    }
+}

@@ -1,0 +1,128 @@
+//! `kubectl keylane`: what people ask about their OrderedConsumers, from the objects in the API server and
+//! with the rights of the user who asks.
+//!
+//! Promises: it writes nothing but `spec.suspend` of an OrderedConsumer. What a command prints is made by
+//! pure functions of the objects it read. An error names what went wrong, why, and what to do.
+
+mod connect;
+mod error;
+mod paint;
+mod status;
+mod time;
+mod tree;
+
+pub use connect::Target;
+pub use error::PluginError;
+pub use paint::Paint;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use connect::Cluster;
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+use std::io::Write;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, all is well
+  1  a check failed, or a decision replayed to another one
+  2  wrong usage, the cluster cannot be reached, or there is no such object";
+
+/// Looks into OrderedConsumers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-keylane",
+    bin_name = "kubectl keylane",
+    version,
+    after_help = EXIT_CODES
+)]
+pub struct Cli {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// How an OrderedConsumer does: load, size, pods, keys, the last decision, conditions in words.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane status order-status -n shop
+  kubectl keylane status order-status -n shop -o json")]
+    Status(Status),
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    /// Name of the OrderedConsumer.
+    name: String,
+    /// Print it for programs.
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+/// How things are printed for programs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Json,
+    Yaml,
+}
+
+impl Format {
+    fn write(self, value: &impl Serialize, out: &mut dyn Write) -> Result<(), PluginError> {
+        match self {
+            Self::Json => {
+                serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
+                writeln!(out)?;
+            }
+            Self::Yaml => {
+                let text = serde_norway::to_string(value).map_err(std::io::Error::other)?;
+                write!(out, "{text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a command ended that was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Well,
+    /// A check failed.
+    Failed,
+}
+
+/// Carries out a command; what it has to say goes to `out`.
+///
+/// # Errors
+///
+/// When it cannot be carried out: no cluster, no such object, no right to it.
+pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict, PluginError> {
+    let cluster = Cluster::connect(&cli.target).await?;
+    match cli.command {
+        Command::Status(args) => {
+            let consumer = cluster.consumer(&args.name).await?;
+            let pods = cluster.pods(&args.name).await?;
+            let report = status::report(&consumer, &pods, Timestamp::now());
+            match args.output {
+                Some(format) => format.write(&report, out)?,
+                None => write!(out, "{}", status::text(&report, paint))?,
+            }
+            Ok(Verdict::Well)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_its_help_tells_the_exit_codes() {
+        Cli::command().debug_assert();
+        let help = Cli::command().render_help().to_string();
+        assert!(help.contains("Exit codes:"), "{help}");
+    }
+}

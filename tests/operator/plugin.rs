@@ -1,0 +1,66 @@
+//! `kubectl keylane` against a real API server.
+
+use crate::space::{Space, consumer};
+use anyhow::Result;
+use clap::Parser as _;
+use keylane_operator::plugin::{self, Cli, Paint, PluginError, Verdict};
+use serde_json::Value;
+
+/// Runs a command as a user types it, in the namespace.
+fn keylane(space: &Space, args: &[&str]) -> Result<(Verdict, String), PluginError> {
+    keylane_operator::install_crypto();
+    let kubeconfig = space.cluster().kubeconfig().display().to_string();
+    let mut line = vec![
+        "kubectl-keylane",
+        "--kubeconfig",
+        &kubeconfig,
+        "-n",
+        &space.name,
+    ];
+    line.extend(args);
+    let cli = Cli::try_parse_from(line).expect("a command line");
+    let mut out = Vec::new();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let verdict = runtime.block_on(plugin::run(cli, Paint::PLAIN, &mut out))?;
+    Ok((verdict, String::from_utf8_lossy(&out).into_owned()))
+}
+
+#[test]
+fn status_tells_what_the_operator_found_and_the_pods_there_are() -> Result<()> {
+    let space = Space::with_operator("status")?;
+    space.apply(&consumer("orders"))?;
+    space.until_object("orderedconsumer", "orders", |object| {
+        object["status"]["decision"]["reason"].is_string() && object["status"]["replicas"] == 1
+    })?;
+    let (_, text) = keylane(&space, &["status", "orders"])?;
+    for part in [
+        "orders  PodsNotReady: 0 of 1 pods are ready",
+        "topic ORDERS (queues unknown), group orders",
+        "lag: unknown",
+        "└─ orders-keylane-",
+        "0/2 containers ready",
+        "BrokerUnavailable: ",
+        "127.0.0.1:1",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (_, json) = keylane(&space, &["status", "orders", "-o", "json"])?;
+    let json: Value = serde_json::from_str(&json)?;
+    assert_eq!(
+        (&json["topic"], json["pods"].as_array().map(Vec::len)),
+        (&"ORDERS".into(), Some(1))
+    );
+    Ok(())
+}
+
+#[test]
+fn a_name_that_is_not_there_is_answered_with_those_that_are() -> Result<()> {
+    let space = Space::new("absent")?;
+    space.apply(&consumer("orders"))?;
+    let error = keylane(&space, &["status", "order"])
+        .err()
+        .map(|error| error.to_string());
+    let error = error.unwrap_or_default();
+    assert!(error.contains("there are: orders"), "{error}");
+    Ok(())
+}
