@@ -1,10 +1,10 @@
 //! `kubectl keylane` against a real API server.
 
 use crate::space::{Space, consumer};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use keylane_operator::plugin::{self, Cli, Paint, PluginError, Verdict};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Runs a command as a user types it, in the namespace.
 fn keylane(space: &Space, args: &[&str]) -> Result<(Verdict, String), PluginError> {
@@ -62,5 +62,48 @@ fn a_name_that_is_not_there_is_answered_with_those_that_are() -> Result<()> {
         .map(|error| error.to_string());
     let error = error.unwrap_or_default();
     assert!(error.contains("there are: orders"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn explain_decides_again_what_the_operator_kept() -> Result<()> {
+    let space = Space::with_operator("explain")?;
+    let mut wanted = consumer("orders");
+    wanted["spec"]["autoscaling"] = json!({"mode": "Auto", "minReplicas": 2, "maxReplicas": 4});
+    space.apply(&wanted)?;
+    space.until_object("orderedconsumer", "orders", |object| {
+        object["spec"]["replicas"] == 2
+    })?;
+    let (verdict, text) = keylane(&space, &["explain", "orders", "--replay"])?;
+    assert_eq!(verdict, Verdict::Well, "{text}");
+    for part in [
+        "pods: 2 (",
+        "what would change it",
+        "1 -> 2 pods",
+        "come out the same",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    // One that somebody changed is found out.
+    let kept = space.get("configmap", "orders-keylane-decisions")?;
+    let all = kept["data"].as_object().context("it has no data")?;
+    let (moment, first) = all.iter().next().context("it keeps nothing")?;
+    let mut recorded: Value = serde_json::from_str(first.as_str().unwrap_or_default())?;
+    recorded["replicas"] = json!(3);
+    let patch = json!({"data": {moment: recorded.to_string()}}).to_string();
+    space.kubectl(&[
+        "patch",
+        "configmap",
+        "orders-keylane-decisions",
+        "--type=merge",
+        "-p",
+        &patch,
+    ])?;
+    let (verdict, text) = keylane(&space, &["explain", "orders", "--replay", "-o", "json"])?;
+    assert_eq!(verdict, Verdict::Failed, "{text}");
+    let json: Value = serde_json::from_str(&text)?;
+    assert_eq!(json["replayed"][0]["then"]["replicas"], 3);
+    assert_eq!(json["replayed"][0]["now"]["replicas"], 2);
     Ok(())
 }

@@ -4,10 +4,11 @@ use super::PluginError;
 use crate::crd::OrderedConsumer;
 use crate::names;
 use clap::Args;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, ResourceExt};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -103,6 +104,16 @@ impl Cluster {
         let of = ListParams::default().labels(&format!("{}={name}", names::NAME_LABEL));
         let pods = api.list(&of).await;
         Ok(pods.map_err(|error| self.error("list pods", error))?.items)
+    }
+
+    /// The decisions that were kept, by the moment they were made; none if there is no ConfigMap of them.
+    pub async fn decisions(&self, name: &str) -> Result<BTreeMap<String, String>, PluginError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let name = names::decisions(name);
+        let found = api.get_opt(&name).await;
+        let found =
+            found.map_err(|error| self.error(&format!("read ConfigMap {name:?}"), error))?;
+        Ok(found.and_then(|found| found.data).unwrap_or_default())
     }
 
     pub fn error(&self, what: &str, error: kube::Error) -> PluginError {

@@ -6,6 +6,7 @@
 
 mod connect;
 mod error;
+mod explain;
 mod paint;
 mod status;
 mod time;
@@ -50,12 +51,32 @@ Examples:
   kubectl keylane status order-status -n shop
   kubectl keylane status order-status -n shop -o json")]
     Status(Status),
+    /// Why an OrderedConsumer has so many pods and lanes: the last decision, its rules with numbers, and
+    /// what would change it.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane explain order-status -n shop
+  kubectl keylane explain order-status -n shop --replay    # decide again what was decided, and compare")]
+    Explain(Explain),
 }
 
 #[derive(Debug, Args)]
 struct Status {
     /// Name of the OrderedConsumer.
     name: String,
+    /// Print it for programs.
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    /// Name of the OrderedConsumer.
+    name: String,
+    /// Make the decisions that were kept again from what they were made of, and say whether they come out
+    /// the same. Reads the ConfigMap <name>-keylane-decisions.
+    #[arg(long)]
+    replay: bool,
     /// Print it for programs.
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<Format>,
@@ -110,6 +131,23 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
                 None => write!(out, "{}", status::text(&report, paint))?,
             }
             Ok(Verdict::Well)
+        }
+        Command::Explain(args) => {
+            let consumer = cluster.consumer(&args.name).await?;
+            let mut explanation = explain::explain(&consumer);
+            let mut verdict = Verdict::Well;
+            if args.replay {
+                let replayed = explain::replay::replay(&cluster.decisions(&args.name).await?);
+                if !explain::replay::all_same(&replayed) {
+                    verdict = Verdict::Failed;
+                }
+                explanation.replayed = Some(replayed);
+            }
+            match args.output {
+                Some(format) => format.write(&explanation, out)?,
+                None => write!(out, "{}", explain::text(&explanation, paint))?,
+            }
+            Ok(verdict)
         }
     }
 }

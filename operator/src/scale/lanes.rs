@@ -9,13 +9,18 @@ use super::observe::Seen;
 use super::{Policy, Reason, Snapshot};
 use std::collections::BTreeMap;
 
-/// A backlog is to be gone within this time, as far as lanes can do it; below that the loop is unstable
-/// with hand-overs of 20 s.
-const DRAIN: f64 = 20.0;
+/// A backlog is to be gone within this time (seconds), as far as lanes can do it; below that the loop is
+/// unstable with hand-overs of 20 s.
+pub const DRAIN: f64 = 20.0;
 /// Wanted part of busy lanes.
-const UTILISATION: f64 = 0.8;
-/// Fewer lanes only if so many fewer do.
-const FEWER: f64 = 0.75;
+pub const UTILISATION: f64 = 0.8;
+/// Fewer lanes only if less than this part of them would do.
+pub const FEWER: f64 = 0.75;
+
+/// Lanes that are needed for so many messages a second, each of which takes so many seconds.
+pub fn needed(service: f64, load: f64) -> f64 {
+    (service * load / UTILISATION).ceil()
+}
 
 /// Lanes a pod, and why.
 pub(super) fn lanes(
@@ -53,7 +58,7 @@ pub(super) fn lanes(
         Order::None => {}
     }
     let useful = history.model.useful_lanes().unwrap_or(u32::MAX);
-    let wanted = (service * fullest(snapshot, demand) / UTILISATION).ceil();
+    let wanted = needed(service, fullest(snapshot, demand));
     let wanted = clamp((wanted.min(1e6) as u32).min(useful));
     if wanted > current {
         return (wanted, Reason::LanesUp);

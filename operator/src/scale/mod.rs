@@ -27,6 +27,12 @@ pub use input::{KeyLoad, Mode, PodSample, Policy, QueueSample, Snapshot, Window}
 pub use model::Model;
 pub use record::{Record, Recorded};
 
+/// The rules of lanes and replicas, for those who explain a decision.
+pub mod rules {
+    pub use super::lanes::{DRAIN, FEWER, UTILISATION, needed};
+    pub use super::replicas::{TARGET, TARGET_DOWN, TRIGGER, WORTH, working_off};
+}
+
 use decision::Sizes;
 use link::Order;
 use observe::Seen;

@@ -10,11 +10,11 @@ use super::placement::Placement;
 use super::{Policy, Reason, Snapshot};
 
 /// Wanted utilisation of the fullest pod after a step up.
-const TARGET: f64 = 0.8;
+pub const TARGET: f64 = 0.8;
 /// More pods only when the fullest would be fuller than this.
-const TRIGGER: f64 = 0.9;
+pub const TRIGGER: f64 = 0.9;
 /// Utilisation after a step down.
-const TARGET_DOWN: f64 = 0.65;
+pub const TARGET_DOWN: f64 = 0.65;
 /// A backlog of so many seconds of arrivals is the lanes' business.
 const TOLERATED: f64 = 10.0;
 /// While pods start, only a need so much larger asks for more.
@@ -24,7 +24,7 @@ const UP_EVERY: f64 = 10.0;
 /// Less work than so many seconds of all pods is no backlog.
 const LITTLE: f64 = 10.0;
 /// A step down leaves at most this part.
-const WORTH: f64 = 0.9;
+pub const WORTH: f64 = 0.9;
 /// Pods that came are judged so long after they were at work.
 const SETTLED: f64 = 10.0;
 /// Pods must bring this part of what they should.
@@ -229,7 +229,7 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
     let backlog_rate = if history.link.remembered(now) {
         0.0
     } else {
-        (left - TOLERATED * arriving).max(0.0) / within.max(20.0)
+        working_off(left, arriving, within)
     };
     let need = |utilisation: f64, most: u32| {
         let limit = utilisation * capacity;
@@ -287,6 +287,12 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
         beyond,
         expected: Some(expected),
     }
+}
+
+/// Messages a second beside those that arrive, so that what is left is gone within so many seconds. What
+/// arrives in a few seconds is no backlog.
+pub fn working_off(left: f64, arriving: f64, within: f64) -> f64 {
+    (left - TOLERATED * arriving).max(0.0) / within.max(20.0)
 }
 
 /// What arrives now, without what producers send again after an outage.

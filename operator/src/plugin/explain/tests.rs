@@ -1,0 +1,176 @@
+use super::*;
+use crate::plugin::Paint;
+use crate::scale::{History, PodSample, Policy, QueueSample, Record, Recorded, Snapshot, decide};
+use keylane_consumer::message::QueueId;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+fn consumer() -> Value {
+    json!({
+        "apiVersion": "keylane.dev/v1alpha1", "kind": "OrderedConsumer",
+        "metadata": {"name": "order-status", "namespace": "shop"},
+        "spec": {
+            "rocketmq": {"nameServers": ["namesrv.mq:9876"]},
+            "topic": "ORDER_STATUS", "consumerGroup": "order-status",
+            "handler": {"http": {"port": 8080}}, "replicas": 4, "template": {},
+            "autoscaling": {"minReplicas": 2, "maxReplicas": 32}
+        },
+        "status": {
+            "replicas": 4, "readyReplicas": 4, "lanes": 8, "queues": 8,
+            "lag": {"messages": 2300, "unfinished": 2000},
+            "rates": {"arriving": "1000.0", "completed": "1400.0"},
+            "decision": {
+                "lanes": 8, "replicas": 4, "reason": "Steady", "message": "it fits",
+                "inputs": {
+                    "expectedRate": "1100.0", "serviceMilliseconds": "10.0",
+                    "podCapacity": "500.0", "startSeconds": "10.0"
+                }
+            },
+            "conditions": [{
+                "type": "DownstreamBound", "status": "True", "reason": "DownstreamBound",
+                "message": "something behind the handler is the limit",
+                "lastTransitionTime": "2026-11-11T00:00:00Z"
+            }]
+        }
+    })
+}
+
+fn explained(consumer: Value) -> String {
+    let consumer = serde_json::from_value(consumer).unwrap();
+    text(&explain(&consumer), Paint::PLAIN)
+}
+
+#[test]
+fn the_rules_are_told_with_the_numbers_of_the_decision() {
+    let text = explained(consumer());
+    for part in [
+        "shop/order-status: 8 lanes a pod, pods: 4 (Steady)",
+        "decided: it fits",
+        // (1000 + 2000 / 20) / 4 x 0.01 / 0.8 = 3.4
+        "(1000.0/s that arrive + 2000 unfinished / 20 s) / 4 pods x 10.0 ms / 0.8 = 4\n",
+        "2 to 8 are possible (the topic has 8 queues)",
+        // 2000 + 1050 x 10 s - 4 x 500 x 10 s is nothing: 1100 / 400 = 2.75.
+        "1100.0/s expected in 10 s + 0.0/s for 0 messages left then = 1100.0/s; / (80 % of 500.0/s that a pod can do) = 3\n",
+        "more lanes: when the busiest pod has to finish more than 640.0/s",
+        // Fewer than 6 of 8 would do: those 5 carry 5 x 0.8 / 0.01.
+        "fewer lanes: when it has to finish no more than 400.0/s",
+        "more pods: when more than 1800.0/s are expected",
+        "fewer pods: when no more than 975.0/s (65 % of what 3 pods can do) have arrived for 11m",
+        "DownstreamBound: something behind the handler is the limit",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn bounds_modes_and_what_is_not_known_are_named() {
+    let with = |path: &str, value: Value| {
+        let mut consumer = consumer();
+        *consumer.pointer_mut(path).unwrap() = value;
+        explained(consumer)
+    };
+    let most = with("/spec/replicas", json!(8));
+    assert!(
+        most.contains("the topic has 8 queues, and a pod without one"),
+        "{most}"
+    );
+    let least = with("/spec/replicas", json!(2));
+    assert!(
+        least.contains("fewer pods: autoscaling.minReplicas is 2"),
+        "{least}"
+    );
+    let bound = with(
+        "/spec/autoscaling",
+        json!({"minReplicas": 4, "maxReplicas": 4}),
+    );
+    assert!(bound.contains("= 3, within the bounds 4"), "{bound}");
+    assert!(
+        bound.contains("autoscaling.maxReplicas is 4, raise it"),
+        "{bound}"
+    );
+    let held = with("/spec/autoscaling", json!({"mode": "Hold"}));
+    assert!(
+        held.contains("autoscaling.mode is Hold") && !held.contains("more pods"),
+        "{held}"
+    );
+    let stopped = with("/spec/replicas", json!(0));
+    assert!(
+        stopped.contains("kubectl scale oc/order-status --replicas=1"),
+        "{stopped}"
+    );
+    let few = with("/status/decision/lanes", json!(5));
+    assert!(few.contains("fewer lanes: lanes.min is 4"), "{few}");
+    let learning = with("/status/decision/inputs", json!({}));
+    assert!(
+        learning.contains("how long a call takes is not known yet"),
+        "{learning}"
+    );
+    let bound = with("/status/decision/reason", json!("DownstreamBound"));
+    assert!(
+        bound.contains("instead of the rule, pods share the lanes"),
+        "{bound}"
+    );
+    let fresh = with("/status", json!({}));
+    assert!(fresh.contains("nothing is decided yet"), "{fresh}");
+}
+
+fn kept() -> Recorded {
+    let snapshot = Snapshot {
+        now: Duration::from_secs(1_700_000_000),
+        replicas: 1,
+        ready: 1,
+        queues: vec![QueueSample {
+            id: QueueId::new("broker-a", 0),
+            max_offset: Some(10),
+            unfinished: Some(10),
+            owner: Some(0),
+        }],
+        pods: vec![PodSample {
+            incarnation: "pod".to_owned(),
+            lanes: 4,
+            ..PodSample::default()
+        }],
+        ..Snapshot::default()
+    };
+    let policy = Policy {
+        min_replicas: 3,
+        ..Policy::default()
+    };
+    let (decision, _) = decide(&snapshot, &policy, &History::default());
+    let record = Record::new(&snapshot, &policy, &History::default());
+    Recorded::new(&decision, record)
+}
+
+#[test]
+fn a_kept_decision_comes_out_the_same_and_a_changed_one_does_not() {
+    let honest = kept();
+    let changed = Recorded {
+        replicas: 2,
+        ..honest.clone()
+    };
+    let json = |recorded: &Recorded| serde_json::to_string(recorded).unwrap();
+    let data = BTreeMap::from([
+        ("1".to_owned(), json(&honest)),
+        ("2".to_owned(), json(&changed)),
+        ("3".to_owned(), "{}".to_owned()),
+    ]);
+    let replayed = replay::replay(&data);
+    assert!(!replay::all_same(&replayed) && replay::all_same(&replayed[..1]));
+    let text = replay::tree(&replayed, Paint::PLAIN).to_string();
+    for part in [
+        "replay: 1 of 3 come out the same",
+        "1  Learning: the same",
+        "2  Learning: differs",
+        "then: pods 1 -> 2, ",
+        "now: pods 1 -> 3, ",
+        "3  cannot be read",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(
+        replay::tree(&[], Paint::PLAIN)
+            .to_string()
+            .contains("no decision is kept yet")
+    );
+}
