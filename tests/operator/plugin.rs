@@ -107,3 +107,52 @@ fn explain_decides_again_what_the_operator_kept() -> Result<()> {
     assert_eq!(json["replayed"][0]["now"]["replicas"], 2);
     Ok(())
 }
+
+#[test]
+fn suspend_and_resume_write_spec_suspend_and_nothing_else() -> Result<()> {
+    let space = Space::new("suspend")?;
+    let mut wanted = consumer("orders");
+    wanted["spec"]["suspend"] = json!({"queues": ["broker-a/1"]});
+    space.apply(&wanted)?;
+    let spec = || Ok::<_, anyhow::Error>(space.get("orderedconsumer", "orders")?["spec"].clone());
+    let before = spec()?;
+
+    let (_, text) = keylane(
+        &space,
+        &["suspend", "orders", "--queue", "broker-a/2", "--key", "-7"],
+    )?;
+    assert!(
+        text.contains("queue broker-a/2, key \"-7\" suspended."),
+        "{text}"
+    );
+    let way_back = format!(
+        "resume orders -n {} --queue broker-a/2 --key '-7'",
+        space.name
+    );
+    assert!(text.contains(&way_back), "{text}");
+    let mut held = spec()?;
+    assert_eq!(
+        held["suspend"],
+        json!({"all": false, "queues": ["broker-a/1", "broker-a/2"], "keys": ["-7"]})
+    );
+    held["suspend"] = before["suspend"].clone();
+    assert_eq!(held, before);
+
+    let (_, text) = keylane(&space, &["suspend", "orders"])?;
+    assert!(
+        text.contains("Suspended now: everything, queue broker-a/1"),
+        "{text}"
+    );
+    assert_eq!(spec()?["suspend"]["all"], true);
+    let (_, text) = keylane(&space, &["suspend", "orders"])?;
+    assert!(text.contains("suspended already"), "{text}");
+
+    keylane(&space, &["resume", "orders"])?;
+    let (_, text) = keylane(
+        &space,
+        &["resume", "orders", "--queue", "broker-a/2", "--key", "-7"],
+    )?;
+    assert!(text.contains("Suspended now: queue broker-a/1."), "{text}");
+    assert_eq!(spec()?, before);
+    Ok(())
+}

@@ -9,6 +9,7 @@ mod error;
 mod explain;
 mod paint;
 mod status;
+mod suspend;
 mod time;
 mod tree;
 
@@ -21,6 +22,7 @@ use connect::Cluster;
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use std::io::Write;
+use suspend::Way;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -58,6 +60,23 @@ Examples:
   kubectl keylane explain order-status -n shop
   kubectl keylane explain order-status -n shop --replay    # decide again what was decided, and compare")]
     Explain(Explain),
+    /// Hold back everything, some queues or some keys of an OrderedConsumer, without a restart.
+    ///
+    /// Writes spec.suspend and nothing else. Running calls finish, and nothing is lost.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane suspend order-status -n shop                       # hand nothing to handlers
+  kubectl keylane suspend order-status -n shop --queue broker-a/3
+  kubectl keylane suspend order-status -n shop --key order-7 --key order-8")]
+    Suspend(suspend::What),
+    /// Let go on what was suspended.
+    ///
+    /// Without --queue and --key it undoes a suspend without them; queues and keys stay suspended.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane resume order-status -n shop
+  kubectl keylane resume order-status -n shop --key order-7")]
+    Resume(suspend::What),
 }
 
 #[derive(Debug, Args)]
@@ -149,7 +168,20 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
             }
             Ok(verdict)
         }
+        Command::Suspend(what) => hold(&cluster, &what, Way::Suspend, out).await,
+        Command::Resume(what) => hold(&cluster, &what, Way::Resume, out).await,
     }
+}
+
+async fn hold(
+    cluster: &Cluster,
+    what: &suspend::What,
+    way: Way,
+    out: &mut dyn Write,
+) -> Result<Verdict, PluginError> {
+    let told = suspend::carry_out(cluster, what, way).await?;
+    write!(out, "{told}")?;
+    Ok(Verdict::Well)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::Report;
 use super::pods::PodLine;
 use crate::controller::status::{HOT_KEY_BOUND, KEY_SPANS_QUEUES, KEY_STUCK, READY};
 use crate::plugin::paint::Paint;
+use crate::plugin::suspend;
 use crate::plugin::time;
 use crate::plugin::tree::Tree;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -40,8 +41,9 @@ pub(in crate::plugin) fn text(report: &Report, paint: Paint) -> String {
         ))
         .with(load(report))
         .with(size(report));
-    if let Some(suspended) = suspended(report) {
-        tree = tree.with(paint.note(&suspended));
+    let held = suspend::held(&report.suspended);
+    if !held.is_empty() {
+        tree = tree.with(paint.note(&format!("suspended: {}", held.join(", "))));
     }
     tree = tree.with(pods(report, paint));
     let keys = keys(report, paint);
@@ -130,17 +132,6 @@ fn size(report: &Report) -> Tree {
             "lanes: {lanes} a pod{busy} ({} to {} allowed)",
             size.min_lanes, size.max_lanes
         ))
-}
-
-fn suspended(report: &Report) -> Option<String> {
-    let suspend = &report.suspended;
-    let mut what = Vec::new();
-    if suspend.all {
-        what.push("everything".to_owned());
-    }
-    what.extend(suspend.queues.iter().map(|queue| format!("queue {queue}")));
-    what.extend(suspend.keys.iter().map(|key| format!("key {key:?}")));
-    (!what.is_empty()).then(|| format!("suspended: {}", what.join(", ")))
 }
 
 fn pods(report: &Report, paint: Paint) -> Tree {
