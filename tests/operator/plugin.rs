@@ -1,5 +1,6 @@
 //! `kubectl keylane` against a real API server.
 
+use crate::is_true;
 use crate::space::{Space, consumer};
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -154,5 +155,51 @@ fn suspend_and_resume_write_spec_suspend_and_nothing_else() -> Result<()> {
     )?;
     assert!(text.contains("Suspended now: queue broker-a/1."), "{text}");
     assert_eq!(spec()?, before);
+    Ok(())
+}
+
+#[test]
+fn keys_that_are_suspended_at_the_same_time_are_all_suspended() -> Result<()> {
+    let space = Space::new("race")?;
+    space.apply(&consumer("orders"))?;
+    let keys = ["a", "b", "c", "d"];
+    std::thread::scope(|scope| {
+        let suspend = |key| {
+            let space = &space;
+            scope.spawn(move || keylane(space, &["suspend", "orders", "--key", key]))
+        };
+        for thread in keys.map(suspend) {
+            thread.join().expect("a thread").expect("a suspended key");
+        }
+    });
+    let suspended = space.get("orderedconsumer", "orders")?["spec"]["suspend"]["keys"].clone();
+    let mut suspended: Vec<String> = serde_json::from_value(suspended)?;
+    suspended.sort();
+    assert_eq!(suspended, keys);
+    Ok(())
+}
+
+#[test]
+fn check_passes_what_is_there_and_names_what_is_not() -> Result<()> {
+    let space = Space::with_operator("check")?;
+    space.apply(&consumer("orders"))?;
+    space.until_object("orderedconsumer", "orders", |object| {
+        is_true(object, "BrokerUnavailable")
+    })?;
+    let here = ["check", "orders", "--operator-namespace", &space.name];
+    let (verdict, text) = keylane(&space, &here)?;
+    assert_eq!(verdict, Verdict::Failed, "{text}");
+    for part in [
+        "answers: v1.",
+        "ok    orderedconsumers.keylane.dev is installed and serves v1alpha1",
+        "ok    its schema is that of this plugin",
+        "ok    patch orderedconsumers (suspend, resume)",
+        // The operator of this test is no Deployment.
+        "FAIL  no operator is installed",
+        "orders: BrokerUnavailable: ",
+        "does topic ORDERS exist",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
     Ok(())
 }

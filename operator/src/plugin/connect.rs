@@ -98,6 +98,22 @@ impl Cluster {
         }
     }
 
+    /// The OrderedConsumers of the namespace, or of all.
+    pub async fn all_consumers(
+        &self,
+        everywhere: bool,
+    ) -> Result<Vec<OrderedConsumer>, PluginError> {
+        let api = if everywhere {
+            Api::all(self.client.clone())
+        } else {
+            self.consumers()
+        };
+        let found = api.list(&ListParams::default()).await;
+        Ok(found
+            .map_err(|error| self.error("list OrderedConsumers", error))?
+            .items)
+    }
+
     /// The pods that carry the name of an OrderedConsumer.
     pub async fn pods(&self, name: &str) -> Result<Vec<Pod>, PluginError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);

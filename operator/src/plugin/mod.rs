@@ -4,6 +4,7 @@
 //! Promises: it writes nothing but `spec.suspend` of an OrderedConsumer. What a command prints is made by
 //! pure functions of the objects it read. An error names what went wrong, why, and what to do.
 
+mod check;
 mod connect;
 mod error;
 mod explain;
@@ -77,6 +78,14 @@ Examples:
   kubectl keylane resume order-status -n shop
   kubectl keylane resume order-status -n shop --key order-7")]
     Resume(suspend::What),
+    /// Check the cluster, the installation, your rights and OrderedConsumers: each line is ok or says what
+    /// to do.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane check                      # and the OrderedConsumers of the context's namespace
+  kubectl keylane check order-status -n shop
+  kubectl keylane check -A && echo all is well")]
+    Check(check::Check),
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +179,15 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
         }
         Command::Suspend(what) => hold(&cluster, &what, Way::Suspend, out).await,
         Command::Resume(what) => hold(&cluster, &what, Way::Resume, out).await,
+        Command::Check(what) => {
+            let sections = check::check(&cluster, &what).await?;
+            write!(out, "{}", check::text(&sections, paint))?;
+            Ok(if check::is_well(&sections) {
+                Verdict::Well
+            } else {
+                Verdict::Failed
+            })
+        }
     }
 }
 

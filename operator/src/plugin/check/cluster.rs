@@ -1,0 +1,165 @@
+//! Whether the API server answers and is new enough, and what the user may do there.
+
+use super::Line;
+use crate::plugin::PluginError;
+use crate::plugin::connect::Cluster;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::Api;
+use kube::api::PostParams;
+
+/// Oldest Kubernetes 1.x, as the chart has it.
+const OLDEST: u32 = 30;
+
+/// The API server.
+pub(super) async fn server(cluster: &Cluster) -> Line {
+    match cluster.client.apiserver_version().await {
+        Ok(version) => about(&cluster.server, &version.git_version, &version.minor),
+        Err(error) => Line::failed(
+            format!(
+                "the API server at {} does not answer: {error}",
+                cluster.server
+            ),
+            "is it the cluster you mean (kubectl config current-context), and does kubectl get nodes work?",
+        ),
+    }
+}
+
+fn about(server: &str, version: &str, minor: &str) -> Line {
+    // Some clouds write 30+.
+    let number = minor.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    match number.parse::<u32>() {
+        Ok(minor) if minor < OLDEST => Line::failed(
+            format!("Kubernetes {version} is too old"),
+            format!("Keylane needs 1.{OLDEST} or newer"),
+        ),
+        _ => Line::well(format!("the API server at {server} answers: {version}")),
+    }
+}
+
+/// A right, what it is for, and whether nothing works without it.
+struct Right {
+    verb: &'static str,
+    group: &'static str,
+    resource: &'static str,
+    used_by: &'static str,
+    needed: bool,
+}
+
+const fn right(
+    verb: &'static str,
+    group: &'static str,
+    resource: &'static str,
+    used_by: &'static str,
+    needed: bool,
+) -> Right {
+    Right {
+        verb,
+        group,
+        resource,
+        used_by,
+        needed,
+    }
+}
+
+const RIGHTS: [Right; 5] = [
+    right(
+        "get",
+        "keylane.dev",
+        "orderedconsumers",
+        "all commands",
+        true,
+    ),
+    right("list", "keylane.dev", "orderedconsumers", "check", true),
+    right("list", "", "pods", "status", false),
+    right("get", "", "configmaps", "explain --replay", false),
+    right(
+        "patch",
+        "keylane.dev",
+        "orderedconsumers",
+        "suspend, resume",
+        false,
+    ),
+];
+
+/// What the user may do in the namespace.
+pub(super) async fn rights(cluster: &Cluster) -> Result<Vec<Line>, PluginError> {
+    let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
+    let mut lines = Vec::new();
+    for right in &RIGHTS {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(cluster.namespace.clone()),
+                    verb: Some(right.verb.to_owned()),
+                    group: Some(right.group.to_owned()),
+                    resource: Some(right.resource.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let answer = api.create(&PostParams::default(), &review).await;
+        let answer = answer.map_err(|error| cluster.error("ask for your rights", error))?;
+        lines.push(said(
+            right,
+            answer.status.is_some_and(|status| status.allowed),
+        ));
+    }
+    Ok(lines)
+}
+
+fn said(right: &Right, allowed: bool) -> Line {
+    let what = format!("{} {} ({})", right.verb, right.resource, right.used_by);
+    if allowed {
+        return Line::well(what);
+    }
+    let hint = match right.verb {
+        "patch" => "ask for the role edit, or Keylane's ClusterRole <release>-operator-edit",
+        _ => {
+            "ask for the role view, or Keylane's ClusterRole <release>-operator-view and the right to read pods and ConfigMaps"
+        }
+    };
+    if right.needed {
+        Line::failed(format!("you may not {what}"), hint)
+    } else {
+        Line::note(format!("you may not {what}"), hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_kubernetes_is_the_one_the_chart_names() {
+        let chart = include_str!("../../../../charts/keylane/Chart.yaml");
+        assert!(
+            chart.contains(&format!("kubeVersion: \">=1.{OLDEST}.0-0\"")),
+            "{chart}"
+        );
+        let old = about("https://a", "v1.29.4", "29");
+        assert_eq!(
+            (old.level, old.hint.as_deref()),
+            (
+                super::super::Level::Failed,
+                Some("Keylane needs 1.30 or newer")
+            )
+        );
+        for minor in ["30", "34+", "unknown"] {
+            assert_eq!(
+                about("https://a", "v1", minor),
+                Line::well("the API server at https://a answers: v1")
+            );
+        }
+    }
+
+    #[test]
+    fn a_right_that_only_some_commands_use_is_no_failure() {
+        let levels = RIGHTS.each_ref().map(|right| said(right, false).level);
+        use super::super::Level::{Failed, Note};
+        assert_eq!(levels, [Failed, Failed, Note, Note, Note]);
+    }
+}
