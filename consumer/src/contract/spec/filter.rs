@@ -15,8 +15,7 @@ pub enum Consumption {
 }
 
 /// Which messages of the topic are consumed; the others count as finished. Give tags or sql, or neither
-/// for all. The broker filters, and tags are checked again by the executor: the broker compares only
-/// their hash codes.
+/// for all. The broker filters, and the executor checks again: of tags the broker compares only hash codes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [{

@@ -10,7 +10,8 @@ mod connection;
 mod journal;
 mod pulled;
 mod record;
-mod subscription;
+pub mod sql;
+pub mod subscription;
 
 use super::{Commit, Pulled, Route, Source, SourceError};
 use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
@@ -24,6 +25,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use subscription::Subscription;
+use tracing::warn;
 
 mod request {
     pub const PULL_MESSAGE: i32 = 11;
@@ -69,12 +71,19 @@ impl RocketmqSource {
     pub async fn connect(spec: &ConsumerSpec, client_id: &str) -> Result<Self, SourceError> {
         let connection =
             Connection::new(spec.rocketmq.name_servers.join(";"), client_id.to_owned())?;
+        let subscription = Subscription::new(&spec.filter);
+        if let Some(unread) = subscription.unread() {
+            warn!(
+                "spec.filter.sql is not read here ({unread}): the broker alone decides what matches {}",
+                subscription.expression()
+            );
+        }
         Ok(Self {
             connection,
             topic: spec.topic.clone(),
             group: spec.consumer_group.clone(),
             client_id: client_id.to_owned(),
-            subscription: Subscription::new(&spec.filter),
+            subscription,
             retry_topic: (spec.ordering.mode == Mode::None)
                 .then(|| format!("%RETRY%{}", spec.consumer_group)),
             broadcasting: spec.consumption == Consumption::Broadcasting,

@@ -1,9 +1,11 @@
 //! What of a topic is asked for, as the broker is told and as is checked again here.
 //!
-//! For tags the broker compares only hash codes, so messages of another tag with the same hash arrive;
-//! they are left out here. SQL92 expressions are the broker's alone.
+//! For tags the broker compares only hash codes, so messages of another tag with the same hash arrive; they
+//! are left out here. A SQL92 expression is evaluated here as the broker evaluates it, see [`sql`](super::sql);
+//! one that cannot be read here is the broker's alone, because a message that is left out counts as finished.
 //! Source: `SubscriptionData.java`, `FilterAPI.java` and `ExpressionType.java` of Apache RocketMQ 5.3.3.
 
+use super::sql::{Expression, Unread};
 use crate::contract::spec::Filter;
 use crate::message::{Message, PROPERTY_TAGS};
 use serde_json::{Value, json};
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug)]
 pub struct Subscription {
     tags: Vec<String>,
+    sql: Option<Result<Expression, Unread>>,
     expression: String,
     kind: &'static str,
 }
@@ -22,6 +25,7 @@ impl Subscription {
         Self::new(&Filter::default())
     }
 
+    /// What a filter of a spec asks for.
     pub fn new(filter: &Filter) -> Self {
         let (kind, expression) = match &filter.sql {
             Some(sql) => ("SQL92", sql.clone()),
@@ -30,6 +34,7 @@ impl Subscription {
         };
         Self {
             tags: filter.tags.clone(),
+            sql: filter.sql.as_deref().map(Expression::parse),
             expression,
             kind,
         }
@@ -54,13 +59,20 @@ impl Subscription {
         })
     }
 
+    /// Why only the broker decides what fulfils the SQL92 expression; none if it is checked here, too.
+    pub fn unread(&self) -> Option<&Unread> {
+        self.sql.as_ref()?.as_ref().err()
+    }
+
     /// Whether a message that the broker sent was asked for.
     pub fn wants(&self, message: &Message) -> bool {
-        self.tags.is_empty()
-            || message
-                .properties
-                .get(PROPERTY_TAGS)
-                .is_some_and(|tag| self.tags.iter().any(|wanted| wanted == tag.trim()))
+        let tag = || message.properties.get(PROPERTY_TAGS);
+        match &self.sql {
+            Some(Ok(expression)) => expression.matches(&message.properties),
+            Some(Err(_)) => true,
+            None if self.tags.is_empty() => true,
+            None => tag().is_some_and(|tag| self.tags.iter().any(|wanted| wanted == tag.trim())),
+        }
     }
 }
 
@@ -115,5 +127,30 @@ mod tests {
         assert!(!wanted.wants(&with("BB")));
         assert!(!wanted.wants(&Message::default()));
         assert!(Subscription::all().wants(&Message::default()));
+    }
+
+    #[test]
+    fn an_expression_is_checked_again_unless_only_the_broker_can_read_it() {
+        let sql = |text: &str| {
+            Subscription::new(&Filter {
+                tags: Vec::new(),
+                sql: Some(text.to_owned()),
+            })
+        };
+        let with = |amount: &str| Message {
+            properties: [("amount", amount)].into_iter().collect(),
+            ..Message::default()
+        };
+        let read = sql("amount > 3");
+        assert_eq!(read.unread(), None);
+        assert!(read.wants(&with("4")));
+        assert!(!read.wants(&with("3")));
+        assert!(!read.wants(&Message::default()));
+        let unread = sql("amount > 3 AND ~amount");
+        assert!(unread.wants(&with("4")) && unread.wants(&with("3")));
+        assert_eq!(
+            unread.unread().unwrap().to_string(),
+            "character 16: this character has no meaning"
+        );
     }
 }
