@@ -78,6 +78,13 @@ impl RocketmqSource {
                 subscription.expression()
             );
         }
+        if !subscription.ignored().is_empty() {
+            warn!(
+                "spec.filter.sql: brokers ignore {:?} at its end, which is no SQL92 of theirs; rewrite it: {}",
+                subscription.ignored(),
+                subscription.expression()
+            );
+        }
         Ok(Self {
             connection,
             topic: spec.topic.clone(),

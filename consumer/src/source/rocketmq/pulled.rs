@@ -67,3 +67,49 @@ pub fn refused(answer: Answer) -> SourceError {
         reason,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::{Record, record};
+    use super::*;
+    use crate::contract::spec::Filter;
+    use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
+
+    #[test]
+    fn what_does_not_match_is_finished_and_not_handed_on() {
+        let properties = [&b"k\x01v\x02"[..], b"k\x01w\x02", b""];
+        let records = properties
+            .iter()
+            .zip(7..)
+            .map(|(properties, offset)| Record {
+                offset,
+                properties: properties.to_vec(),
+                ..record()
+            });
+        let body: Vec<u8> = records.flat_map(|record| record.bytes()).collect();
+        for (sql, wanted) in [
+            ("k = 'v'", &[7][..]),
+            ("k IS NULL", &[9]),
+            ("k = 'x'", &[]),
+            ("k ~ 1", &[7, 8, 9]),
+        ] {
+            let subscription = Subscription::new(&Filter {
+                tags: Vec::new(),
+                sql: Some(sql.to_owned()),
+            });
+            let mut command =
+                RemotingCommand::create_remoting_command(response::SUCCESS).set_body(body.clone());
+            command.add_ext_field("nextBeginOffset", "10");
+            let answer = Answer {
+                command,
+                peer: "broker".to_owned(),
+                what: "a pull",
+            };
+            let Ok(Pulled::Found { messages, next }) = read(answer, 7, &subscription) else {
+                panic!("{sql}: messages were found");
+            };
+            let offsets: Vec<u64> = messages.iter().map(|message| message.offset).collect();
+            assert_eq!((offsets.as_slice(), next), (wanted, 10), "{sql}");
+        }
+    }
+}

@@ -228,4 +228,4 @@ impl<'r> Reader<'r> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

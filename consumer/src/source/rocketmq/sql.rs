@@ -27,7 +27,10 @@ pub use parser::Unread;
 
 /// An expression that was read.
 #[derive(Clone, Debug)]
-pub struct Expression(Node);
+pub struct Expression {
+    node: Node,
+    ignored: String,
+}
 
 impl Expression {
     /// Reads an expression; never panics, whatever the text. The broker may refuse what is read here, and
@@ -36,12 +39,22 @@ impl Expression {
     /// # Errors
     /// When it is not of the broker's grammar, or nested deeper than is read here.
     pub fn parse(text: &str) -> Result<Self, Unread> {
-        parser::parse(text).map(Self)
+        let (node, ignored) = parser::parse(text)?;
+        Ok(Self {
+            node,
+            ignored: ignored.to_owned(),
+        })
+    }
+
+    /// What follows the expression in the text and counts for nothing, as at the broker: in
+    /// `name LIKE 'a%'` that is `LIKE 'a%'`. Empty if nothing does.
+    pub fn ignored(&self) -> &str {
+        &self.ignored
     }
 
     /// Whether the broker delivers a message with these properties.
     pub fn matches(&self, properties: &Properties) -> bool {
-        match self.0.truth(properties) {
+        match self.node.truth(properties) {
             Ok(truth) => truth == Some(true),
             Err(fault) => fault == Fault::Undecided,
         }
@@ -272,12 +285,11 @@ impl Value<'_> {
         }
     }
 
-    /// For `Double.compareTo`: -0.0 comes before 0.0, and the one NaN, whatever its sign, after all.
+    /// For `Double.compareTo`: -0.0 comes before 0.0, and NaN, which has no sign here, after all.
     fn float(self) -> Option<f64> {
         match self {
             Self::Int(number) => Some(number.into()),
             Self::Long(number) => Some(number as f64),
-            Self::Double(number) if number.is_nan() => Some(number.copysign(1.0)),
             Self::Double(number) => Some(number),
             Self::Bool(_) | Self::Text(_) => None,
         }

@@ -64,6 +64,14 @@ impl Subscription {
         self.sql.as_ref()?.as_ref().err()
     }
 
+    /// What the broker ignores of the SQL92 expression; empty if nothing.
+    pub fn ignored(&self) -> &str {
+        match &self.sql {
+            Some(Ok(expression)) => expression.ignored(),
+            _ => "",
+        }
+    }
+
     /// Whether a message that the broker sent was asked for.
     pub fn wants(&self, message: &Message) -> bool {
         let tag = || message.properties.get(PROPERTY_TAGS);

@@ -2,15 +2,15 @@ use super::*;
 
 /// A record as a broker would send it.
 #[derive(Clone)]
-struct Record {
-    magic: i32,
-    flag: u32,
-    offset: i64,
-    body: Vec<u8>,
-    properties: Vec<u8>,
+pub struct Record {
+    pub magic: i32,
+    pub flag: u32,
+    pub offset: i64,
+    pub body: Vec<u8>,
+    pub properties: Vec<u8>,
 }
 
-fn record() -> Record {
+pub fn record() -> Record {
     Record {
         magic: MAGIC,
         flag: 0,
@@ -21,7 +21,7 @@ fn record() -> Record {
 }
 
 impl Record {
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let host = |v6: u32| {
             let address = if self.flag & v6 == 0 { 4 } else { 16 };
             let mut host = vec![127; address];

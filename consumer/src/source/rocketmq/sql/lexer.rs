@@ -56,6 +56,13 @@ impl<'t> Lexer<'t> {
         }
     }
 
+    /// The text from the token that was read last. What begins as a comment and has no end of line is one
+    /// to whoever wrote it.
+    pub fn remainder(&self) -> &'t str {
+        let text = &self.text[self.at..];
+        if text.starts_with("--") { "" } else { text }
+    }
+
     pub fn next(&mut self) -> Result<Token<'t>, Unread> {
         self.skip_blanks();
         self.at = self.text.len() - self.rest.len();

@@ -16,7 +16,8 @@ pub struct Unread {
     pub(super) place: usize,
 }
 
-pub fn parse(text: &str) -> Result<Node, Unread> {
+/// The expression, and what follows it: as at the broker, that may be anything.
+pub fn parse(text: &str) -> Result<(Node, &str), Unread> {
     let mut lexer = Lexer::new(text);
     let token = lexer.next()?;
     let mut parser = Parser {
@@ -25,8 +26,7 @@ pub fn parse(text: &str) -> Result<Node, Unread> {
         depth: 0,
     };
     let node = parser.any()?;
-    // As at the broker, anything may follow.
-    parser.condition(node)
+    Ok((parser.condition(node)?, parser.lexer.remainder()))
 }
 
 struct Parser<'t> {

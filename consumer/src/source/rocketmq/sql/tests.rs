@@ -36,7 +36,7 @@ fn properties() -> Properties {
 /// apart.
 fn assert_truths(truth: Option<bool>, texts: &str) {
     for text in texts.split('|').map(str::trim) {
-        let found = read(text).0.truth(&properties());
+        let found = read(text).node.truth(&properties());
         assert_eq!(found, Ok(truth), "{text}");
         let opposite = read(&format!("NOT ({text})")).matches(&properties());
         assert_eq!(opposite, truth == Some(false), "NOT ({text})");
@@ -45,7 +45,7 @@ fn assert_truths(truth: Option<bool>, texts: &str) {
 
 fn assert_faults(fault: Fault, texts: &str) {
     for text in texts.split('|').map(str::trim) {
-        assert_eq!(read(text).0.truth(&properties()), Err(fault), "{text}");
+        assert_eq!(read(text).node.truth(&properties()), Err(fault), "{text}");
         let matches = read(text).matches(&properties());
         assert_eq!(matches, fault == Fault::Undecided, "{text}");
     }
@@ -58,7 +58,7 @@ fn relations_compare_numbers() {
         "i = 7 | i <> 8 | i > 6 | i >= 7 | i < 8 | i <= 7 | 7 = i | 8 > i | minus = -7 | \
          minus < 0 | plus = 7 | plus = +7 | i = 7L | i = 7l | i > 6.5 | i = 7. | d = 2.5 | d > .5 | \
          d = 25e-1 | d < 1E+3 | d = suffixed OR d < i | i > minus | suffixed = 2.5 | \
-         big = 3000000000 | big > 2147483648 | nan > 1.5 | nan = nan | inf > 1e300 | zero < 1.5 | \
+         big = 3000000000 | big > 2147483648 | nan > 1.5 | nan = nan | nan > inf | inf > 1e300 | zero < 1.5 | \
          3 > 2.5 | 3 < 3000000000 | 3000000000 > 3 | 3000000000 = 3e9 | - (0 = 0) IS NULL | \
          -i IS NULL | - -7 = i",
     );
@@ -163,16 +163,20 @@ fn words_signs_and_comments_are_told_apart_as_the_broker_does() {
 
 #[test]
 fn what_follows_the_expression_is_ignored_as_the_broker_does() {
-    for text in [
-        "i = 7 anything * goes",
-        "i = 7 -- without an end of the line",
-        "i = 7 'a' AND i = 8",
-        "i <> 07",
-        "i = 7) AND (i = 8",
+    for (text, ignored) in [
+        ("i = 7 anything * goes", "anything * goes"),
+        ("i = 7 'a' AND i = 8", "'a' AND i = 8"),
+        ("i <> 07", "7"),
+        ("i = 7) AND (i = 8", ") AND (i = 8"),
+        ("i = 7 -- without an end of the line", ""),
+        ("i = 7 -- with one\n /* none */ ", ""),
     ] {
         assert!(read(text).matches(&properties()), "{text}");
+        assert_eq!(read(text).ignored(), ignored);
     }
-    assert!(!read("s LIKE 'it%'").matches(&properties()));
+    let like = read("s LIKE 'it%'");
+    assert!(!like.matches(&properties()));
+    assert_eq!(like.ignored(), "LIKE 'it%'");
 }
 
 #[test]
