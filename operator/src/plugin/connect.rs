@@ -31,6 +31,21 @@ pub struct Target {
     kubeconfig: Option<PathBuf>,
 }
 
+fn has_context(kubeconfig: &Kubeconfig, name: &str) -> Result<(), PluginError> {
+    let found = kubeconfig
+        .contexts
+        .iter()
+        .map(|context| context.name.clone());
+    let found: Vec<_> = found.collect();
+    if found.iter().any(|found| found == name) {
+        return Ok(());
+    }
+    Err(PluginError::NoContext {
+        name: name.to_owned(),
+        found,
+    })
+}
+
 /// A cluster to ask, and the namespace that is meant.
 pub(super) struct Cluster {
     pub client: Client,
@@ -50,6 +65,9 @@ impl Cluster {
             None => Kubeconfig::read(),
         };
         let nothing_given = target.kubeconfig.is_none() && target.context.is_none();
+        if let (Some(name), Ok(kubeconfig)) = (&target.context, &kubeconfig) {
+            has_context(kubeconfig, name)?;
+        }
         let mut config = match kubeconfig {
             Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await?,
             Err(KubeconfigError::ReadConfig(..) | KubeconfigError::FindPath) if nothing_given => {

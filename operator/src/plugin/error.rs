@@ -13,6 +13,14 @@ pub enum PluginError {
         "no cluster to ask: {0}; set KUBECONFIG, or name a file with --kubeconfig and a context of it with --context"
     )]
     Kubeconfig(#[from] KubeconfigError),
+    /// The kubeconfig has no such context.
+    #[error("the kubeconfig has no context {name:?}; it has: {}", .found.join(", "))]
+    NoContext {
+        /// Its name.
+        name: String,
+        /// Those it has.
+        found: Vec<String>,
+    },
     /// There is neither a kubeconfig nor a service account.
     #[error(
         "no cluster to ask: there is no kubeconfig, and this is not a pod ({0}); set KUBECONFIG or give --kubeconfig"
@@ -20,7 +28,8 @@ pub enum PluginError {
     NoCluster(#[from] InClusterError),
     /// Nobody answers.
     #[error(
-        "{server} does not answer: {source}; is it the cluster you mean (kubectl config current-context), and does kubectl get nodes work?"
+        "{server} does not answer: {}; is it the cluster you mean (kubectl config current-context), and does kubectl get nodes work?",
+        cause(.source)
     )]
     Unreachable {
         /// Address of the API server.
@@ -69,6 +78,12 @@ pub enum PluginError {
     /// It cannot be printed.
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
+}
+
+/// What lies at the bottom of an error, which says more than that a client had one.
+pub(super) fn cause(error: &dyn std::error::Error) -> String {
+    let deepest = std::iter::successors(Some(error), |error| error.source()).last();
+    deepest.unwrap_or(error).to_string()
 }
 
 fn there(found: &Option<Vec<String>>) -> String {

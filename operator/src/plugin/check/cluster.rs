@@ -3,6 +3,7 @@
 use super::Line;
 use crate::plugin::PluginError;
 use crate::plugin::connect::Cluster;
+use crate::plugin::error::cause;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -18,8 +19,9 @@ pub(super) async fn server(cluster: &Cluster) -> Line {
         Ok(version) => about(&cluster.server, &version.git_version, &version.minor),
         Err(error) => Line::failed(
             format!(
-                "the API server at {} does not answer: {error}",
-                cluster.server
+                "the API server at {} does not answer: {}",
+                cluster.server,
+                cause(&error)
             ),
             "is it the cluster you mean (kubectl config current-context), and does kubectl get nodes work?",
         ),

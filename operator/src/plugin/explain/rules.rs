@@ -24,6 +24,9 @@ const LIMITS: [&str; 7] = [
     HANDLER_UNAVAILABLE,
 ];
 
+/// Less than so many messages a second of a pod is nothing that was seen of it.
+const SEEN: f64 = 0.1;
+
 fn percent(part: f64) -> String {
     format!("{:.0} %", part * 100.0)
 }
@@ -199,6 +202,10 @@ fn lanes_change(facts: &Facts) -> Vec<String> {
     let lanes = f64::from(facts.lanes);
     let more = if facts.lanes >= facts.max_lanes {
         format!("more lanes: lanes.max is {}, raise it", facts.max_lanes)
+    } else if let Some(useful) = facts.useful_lanes.filter(|useful| facts.lanes >= *useful) {
+        format!(
+            "more lanes: a pod gained nothing beyond {useful}; more CPU for its containers, or calls that need less of it"
+        )
     } else {
         format!(
             "more lanes: when the busiest pod has to finish more than {:.1}/s",
@@ -240,7 +247,7 @@ fn pods_change(facts: &Facts) -> Vec<String> {
     if have <= facts.min_replicas || fewer < facts.min_replicas.max(1) {
         let least = facts.min_replicas;
         lines.push(format!("fewer pods: autoscaling.minReplicas is {least}"));
-    } else if let Some(capacity) = facts.sure_capacity {
+    } else if let Some(capacity) = facts.sure_capacity.filter(|capacity| *capacity > SEEN) {
         lines.push(format!(
             "fewer pods: when no more than {:.1}/s ({} of what {} can do) have arrived for {}",
             TARGET_DOWN * capacity * f64::from(fewer),
@@ -248,6 +255,8 @@ fn pods_change(facts: &Facts) -> Vec<String> {
             pods_of(fewer),
             time::span(facts.hold.as_secs() as i64)
         ));
+    } else {
+        lines.push("fewer pods: only once it was seen what a pod can do".to_owned());
     }
     lines
 }

@@ -106,6 +106,25 @@ fn bounds_modes_and_what_is_not_known_are_named() {
         learning.contains("how long a call takes is not known yet"),
         "{learning}"
     );
+    assert!(
+        learning.contains("fewer pods: only once it was seen"),
+        "{learning}"
+    );
+    let model = json!({
+        "service": 0.01, "completions": 500.0, "watched": 60.0, "shown": 0.0, "capacity": 400.0,
+        "seen": true, "starts": [10.0]
+    });
+    let mut full = consumer();
+    full["status"]["decision"]["history"] = json!(json!({"model": model}).to_string());
+    let full = explained(full);
+    assert!(
+        full.contains("gained nothing beyond 5: no more are given"),
+        "{full}"
+    );
+    assert!(
+        full.contains("more lanes: a pod gained nothing beyond 5; more CPU"),
+        "{full}"
+    );
     let bound = with("/status/decision/reason", json!("DownstreamBound"));
     assert!(
         bound.contains("instead of the rule, pods share the lanes"),

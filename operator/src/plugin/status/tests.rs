@@ -106,7 +106,7 @@ OrderedConsumer shop/order-status  PodsNotReady: 3 of 4 pods are ready
 │  └─ 8 lanes a pod, 4 pods: it fits
 └─ conditions
    ├─ ScalingLimited: more than 4 pods are wanted (for 2m27s)
-   └─ well: the brokers answer; figures are fresh
+   └─ 2 others as they should be (-o yaml shows them)
 "
     );
 }

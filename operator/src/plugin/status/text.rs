@@ -199,18 +199,20 @@ fn problem(condition: &Condition, report: &Report, paint: Paint) -> String {
 
 /// The problems that are not about keys, and what is well.
 fn conditions(report: &Report, paint: Paint) -> Option<Tree> {
-    let (mut problems, mut well) = (Vec::new(), Vec::new());
+    let (mut problems, mut well) = (Vec::new(), 0);
     for condition in &report.conditions {
         match condition.status.as_str() {
             // The first line says it.
             _ if condition.type_ == READY => {}
             "True" if ABOUT_KEYS.contains(&condition.type_.as_str()) => {}
             "True" => problems.push(problem(condition, report, paint)),
-            _ => well.push(condition.message.clone()),
+            _ => well += 1,
         }
     }
-    if !well.is_empty() {
-        problems.push(format!("{}: {}", paint.well("well"), well.join("; ")));
+    if well > 0 {
+        let are = if problems.is_empty() { "all" } else { "others" };
+        let well = paint.well(&format!("{well} {are} as they should be"));
+        problems.push(format!("{well} (-o yaml shows them)"));
     }
     (!problems.is_empty()).then(|| Tree::new("conditions").with_all(problems))
 }
