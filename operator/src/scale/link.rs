@@ -97,6 +97,11 @@ impl Link {
         self.remembered_until.is_some_and(|until| now < until)
     }
 
+    /// Until when a limit that was met is remembered.
+    pub fn remembered_until(&self) -> Option<f64> {
+        self.remembered_until
+    }
+
     /// Pods that were added brought nothing: what is behind them is the limit.
     pub fn bind(&mut self, rate: f64, now: f64) {
         self.state = State::Bound {

@@ -6,6 +6,7 @@
 //! by itself, a head that does not move and a saturated downstream are not demand. What a call takes, what
 //! a pod can do and how long it takes to start is learned.
 
+mod brakes;
 mod decision;
 mod demand;
 mod history;
@@ -21,6 +22,7 @@ pub mod schedule;
 #[cfg(test)]
 mod tests;
 
+pub use brakes::Brakes;
 pub use decision::{Decision, Inputs, Limits, Reason};
 pub use history::History;
 pub use input::{KeyLoad, Mode, PodSample, Policy, QueueSample, Snapshot, Window};

@@ -1,7 +1,7 @@
 //! The numbers of the last decision, out of status and spec.
 
 use crate::crd::{Mode, OrderedConsumer};
-use crate::scale::{History, Policy};
+use crate::scale::{Brakes, History, Policy};
 use std::time::Duration;
 
 /// What the last decision was made of, as far as the status tells. Rates are messages a second.
@@ -31,6 +31,7 @@ pub(super) struct Facts {
     pub capacity: Option<f64>,
     /// The same, but no more than what has been seen.
     pub sure_capacity: Option<f64>,
+    pub brakes: Brakes,
     /// Seconds a pod takes to start.
     pub start: Option<f64>,
     pub max_message_age: Duration,
@@ -79,6 +80,7 @@ impl Facts {
             sure_capacity: model
                 .and_then(|model| model.sure_capacity(&policy))
                 .or(capacity),
+            brakes: history.as_ref().map(History::brakes).unwrap_or_default(),
             start: number(&inputs.start_seconds),
             max_message_age: autoscaling.objective.max_message_age.get(),
             drain_within: autoscaling.objective.drain_within.get(),

@@ -7,10 +7,10 @@ use crate::controller::status::{
 };
 use crate::crd::{Mode, OrderedConsumer};
 use crate::plugin::time;
-use crate::scale::Reason;
 use crate::scale::rules::{
     DRAIN, FEWER, TARGET, TARGET_DOWN, TRIGGER, UTILISATION, WORTH, needed, working_off,
 };
+use crate::scale::{Brakes, Reason};
 use kube::ResourceExt;
 
 /// Conditions that hold the size where it is, each with what helps in its message.
@@ -127,7 +127,12 @@ pub(super) fn pods(facts: &Facts) -> Vec<String> {
     let at_work = f64::from(facts.ready);
     let arrive = (arriving + expected) / 2.0 * start;
     let left = (unfinished + arrive - capacity * at_work * start).max(0.0);
-    let behind = working_off(left, arriving, within);
+    let ignored = facts.brakes.backlog_ignored_for;
+    let behind = if ignored.is_some() {
+        0.0
+    } else {
+        working_off(left, arriving, within)
+    };
     let total = expected + behind;
     let need = (total / (TARGET * capacity)).ceil();
     let least = f64::from(facts.min_replicas);
@@ -141,6 +146,37 @@ pub(super) fn pods(facts: &Facts) -> Vec<String> {
         "here, with queues shared evenly: {expected:.1}/s expected in {start:.0} s + {behind:.1}/s for {left:.0} messages left then = {total:.1}/s; / ({} of {capacity:.1}/s that a pod can do) = {need:.0}{bounds}",
         percent(TARGET)
     ));
+    if let Some(seconds) = ignored {
+        lines.push(format!(
+            "something behind the handler was the limit not long ago: more pods would not work off the backlog faster, so it asks for none for another {}",
+            time::span(seconds.ceil() as i64)
+        ));
+    }
+    lines.extend(brakes(&facts.brakes));
+    lines
+}
+
+/// What keeps pods from following the rule.
+fn brakes(brakes: &Brakes) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some((from, to)) = brakes.starting {
+        lines.push(format!(
+            "the step from {from} to {} is still under way: until they are at work only a need much larger asks for more, and none go",
+            pods_of(to)
+        ));
+    }
+    if brakes.slow {
+        lines.push(
+            "calls are slower than usual or something behind the handler is the limit: no more pods, they would not help"
+                .to_owned(),
+        );
+    }
+    if let Some(seconds) = brakes.no_more_for {
+        lines.push(format!(
+            "the last pods that came finished no more: none are added for another {}, but for a schedule",
+            time::span(seconds.ceil() as i64)
+        ));
+    }
     lines
 }
 

@@ -134,6 +134,35 @@ fn bounds_modes_and_what_is_not_known_are_named() {
     assert!(fresh.contains("nothing is decided yet"), "{fresh}");
 }
 
+#[test]
+fn what_keeps_pods_from_following_the_rule_is_told() {
+    let mut braked = consumer();
+    braked["status"]["lag"]["unfinished"] = json!(90_000);
+    let free = explained(braked.clone());
+    // Within the 30 s of maxMessageAge: (80500 - 10000) / 30.
+    assert!(
+        free.contains("2350.0/s for 80500 messages left then"),
+        "{free}"
+    );
+    let history = json!({
+        "at": 1000.0,
+        "link": {"rememberedUntil": 1300.0},
+        "calm": {"noUpBefore": 1147.0},
+        "change": {"at": 990.0, "from": 1, "to": 4, "before": null, "arrived": null}
+    });
+    braked["status"]["decision"]["history"] = json!(history.to_string());
+    let braked = explained(braked);
+    for part in [
+        "0.0/s for 80500 messages left then",
+        "so it asks for none for another 5m",
+        "the step from 1 to 4 pods is still under way",
+        "none are added for another 2m27s",
+    ] {
+        assert!(braked.contains(part), "{part}: {braked}");
+    }
+    assert!(!braked.contains("calls are slower"), "{braked}");
+}
+
 fn kept() -> Recorded {
     let snapshot = Snapshot {
         now: Duration::from_secs(1_700_000_000),

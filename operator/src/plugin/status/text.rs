@@ -210,8 +210,12 @@ fn conditions(report: &Report, paint: Paint) -> Option<Tree> {
         }
     }
     if well > 0 {
-        let are = if problems.is_empty() { "all" } else { "others" };
-        let well = paint.well(&format!("{well} {are} as they should be"));
+        let which = if problems.is_empty() {
+            format!("all {well}")
+        } else {
+            format!("{well} others")
+        };
+        let well = paint.well(&format!("{which} as they should be"));
         problems.push(format!("{well} (-o yaml shows them)"));
     }
     (!problems.is_empty()).then(|| Tree::new("conditions").with_all(problems))
