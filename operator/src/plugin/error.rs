@@ -75,6 +75,14 @@ pub enum PluginError {
         "what the cluster has cannot be read by this plugin: {0}; use the plugin of the operator's version (kubectl keylane check tells both)"
     )]
     Unreadable(Box<kube::Error>),
+    /// A file or an option cannot be used.
+    #[error("{path}: {reason}")]
+    Input {
+        /// Its name.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It cannot be printed.
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),

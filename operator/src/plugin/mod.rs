@@ -9,6 +9,7 @@ mod connect;
 mod error;
 mod explain;
 mod paint;
+mod simulate;
 mod status;
 mod suspend;
 mod time;
@@ -86,6 +87,14 @@ Examples:
   kubectl keylane check order-status -n shop
   kubectl keylane check -A && echo all is well")]
     Check(check::Check),
+    /// Try a load on the real controller with the bounds of an OrderedConsumer, before it comes. No
+    /// cluster is asked.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane simulate -f order-status.yaml --rate 500 --peak 4000
+  kubectl keylane simulate -f order-status.yaml --rate 500 --work 20ms --pod-rate 800 --backlog 100000
+  kubectl keylane simulate -f order-status.yaml --trace night.json --at 2026-11-11T00:00:00+08:00")]
+    Simulate(simulate::Simulate),
 }
 
 #[derive(Debug, Args)]
@@ -148,9 +157,14 @@ pub enum Verdict {
 ///
 /// When it cannot be carried out: no cluster, no such object, no right to it.
 pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict, PluginError> {
-    let cluster = Cluster::connect(&cli.target).await?;
+    let connect = || Cluster::connect(&cli.target);
     match cli.command {
+        Command::Simulate(what) => {
+            write!(out, "{}", simulate::simulate(&what, paint)?)?;
+            Ok(Verdict::Well)
+        }
         Command::Status(args) => {
+            let cluster = connect().await?;
             let consumer = cluster.consumer(&args.name).await?;
             let pods = cluster.pods(&args.name).await?;
             let report = status::report(&consumer, &pods, Timestamp::now());
@@ -161,6 +175,7 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
             Ok(Verdict::Well)
         }
         Command::Explain(args) => {
+            let cluster = connect().await?;
             let consumer = cluster.consumer(&args.name).await?;
             let mut explanation = explain::explain(&consumer);
             let mut verdict = Verdict::Well;
@@ -177,9 +192,10 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
             }
             Ok(verdict)
         }
-        Command::Suspend(what) => hold(&cluster, &what, Way::Suspend, out).await,
-        Command::Resume(what) => hold(&cluster, &what, Way::Resume, out).await,
+        Command::Suspend(what) => hold(&connect().await?, &what, Way::Suspend, out).await,
+        Command::Resume(what) => hold(&connect().await?, &what, Way::Resume, out).await,
         Command::Check(what) => {
+            let cluster = connect().await?;
             let sections = check::check(&cluster, &what).await?;
             write!(out, "{}", check::text(&sections, paint))?;
             Ok(if check::is_well(&sections) {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Time between two looks.
 const EVERY: u32 = 5;
-/// The plant's first second, since the Unix epoch: controllers live in real time.
-const EPOCH: u64 = 1_700_000_000;
+/// The plant's first second, in seconds since the Unix epoch: controllers live in real time.
+pub const EPOCH: u64 = 1_700_000_000;
 
 /// What the controller starts with.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,7 +10,7 @@ mod plant;
 mod tests;
 mod trace;
 
-pub use autopilot::{Autopilot, Setup};
+pub use autopilot::{Autopilot, EPOCH, Setup};
 pub use plant::{Plant, World};
 pub use trace::{Poison, Scheduled, Span, Trace, TraceError};
 

@@ -102,7 +102,8 @@ impl Trace {
         Ok(trace)
     }
 
-    fn check(&self) -> Result<(), TraceError> {
+    /// Whether its values make sense.
+    pub fn check(&self) -> Result<(), TraceError> {
         let sane = |values: &[f64]| values.iter().all(|value| (0.0..=1e9).contains(value));
         let lists = [&self.hot_key_rate, &self.downstream_cap, &self.slowness];
         let queue_of_poison = self.poison.is_none_or(|poison| poison.queue < self.queues);
