@@ -229,4 +229,31 @@ mod tests {
         let help = Cli::command().render_help().to_string();
         assert!(help.contains("Exit codes:"), "{help}");
     }
+
+    #[test]
+    fn every_command_that_help_and_readme_show_is_one() {
+        let mut shown = Vec::new();
+        let readme = include_str!("../../../README.md").lines();
+        shown.extend(readme.filter_map(|line| line.strip_prefix("$ ")));
+        let helps: Vec<String> = Cli::command()
+            .get_subcommands()
+            .filter_map(|command| command.get_after_help().map(ToString::to_string))
+            .collect();
+        shown.extend(helps.iter().flat_map(|help| help.lines()).map(str::trim));
+        let words = shown.into_iter().filter_map(|line| {
+            let line = line.split(['#', '&']).next()?;
+            line.strip_prefix("kubectl keylane ")
+        });
+        let mut commands = 0;
+        for words in words {
+            let line = ["kubectl-keylane"]
+                .into_iter()
+                .chain(words.split_whitespace());
+            if let Err(error) = Cli::try_parse_from(line) {
+                panic!("{words}: {error}");
+            }
+            commands += 1;
+        }
+        assert!(commands > 15, "{commands}");
+    }
 }

@@ -2,15 +2,16 @@
 
 use crate::plugin::PluginError;
 use crate::simulate::Trace;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use keylane_consumer::contract::duration::DurationText;
 use std::path::PathBuf;
 
 /// What arrives.
 #[derive(Args, Clone, Debug)]
+#[command(group(ArgGroup::new("arrivals").required(true).args(["rate", "trace"])))]
 pub(super) struct Load {
     /// A trace as JSON: name, seconds, queues, rate (a value a second, the last one lasts), and more.
-    #[arg(long, value_name = "FILE", required_unless_present = "rate", conflicts_with_all = ["rate", "peak"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "peak")]
     trace: Option<PathBuf>,
     /// Messages a second that arrive.
     #[arg(long, value_parser = rate)]
