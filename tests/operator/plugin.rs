@@ -6,11 +6,16 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use keylane_operator::plugin::{self, Cli, Paint, PluginError, Verdict};
 use serde_json::{Value, json};
+use std::path::Path;
 
-/// Runs a command as a user types it, in the namespace.
+/// Runs a command as an administrator types it, in the namespace.
 fn keylane(space: &Space, args: &[&str]) -> Result<(Verdict, String), PluginError> {
+    run(space, space.cluster().kubeconfig(), args)
+}
+
+fn run(space: &Space, kubeconfig: &Path, args: &[&str]) -> Result<(Verdict, String), PluginError> {
     keylane_operator::install_crypto();
-    let kubeconfig = space.cluster().kubeconfig().display().to_string();
+    let kubeconfig = kubeconfig.display().to_string();
     let mut line = vec![
         "kubectl-keylane",
         "--kubeconfig",
@@ -201,5 +206,58 @@ fn check_passes_what_is_there_and_names_what_is_not() -> Result<()> {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    Ok(())
+}
+
+#[test]
+fn who_may_only_read_consumers_gets_what_that_tells_and_hears_what_is_missing() -> Result<()> {
+    let space = Space::new("viewer")?;
+    space.apply(&consumer("orders"))?;
+    space.apply(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "viewer"},
+        "rules": [{
+            "apiGroups": ["keylane.dev"], "resources": ["orderedconsumers"], "verbs": ["get", "list"]
+        }]
+    }))?;
+    space.apply(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "viewer"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "viewer"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": space.name}]
+    }))?;
+    let text = std::fs::read_to_string(space.cluster().kubeconfig())?;
+    let mut kubeconfig: Value = serde_norway::from_str(&text)?;
+    for entry in kubeconfig["users"].as_array_mut().context("no users")? {
+        entry["user"]["as"] = space.name.as_str().into();
+    }
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), kubeconfig.to_string())?;
+
+    let (_, text) = run(&space, file.path(), &["status", "orders"])?;
+    assert!(text.contains("pods: you may not list them"), "{text}");
+    let (verdict, text) = run(&space, file.path(), &["check"])?;
+    assert_eq!(verdict, Verdict::Failed, "no operator has looked: {text}");
+    for part in [
+        "ok    orderedconsumers of keylane.dev/v1alpha1 are served",
+        "note  you may not read CustomResourceDefinitions",
+        "ok    list orderedconsumers (check)",
+        "note  you may not list pods (status)",
+        "note  you may not patch orderedconsumers (suspend, resume)",
+        "note  you may not look for the operator's Deployment",
+        "orders: no operator has looked at it",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let error = run(&space, file.path(), &["suspend", "orders"]).err();
+    let error = error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(
+        error.starts_with("you may not suspend OrderedConsumer \"orders\""),
+        "{error}"
+    );
+    assert_eq!(
+        space.get("orderedconsumer", "orders")?["spec"]["suspend"]["all"],
+        false
+    );
     Ok(())
 }

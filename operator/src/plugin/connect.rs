@@ -132,12 +132,15 @@ impl Cluster {
             .items)
     }
 
-    /// The pods that carry the name of an OrderedConsumer.
-    pub async fn pods(&self, name: &str) -> Result<Vec<Pod>, PluginError> {
+    /// The pods that carry the name of an OrderedConsumer; none if the user may not see pods.
+    pub async fn pods(&self, name: &str) -> Result<Option<Vec<Pod>>, PluginError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let of = ListParams::default().labels(&format!("{}={name}", names::NAME_LABEL));
-        let pods = api.list(&of).await;
-        Ok(pods.map_err(|error| self.error("list pods", error))?.items)
+        match api.list(&of).await {
+            Ok(pods) => Ok(Some(pods.items)),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+            Err(error) => Err(self.error("list pods", error)),
+        }
     }
 
     /// The decisions that were kept, by the moment they were made; none if there is no ConfigMap of them.

@@ -167,7 +167,7 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
             let cluster = connect().await?;
             let consumer = cluster.consumer(&args.name).await?;
             let pods = cluster.pods(&args.name).await?;
-            let report = status::report(&consumer, &pods, Timestamp::now());
+            let report = status::report(&consumer, pods.as_deref(), Timestamp::now());
             match args.output {
                 Some(format) => format.write(&report, out)?,
                 None => write!(out, "{}", status::text(&report, paint))?,

@@ -41,7 +41,9 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<Rates>,
     size: Size,
-    pods: Vec<PodLine>,
+    /// None: the user may not see pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pods: Option<Vec<PodLine>>,
     /// Keys that wait for a person.
     blocked_keys: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +72,7 @@ struct Size {
 }
 
 /// Puts together what there is to tell.
-pub(super) fn report(consumer: &OrderedConsumer, pods: &[Pod], now: Timestamp) -> Report {
+pub(super) fn report(consumer: &OrderedConsumer, pods: Option<&[Pod]>, now: Timestamp) -> Report {
     let spec = &consumer.spec;
     let unseen = OrderedConsumerStatus::default();
     let status = consumer.status.as_ref().unwrap_or(&unseen);
@@ -101,7 +103,7 @@ pub(super) fn report(consumer: &OrderedConsumer, pods: &[Pod], now: Timestamp) -
             min_lanes: spec.consumer.lanes.min,
             max_lanes: spec.consumer.lanes.max,
         },
-        pods: pods::lines(pods, now),
+        pods: pods.map(|pods| pods::lines(pods, now)),
         blocked_keys: status.blocked_keys.clone(),
         // The controller's memory is for the controller.
         decision: status.decision.clone().map(|decision| LastDecision {

@@ -77,7 +77,7 @@ fn told(consumer: Value, pods: &[Value]) -> Report {
         .map(|pod| serde_json::from_value(pod.clone()).unwrap())
         .collect();
     let now = "2026-11-11T00:02:27Z".parse().unwrap();
-    report(&serde_json::from_value(consumer).unwrap(), &pods, now)
+    report(&serde_json::from_value(consumer).unwrap(), Some(&pods), now)
 }
 
 #[test]

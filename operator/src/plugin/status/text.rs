@@ -135,12 +135,15 @@ fn size(report: &Report) -> Tree {
 }
 
 fn pods(report: &Report, paint: Paint) -> Tree {
-    if report.pods.is_empty() {
+    let Some(pods) = &report.pods else {
+        return Tree::new("pods: you may not list them; kubectl keylane check tells your rights");
+    };
+    if pods.is_empty() {
         return Tree::new("pods: none");
     }
-    let longest = report.pods.iter().map(|pod| pod.name.len()).max();
+    let longest = pods.iter().map(|pod| pod.name.len()).max();
     let longest = longest.unwrap_or_default();
-    Tree::new("pods").with_all(report.pods.iter().map(|pod| line(pod, longest, paint)))
+    Tree::new("pods").with_all(pods.iter().map(|pod| line(pod, longest, paint)))
 }
 
 fn line(pod: &PodLine, longest: usize, paint: Paint) -> Tree {
