@@ -13,6 +13,7 @@ use crate::message::{QueueId, Topic};
 use crate::source::{Commit, Source, SourceError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 use tracing::error;
 
 /// Finds starting offsets.
@@ -20,6 +21,9 @@ pub struct Starts<S> {
     source: Arc<S>,
     start_from: StartFrom,
     broadcasting: bool,
+    /// Held by whoever starts the group: a thousand queues that are taken at once must not each do it for
+    /// all of them.
+    starting: Mutex<()>,
 }
 
 impl<S: Source> Starts<S> {
@@ -28,6 +32,7 @@ impl<S: Source> Starts<S> {
             source,
             start_from,
             broadcasting,
+            starting: Mutex::default(),
         }
     }
 
@@ -40,6 +45,10 @@ impl<S: Source> Starts<S> {
         if self.broadcasting {
             return self.position(queue).await;
         }
+        if let Some(offset) = self.source.committed(queue).await? {
+            return self.within(queue, offset).await;
+        }
+        let _turn = self.starting.lock().await;
         match self.source.committed(queue).await? {
             Some(offset) => self.within(queue, offset).await,
             None => {
