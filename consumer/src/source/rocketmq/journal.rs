@@ -33,6 +33,8 @@ pub struct Journals {
     retry: String,
     /// Queues that are known to be there, by broker and topic.
     made: Mutex<HashMap<(Arc<str>, Topic), u32>>,
+    /// Held by whoever makes one: all queues of a process ask at once, and a broker takes long to make one.
+    making: tokio::sync::Mutex<()>,
 }
 
 impl Journals {
@@ -41,6 +43,7 @@ impl Journals {
             main: crate::journal::topic(group),
             retry: crate::journal::retry_topic(group),
             made: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
         }
     }
 
@@ -79,7 +82,12 @@ impl RocketmqSource {
             }
         };
         let wanted = self.queues_of(queue).max(queue.id + 1);
-        if made(None).is_some_and(|made| made >= wanted) {
+        let is_made = || made(None).is_some_and(|made| made >= wanted);
+        if is_made() {
+            return Ok(());
+        }
+        let _turn = self.journals.making.lock().await;
+        if is_made() {
             return Ok(());
         }
         let topic = self.journals.topic(queue.topic);
