@@ -31,12 +31,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle as Runtime};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 const EVENTS_AT_ONCE: usize = 512;
+/// A process that takes a thousand queues of a broker at once reads where the group stands in so many of
+/// them at a time: the answers to all at once would come too late.
+const READINGS_AT_ONCE: usize = 32;
 /// How long locks are given back for at the end; after that the broker's own expiry has to do.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -72,6 +75,8 @@ pub struct Executor<S, H> {
     handler: Arc<H>,
     clock: Arc<Clock>,
     starts: Arc<Starts<S>>,
+    /// Whose turn it is to read, by broker.
+    readings: BTreeMap<Arc<str>, Arc<Semaphore>>,
     spec: ConsumerSpec,
     placing: Arc<Placing>,
     options: Options,
@@ -138,11 +143,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
         let broadcasting = spec.consumption == Consumption::Broadcasting;
         let call_bound = live::call_bound(spec);
         Self {
-            starts: Arc::new(Starts::new(
-                source.clone(),
-                spec.start_from.clone(),
-                broadcasting,
-            )),
+            starts: Arc::new(Starts::new(source.clone(), spec.start_from.clone())),
+            readings: BTreeMap::new(),
             source,
             handler,
             clock,

@@ -4,7 +4,7 @@
 //! says and what the journal's records say together; records about a topic that was recreated since, which
 //! the message at their highest finished offset tells, are left out.
 
-use super::start::Starts;
+use super::start::{Start, Starts};
 use crate::journal::{self, Body};
 use crate::journal::{Entry, Head, Log, Progress, Record, WINDOW, Witness, decode, encode};
 use crate::lane::{Assignment, Finished, LaneExecutor};
@@ -99,7 +99,7 @@ pub async fn read<S: Source>(
     let (finished, suspects) = match reading {
         Reading::Head => Default::default(),
         Reading::Start => {
-            let finished = Finished::new(starts.find(queue, queues).await?);
+            let finished = Finished::new(starts.position(queue).await?);
             (finished, Suspects::new())
         }
         Reading::Everything => {
@@ -147,15 +147,14 @@ async fn known<S: Source>(
     source: &S,
     queue: &QueueId,
     log: &Log,
-    start: u64,
+    start: Start,
 ) -> Result<(Finished, Suspects), SourceError> {
-    let mut finished = Finished::new(start);
-    let (min, max) = source.bounds(queue).await?;
+    let mut finished = Finished::new(start.offset);
     let mut intact: HashMap<Witness, bool> = HashMap::new();
     for witness in log.witnesses() {
         if let std::collections::hash_map::Entry::Vacant(unknown) = intact.entry(witness) {
             // What has expired since says nothing any more, and nothing of it runs again.
-            let same = witness.offset < min
+            let same = witness.offset < start.min
                 || source.witness(queue, witness.offset).await? == Some(witness);
             unknown.insert(same);
         }
@@ -164,8 +163,8 @@ async fn known<S: Source>(
     if known.discarded > 0 {
         error!(
             "queue {queue}: {} journal records are about other messages than are there now: the topic was recreated or \
-             its log cut off; it is consumed from offset {start}",
-            known.discarded
+             its log cut off; it is consumed from offset {}",
+            known.discarded, start.offset
         );
     }
     if known.unreadable > 0 {
@@ -174,7 +173,7 @@ async fn known<S: Source>(
             known.unreadable
         );
     }
-    if known.finished.watermark() <= max {
+    if known.finished.watermark() <= start.max {
         finished.finish_range(0, known.finished.watermark());
         for range in known.finished.ranges() {
             finished.finish_range(range.start, range.end);

@@ -16,66 +16,72 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tracing::error;
 
+/// Where a queue begins, and what its broker holds of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// First offset that is not committed.
+    pub offset: u64,
+    /// Offset after the last message, read after the committed one.
+    pub max: u64,
+    /// Offset of the oldest message.
+    pub min: u64,
+}
+
 /// Finds starting offsets.
 pub struct Starts<S> {
     source: Arc<S>,
     start_from: StartFrom,
-    broadcasting: bool,
     /// Held by whoever starts the group: a thousand queues that are taken at once must not each do it for
     /// all of them.
     starting: Mutex<()>,
 }
 
 impl<S: Source> Starts<S> {
-    pub fn new(source: Arc<S>, start_from: StartFrom, broadcasting: bool) -> Self {
+    pub fn new(source: Arc<S>, start_from: StartFrom) -> Self {
         Self {
             source,
             start_from,
-            broadcasting,
             starting: Mutex::default(),
         }
     }
 
-    /// The first offset of `queue`, one of `queues`, that is not committed; commits starting offsets where that is due.
+    /// Where `queue`, one of `queues`, begins; commits starting offsets where that is due.
     pub async fn find(
         &self,
         queue: &QueueId,
         queues: &BTreeSet<QueueId>,
-    ) -> Result<u64, SourceError> {
-        if self.broadcasting {
-            return self.position(queue).await;
-        }
+    ) -> Result<Start, SourceError> {
         if let Some(offset) = self.source.committed(queue).await? {
             return self.within(queue, offset).await;
         }
         let _turn = self.starting.lock().await;
-        match self.source.committed(queue).await? {
-            Some(offset) => self.within(queue, offset).await,
-            None => {
-                let smallest = queues.first().unwrap_or(queue);
-                if smallest != queue && self.source.committed(smallest).await?.is_some() {
-                    let (min, _) = self.source.bounds(queue).await?;
-                    self.commit(queue, min).await?;
-                    Ok(min)
-                } else {
-                    self.start_group(queue, queues).await
-                }
-            }
+        if let Some(offset) = self.source.committed(queue).await? {
+            return self.within(queue, offset).await;
         }
+        let smallest = queues.first().unwrap_or(queue);
+        let offset = if smallest != queue && self.source.committed(smallest).await?.is_some() {
+            let (min, _) = self.source.bounds(queue).await?;
+            self.commit(queue, min).await?;
+            min
+        } else {
+            self.start_group(queue, queues).await?
+        };
+        self.within(queue, offset).await
     }
 
     /// The committed offset, or where to begin if it is beyond the end of the queue.
-    async fn within(&self, queue: &QueueId, committed: u64) -> Result<u64, SourceError> {
+    async fn within(&self, queue: &QueueId, committed: u64) -> Result<Start, SourceError> {
         let (min, max) = self.source.bounds(queue).await?;
-        if committed <= max {
-            return Ok(committed);
+        let mut offset = committed;
+        if committed > max {
+            error!(
+                "queue {queue}: the committed offset {committed} is beyond its end {max}: the topic was recreated or its \
+                 log cut off; it is consumed from its oldest message, offset {min}"
+            );
+            self.commit(queue, min).await?;
+            offset = min;
         }
-        error!(
-            "queue {queue}: the committed offset {committed} is beyond its end {max}: the topic was recreated or its \
-             log cut off; it is consumed from its oldest message, offset {min}"
-        );
-        self.commit(queue, min).await?;
-        Ok(min)
+        Ok(Start { offset, max, min })
     }
 
     /// Commits a starting offset on every queue that has none; returns that of `queue`.
@@ -105,7 +111,8 @@ impl<S: Source> Starts<S> {
         }
     }
 
-    async fn position(&self, queue: &QueueId) -> Result<u64, SourceError> {
+    /// Where `startFrom` says that a queue begins.
+    pub async fn position(&self, queue: &QueueId) -> Result<u64, SourceError> {
         let (min, max) = self.source.bounds(queue).await?;
         if queue.topic == Topic::Retry {
             return Ok(min);

@@ -15,7 +15,7 @@ use crate::source::{Commit, Pulled, Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 const POLL_GROUP: Duration = Duration::from_millis(500);
 const HEARTBEAT_EVERY: u32 = 6;
@@ -224,6 +224,7 @@ pub struct ToRead {
 pub async fn read<S: Source>(
     source: Arc<S>,
     starts: Arc<Starts<S>>,
+    turns: Arc<Semaphore>,
     queues: Arc<BTreeSet<QueueId>>,
     to_read: ToRead,
     events: Events,
@@ -234,6 +235,7 @@ pub async fn read<S: Source>(
         log,
         reading,
     } = to_read;
+    let _turn = turns.acquire().await;
     let standing = ledger::read(&*source, &starts, &queue, &queues, log, reading).await;
     let _ = events.send(Event::Read {
         queue,

@@ -129,6 +129,8 @@ pub enum Record {
 struct Queue {
     tenure: Tenure,
     assignment: Option<Assignment>,
+    /// Under which time it stands among those that are due.
+    due: Option<Time>,
 }
 
 /// The queues allocated to this process, and how far it is in getting or giving each.
@@ -137,6 +139,10 @@ pub struct Ownership {
     terms: Terms,
     others: Others,
     queues: BTreeMap<QueueId, Queue>,
+    /// Queues to poll now: something happened to them. All others have nothing to do before they are due,
+    /// which matters where a process has a thousand of them.
+    touched: BTreeSet<QueueId>,
+    due: BTreeSet<(Time, QueueId)>,
     /// Brokers that are being asked for locks.
     asking: BTreeSet<Arc<str>>,
     assignments: u64,
@@ -155,6 +161,8 @@ impl Ownership {
                 rules: Rules::default(),
             },
             queues: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            due: BTreeSet::new(),
             asking: BTreeSet::new(),
             assignments: 0,
             actions: Vec::new(),
@@ -183,24 +191,32 @@ impl Ownership {
             self.queues.entry(queue.clone()).or_default();
         }
         for (queue, state) in &mut self.queues {
-            state.tenure.want(now, wanted(queue), &self.terms);
+            let wanted = wanted(queue);
+            if wanted != state.tenure.wanted() {
+                state.tenure.want(now, wanted, &self.terms);
+                self.touched.insert(queue.clone());
+            }
         }
     }
 
     /// The members of the group as a broker sees them, as far as that is trusted.
     pub fn members(&mut self, broker: &Arc<str>, members: BTreeSet<String>) {
-        self.others.present(broker, members);
+        if self.others.present(broker, members) {
+            self.touch_all();
+        }
     }
 
     /// Every process that ran in this pod is dead, and so are their handlers.
     pub fn pod_gone(&mut self, pod: &str) {
         self.others.gone(pod);
+        self.touch_all();
     }
 
     /// The handler said, while this process ran, that nothing ran in it: nothing that former processes of
     /// this pod sent there ever will again.
     pub fn handler_idle(&mut self) {
         self.others.idle = true;
+        self.touch_all();
     }
 
     /// The master of a broker has a new address: locks of the former one mean nothing any more, and for a
@@ -222,6 +238,8 @@ impl Ownership {
         locked: Option<&BTreeSet<QueueId>>,
     ) {
         self.asking.remove(broker);
+        // Those that became due meanwhile waited for this answer.
+        self.touched.extend(self.of_broker(broker));
         for queue in asked {
             let locked = locked.map(|locked| locked.contains(queue));
             self.with(queue, |tenure, terms, deeds| {
@@ -268,29 +286,89 @@ impl Ownership {
 
     /// What to do now.
     pub fn poll(&mut self, now: Time) -> Vec<Action> {
-        let queues: Vec<_> = self.queues.keys().cloned().collect();
-        for queue in queues {
-            let facts = self.facts(&queue);
-            self.with(&queue, |tenure, terms, deeds| {
+        while let Some((due, _)) = self.due.first()
+            && *due <= now
+            && let Some((_, queue)) = self.due.pop_first()
+        {
+            if let Some(state) = self.queues.get_mut(&queue) {
+                state.due = None;
+            }
+            self.touched.insert(queue);
+        }
+        #[cfg(test)]
+        self.check_untouched(now);
+        let polled = std::mem::take(&mut self.touched);
+        for queue in &polled {
+            let facts = self.facts(queue);
+            self.with(queue, |tenure, terms, deeds| {
                 tenure.poll(now, facts, terms, deeds);
             });
         }
-        self.queues.retain(|_, state| !state.tenure.is_over());
-        self.ask_for_locks(now);
+        self.ask_for_locks(now, &polled);
+        // What was done to them above needs no look of its own.
+        self.touched.clear();
+        for queue in &polled {
+            self.set_due(now, queue);
+        }
         std::mem::take(&mut self.actions)
     }
 
     /// When to poll again at the latest.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
-        let deadlines = self.queues.iter().filter_map(|(queue, state)| {
-            let deadline = state
-                .tenure
-                .next_deadline(now, self.facts(queue), &self.terms);
-            // A lock that is due waits for the answer its broker owes.
-            let waits = state.tenure.is_lock_due(now) && self.asking.contains(&queue.broker);
-            deadline.filter(|deadline| !(waits && *deadline <= now))
-        });
-        deadlines.min()
+        if self.touched.is_empty() {
+            self.due.first().map(|(due, _)| *due)
+        } else {
+            Some(now)
+        }
+    }
+
+    /// Notes when a queue is to be polled again; forgets one that is over.
+    fn set_due(&mut self, now: Time, queue: &QueueId) {
+        let facts = self.facts(queue);
+        let Some(state) = self.queues.get_mut(queue) else {
+            return;
+        };
+        if let Some(before) = state.due.take() {
+            self.due.remove(&(before, queue.clone()));
+        }
+        if state.tenure.is_over() {
+            self.queues.remove(queue);
+            return;
+        }
+        // A lock that is due waits for the answer its broker owes.
+        let asking = self.asking.contains(&queue.broker);
+        let lock = state.tenure.next_lock().filter(|at| *at > now || !asking);
+        let step = state.tenure.next_step(now, facts, &self.terms);
+        state.due = lock.into_iter().chain(step).min();
+        if let Some(due) = state.due {
+            self.due.insert((due, queue.clone()));
+        }
+    }
+
+    fn touch_all(&mut self) {
+        self.touched = self.queues.keys().cloned().collect();
+    }
+
+    /// What is not polled has nothing to do.
+    #[cfg(test)]
+    fn check_untouched(&self, now: Time) {
+        for (queue, state) in &self.queues {
+            if self.touched.contains(queue) {
+                continue;
+            }
+            let (mut tenure, mut deeds) = (state.tenure.clone(), Vec::new());
+            tenure.poll(now, self.facts(queue), &self.terms, &mut deeds);
+            assert!(
+                deeds.is_empty() && tenure == state.tenure,
+                "{queue} at {now:?}: {:?}",
+                state.tenure
+            );
+            assert!(!tenure.is_over(), "{queue} is over");
+            assert!(
+                !tenure.is_lock_due(now) || self.asking.contains(&queue.broker),
+                "{queue}: a lock is due"
+            );
+        }
     }
 
     /// Every queue held or meant for us and its phase, for people to look at.
@@ -327,6 +405,7 @@ impl Ownership {
             return;
         };
         take(&mut state.tenure, &self.terms, &mut deeds);
+        self.touched.insert(queue.clone());
         for deed in deeds {
             self.pass_on(queue.clone(), deed);
         }
@@ -396,13 +475,16 @@ impl Ownership {
         self.actions.push(action);
     }
 
-    fn ask_for_locks(&mut self, now: Time) {
-        let due = |state: &Queue| state.tenure.is_lock_due(now);
-        let brokers: BTreeSet<Arc<str>> = self
-            .queues
+    fn ask_for_locks(&mut self, now: Time, polled: &BTreeSet<QueueId>) {
+        let due = |queue: &&QueueId| {
+            let state = self.queues.get(*queue);
+            state.is_some_and(|state| state.tenure.is_lock_due(now))
+                && !self.asking.contains(&queue.broker)
+        };
+        let brokers: BTreeSet<Arc<str>> = polled
             .iter()
-            .filter(|(queue, state)| due(state) && !self.asking.contains(&queue.broker))
-            .map(|(queue, _)| queue.broker.clone())
+            .filter(due)
+            .map(|queue| queue.broker.clone())
             .collect();
         for broker in brokers {
             let mut queues = BTreeSet::new();

@@ -30,9 +30,13 @@ impl Others {
         }
     }
 
-    /// The members that a broker lists.
-    pub fn present(&mut self, broker: &Arc<str>, members: BTreeSet<String>) {
+    /// The members that a broker lists; returns whether they are others than before.
+    pub fn present(&mut self, broker: &Arc<str>, members: BTreeSet<String>) -> bool {
+        if self.present.get(broker) == Some(&members) {
+            return false;
+        }
         self.present.insert(broker.clone(), members);
+        true
     }
 
     /// A pod of which all containers ended.

@@ -203,6 +203,11 @@ impl Tenure {
         }
     }
 
+    /// Whether the queue is meant for this process, as it was said last.
+    pub fn wanted(&self) -> Wanted {
+        self.wanted
+    }
+
     /// Says whether the queue is meant for this process.
     pub fn want(&mut self, now: Time, wanted: Wanted, terms: &Terms) {
         if wanted == Wanted::StandIn && self.wanted != Wanted::StandIn {
@@ -246,7 +251,7 @@ impl Tenure {
 
     /// Whether a lock, or its renewal, is to be asked for now. Follow with [`Tenure::lock_asked`].
     pub fn is_lock_due(&self, now: Time) -> bool {
-        self.needs_lock() && self.asked.is_none() && !self.unlocking && now >= self.next_lock
+        self.next_lock().is_some_and(|at| now >= at)
     }
 
     fn needs_lock(&self) -> bool {
@@ -276,11 +281,21 @@ impl Tenure {
 
     /// When to poll again at the latest.
     pub fn next_deadline(&self, now: Time, facts: Facts, terms: &Terms) -> Option<Time> {
+        let step = self.next_step(now, facts, terms);
+        self.next_lock().into_iter().chain(step).min()
+    }
+
+    /// From when on a lock, or its renewal, is to be asked for.
+    pub fn next_lock(&self) -> Option<Time> {
+        let asks = self.needs_lock() && self.asked.is_none() && !self.unlocking;
+        asks.then_some(self.next_lock)
+    }
+
+    /// When to poll again at the latest, apart from locks.
+    pub fn next_step(&self, now: Time, facts: Facts, terms: &Terms) -> Option<Time> {
         let valid = now < self.lease;
-        let lock = self.needs_lock() && self.asked.is_none() && !self.unlocking;
-        let lock = lock.then_some(self.next_lock);
         let waits = |due: bool| (due && self.request.is_none()).then_some(self.next_request);
-        let phase = match &self.phase {
+        match &self.phase {
             Phase::Out { .. } => waits(self.look),
             Phase::Reading { .. } | Phase::Claiming { .. } => {
                 Some(waits(true).unwrap_or(self.lease).min(self.lease))
@@ -303,9 +318,8 @@ impl Tenure {
                 .into_iter()
                 .chain([self.lease])
                 .min(),
-            Phase::Leaving { .. } => waits(true),
-        };
-        lock.into_iter().chain(phase).min()
+            Phase::Leaving { .. } => waits(true).into_iter().chain([self.lease]).min(),
+        }
     }
 
     /// The keys that still wait in a queue that is ours, to be listed in *progress*; our epoch.

@@ -1,6 +1,6 @@
 //! What the executor reads from the journal and writes to it.
 
-use super::{Assigned, Executor, Recorded};
+use super::{Assigned, Executor, READINGS_AT_ONCE, Recorded};
 use crate::exec::ledger::{self, Reading};
 use crate::exec::tasks::{self, ToRead};
 use crate::handler::Handler;
@@ -9,7 +9,9 @@ use crate::lane::{self, Assignment, HeldKeys, Input, Time};
 use crate::message::QueueId;
 use crate::ownership::{self, Held, Ticket};
 use crate::source::{Source, SourceError};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 /// Brokers let records expire: even what does not change is written again.
@@ -24,6 +26,9 @@ impl<S: Source, H: Handler> Executor<S, H> {
             (true, true) => Reading::Head,
             (true, false) => Reading::Everything,
         };
+        let turns = || Arc::new(Semaphore::new(READINGS_AT_ONCE));
+        let readings = self.readings.entry(queue.broker.clone());
+        let turns = readings.or_insert_with(turns).clone();
         let to_read = ToRead {
             log: self.ledger.log(&queue),
             queue,
@@ -33,6 +38,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         self.tasks.spawn(tasks::read(
             self.source.clone(),
             self.starts.clone(),
+            turns,
             self.queues.clone(),
             to_read,
             self.events.clone(),

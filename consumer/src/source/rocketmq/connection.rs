@@ -2,7 +2,8 @@
 //!
 //! - A client handle answers one call at a time, so each purpose has a handle of its own per broker (and
 //!   each queue one for its pulls): a long poll or a broker that is down delays nothing else. Handles of
-//!   one broker share a connection.
+//!   one broker share a connection. The time that a call waits for its turn is not held against the peer:
+//!   a process that takes a thousand queues has a thousand questions at once.
 //! - After five failed connects the client refuses an endpoint for 30 s. A client under a new name has no
 //!   such memory, so after failures in a row the handles of that peer are made anew.
 //! - A request parked at a broker whose connection died is not failed: every call is bounded here, and
@@ -50,10 +51,16 @@ pub enum Purpose {
     Pull(Topic, u32),
 }
 
+/// A handle of the client's, and whose turn it is to use it.
+struct Handle {
+    client: ClientInstanceHandle,
+    turn: Mutex<()>,
+}
+
 /// The handles of one peer (a broker, or the name servers), all under one client name.
 struct Peer {
     domain: u64,
-    handles: HashMap<Purpose, Arc<ClientInstanceHandle>>,
+    handles: HashMap<Purpose, Arc<Handle>>,
     failures: u32,
     renewed: Option<Instant>,
     /// Ends when the handles are given up.
@@ -118,12 +125,20 @@ impl Connection {
         let timeout = CALL_TIMEOUT.as_millis() as u64;
         let call = async {
             handle
+                .client
                 .topic_route(topic, timeout)
                 .await
                 .map_err(|error| error.to_string())
         };
-        self.bounded(&peer, "for the route of the topic", CALL_TIMEOUT, call)
-            .await
+        let turn = &handle.turn;
+        self.bounded(
+            &peer,
+            "for the route of the topic",
+            CALL_TIMEOUT,
+            turn,
+            call,
+        )
+        .await
     }
 
     /// Sends a request to a broker; the answer is whatever it answered. `wait` is the time the request may
@@ -145,11 +160,12 @@ impl Connection {
         let to = CheetahString::from_slice(address);
         let call = async {
             handle
+                .client
                 .invoke_remoting(&to, request, limit.as_millis() as u64)
                 .await
                 .map_err(|error| error.to_string())
         };
-        let call = self.bounded(address, what, limit, call);
+        let call = self.bounded(address, what, limit, &handle.turn, call);
         if wait.is_zero() {
             return call.await;
         }
@@ -164,31 +180,43 @@ impl Connection {
         }
     }
 
+    /// Makes a call once its turn has come, both within the limit.
     async fn bounded<T>(
         &self,
         peer: &str,
         what: &'static str,
         limit: Duration,
+        turn: &Mutex<()>,
         call: impl Future<Output = Result<T, String>>,
     ) -> Result<T, SourceError> {
-        let outcome = match tokio::time::timeout(limit, call).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("no answer within {limit:?}")),
+        let unreachable = |reason| SourceError::Unreachable {
+            peer: peer.to_owned(),
+            what,
+            reason,
         };
-        match outcome {
-            Ok(answer) => {
+        let begun = Instant::now();
+        let Ok(_turn) = tokio::time::timeout(limit, turn.lock()).await else {
+            let reason = format!("the requests before it took {limit:?}");
+            return Err(unreachable(reason));
+        };
+        let left = limit.saturating_sub(begun.elapsed());
+        match tokio::time::timeout(left, call).await {
+            Ok(Ok(answer)) => {
                 if let Some(known) = self.peers.lock().await.get_mut(peer) {
                     known.failures = 0;
                 }
                 Ok(answer)
             }
-            Err(reason) => {
+            Ok(Err(reason)) => {
                 self.failed(peer).await;
-                Err(SourceError::Unreachable {
-                    peer: peer.to_owned(),
-                    what,
-                    reason,
-                })
+                Err(unreachable(reason))
+            }
+            Err(_) => {
+                // A peer that was asked late may not be blamed for being late.
+                if left > limit / 2 {
+                    self.failed(peer).await;
+                }
+                Err(unreachable(format!("no answer within {left:?}")))
             }
         }
     }
@@ -197,7 +225,7 @@ impl Connection {
         &self,
         peer: &str,
         purpose: Purpose,
-    ) -> Result<(Arc<ClientInstanceHandle>, CancellationToken), SourceError> {
+    ) -> Result<(Arc<Handle>, CancellationToken), SourceError> {
         let mut peers = self.peers.lock().await;
         let known = peers.entry(peer.to_owned()).or_insert_with(Peer::new);
         if let Some(handle) = known.handles.get(&purpose) {
@@ -212,10 +240,11 @@ impl Connection {
             what: "a connection",
             reason: error.to_string(),
         };
-        let handle = ClientInstanceHandle::get_or_create(&self.runtime, known.domain, config, None)
+        let client = ClientInstanceHandle::get_or_create(&self.runtime, known.domain, config, None)
             .map_err(failed)?;
-        handle.start().await.map_err(failed)?;
-        let handle = Arc::new(handle);
+        client.start().await.map_err(failed)?;
+        let turn = Mutex::default();
+        let handle = Arc::new(Handle { client, turn });
         known.handles.insert(purpose, handle.clone());
         Ok((handle, known.in_use.clone()))
     }
@@ -251,7 +280,7 @@ impl Connection {
         tokio::spawn(async move {
             tokio::time::sleep(CLOSE_AFTER).await;
             for handle in old.handles.into_values() {
-                handle.shutdown_owned().await;
+                handle.client.shutdown_owned().await;
             }
         });
     }

@@ -31,11 +31,12 @@ const PERMISSION_READ_WRITE: u32 = 0b0110;
 pub struct Journals {
     main: String,
     retry: String,
-    /// Queues that are known to be there, by broker and topic.
-    made: Mutex<HashMap<(Arc<str>, Topic), u32>>,
-    /// Held by whoever makes one: all queues of a process ask at once, and a broker takes long to make one.
-    making: tokio::sync::Mutex<()>,
+    made: Mutex<HashMap<(Arc<str>, Topic), Arc<Made>>>,
 }
+
+/// How many queues of one journal are known to be there, at one broker. Held by whoever makes them: all
+/// queues of a process ask at once, and a broker takes long to make a topic.
+type Made = tokio::sync::Mutex<u32>;
 
 impl Journals {
     pub fn new(group: &str) -> Self {
@@ -43,7 +44,6 @@ impl Journals {
             main: crate::journal::topic(group),
             retry: crate::journal::retry_topic(group),
             made: Mutex::default(),
-            making: tokio::sync::Mutex::default(),
         }
     }
 
@@ -52,6 +52,12 @@ impl Journals {
             Topic::Main => &self.main,
             Topic::Retry => &self.retry,
         }
+    }
+
+    fn made(&self, queue: &QueueId) -> Arc<Made> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = (queue.broker.clone(), queue.topic);
+        made.entry(of).or_default().clone()
     }
 }
 
@@ -69,25 +75,10 @@ impl RocketmqSource {
 
     /// Sees to it that the journal has a queue for every queue of the topic at this broker.
     async fn make_journal(&self, queue: &QueueId) -> Result<(), SourceError> {
-        let key = (queue.broker.clone(), queue.topic);
-        let made = |made: Option<u32>| {
-            let mut known = self
-                .journals
-                .made
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            match made {
-                Some(made) => known.insert(key.clone(), made),
-                None => known.get(&key).copied(),
-            }
-        };
         let wanted = self.queues_of(queue).max(queue.id + 1);
-        let is_made = || made(None).is_some_and(|made| made >= wanted);
-        if is_made() {
-            return Ok(());
-        }
-        let _turn = self.journals.making.lock().await;
-        if is_made() {
+        let made = self.journals.made(queue);
+        let mut made = made.lock().await;
+        if *made >= wanted {
             return Ok(());
         }
         let topic = self.journals.topic(queue.topic);
@@ -121,7 +112,7 @@ impl RocketmqSource {
                 .await?
                 .success()?;
         }
-        made(Some(wanted.max(there)));
+        *made = wanted.max(there);
         Ok(())
     }
 
@@ -136,12 +127,8 @@ impl RocketmqSource {
     }
 
     /// The journal is not as it was known to be.
-    fn forget_journal(&self, queue: &QueueId) {
-        self.journals
-            .made
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&(queue.broker.clone(), queue.topic));
+    async fn forget_journal(&self, queue: &QueueId) {
+        *self.journals.made(queue).lock().await = 0;
     }
 
     fn pull_at_once(&self, topic: &str, queue: &QueueId, from: u64, most: u32) -> RemotingCommand {
@@ -193,7 +180,7 @@ impl Journal for RocketmqSource {
         let request = request.set_body(record);
         let answer = self.ask_journal(queue, "a journal record", request).await?;
         if !STORED.contains(&answer.code()) {
-            self.forget_journal(queue);
+            self.forget_journal(queue).await;
             return Err(answer.refused());
         }
         answer.number("queueOffset")
@@ -213,7 +200,7 @@ impl Journal for RocketmqSource {
             | response::PULL_RETRY_IMMEDIATELY
             | response::PULL_OFFSET_MOVED => Vec::new(),
             _ => {
-                self.forget_journal(queue);
+                self.forget_journal(queue).await;
                 return Err(answer.refused());
             }
         };
