@@ -11,10 +11,13 @@
 use crate::contract::spec::{Position, StartFrom};
 use crate::message::{QueueId, Topic};
 use crate::source::{Commit, Source, SourceError};
-use std::collections::BTreeSet;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use tracing::error;
+
+const STARTED_AT_ONCE: usize = 16;
 
 /// Where a queue begins, and what its broker holds of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,25 +93,33 @@ impl<S: Source> Starts<S> {
         queue: &QueueId,
         queues: &BTreeSet<QueueId>,
     ) -> Result<u64, SourceError> {
-        let mut found = None;
-        for each in queues.iter().rev() {
-            let offset = match self.source.committed(each).await? {
-                Some(offset) => offset,
-                None => {
-                    let offset = self.position(each).await?;
-                    self.commit(each, offset).await?;
-                    offset
-                }
-            };
-            if each == queue {
-                found = Some(offset);
-            }
+        let all_but_smallest = queues.iter().skip(1).cloned();
+        let mut offsets: HashMap<QueueId, u64> = stream::iter(all_but_smallest)
+            .map(|each| self.start(each))
+            .buffer_unordered(STARTED_AT_ONCE)
+            .try_collect()
+            .await?;
+        if let Some(smallest) = queues.first() {
+            offsets.extend([self.start(smallest.clone()).await?]);
         }
-        match found {
-            Some(offset) => Ok(offset),
+        match offsets.get(queue) {
+            Some(offset) => Ok(*offset),
             // The route no longer names the queue; it is about to be given up.
             None => self.position(queue).await,
         }
+    }
+
+    /// Commits a starting offset on a queue that has none.
+    async fn start(&self, queue: QueueId) -> Result<(QueueId, u64), SourceError> {
+        let offset = match self.source.committed(&queue).await? {
+            Some(offset) => offset,
+            None => {
+                let offset = self.position(&queue).await?;
+                self.commit(&queue, offset).await?;
+                offset
+            }
+        };
+        Ok((queue, offset))
     }
 
     /// Where `startFrom` says that a queue begins.

@@ -10,7 +10,7 @@
 //!   those that are parked end when the handles they use are given up.
 //! - The client's own error texts hide addresses: ours name the peer.
 
-use crate::message::Topic;
+use crate::message::{QueueId, Topic};
 use crate::source::SourceError;
 use cheetah_string::CheetahString;
 use rocketmq_client_rust::prelude::ClientConfig;
@@ -45,10 +45,21 @@ pub enum Purpose {
     Route,
     Group,
     Lock,
-    Offsets,
+    Offsets(Share),
     SendBack,
-    Journal,
+    Journal(Share),
     Pull(Topic, u32),
+}
+
+/// Which queues share a handle, so that a thousand of them do not wait for each other, one by one. Requests
+/// about one queue keep their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Share(u32);
+
+impl Share {
+    pub fn of(queue: &QueueId) -> Self {
+        Self(queue.id % 8)
+    }
 }
 
 /// A handle of the client's, and whose turn it is to use it.

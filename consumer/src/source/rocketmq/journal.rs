@@ -3,7 +3,7 @@
 //! Requests go to the broker itself, so neither needs a route of the topic.
 
 use super::answer::{Answer, response};
-use super::connection::Purpose;
+use super::connection::{Purpose, Share};
 use super::{RocketmqSource, record, request};
 use crate::journal::Witness;
 use crate::message::{QueueId, Topic};
@@ -68,7 +68,7 @@ impl RocketmqSource {
         what: &'static str,
         request: RemotingCommand,
     ) -> Result<Answer, SourceError> {
-        let purpose = Purpose::Journal;
+        let purpose = Purpose::Journal(Share::of(queue));
         self.ask(&queue.broker, purpose, what, request, Duration::ZERO)
             .await
     }

@@ -17,7 +17,7 @@ use super::{Commit, Pulled, Route, Source, SourceError};
 use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
 use crate::message::{Message, QueueId, Topic};
 use answer::{Answer, response};
-use connection::{Connection, Purpose};
+use connection::{Connection, Purpose, Share};
 use journal::Journals;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::{Value, json};
@@ -163,7 +163,7 @@ impl RocketmqSource {
         let answer = self
             .ask(
                 &queue.broker,
-                Purpose::Offsets,
+                Purpose::Offsets(Share::of(queue)),
                 what,
                 request,
                 Duration::ZERO,
@@ -193,7 +193,7 @@ impl RocketmqSource {
             .set_body(body.to_string().into_bytes());
         let what = "a check of the filter";
         let answer = self
-            .ask(broker, Purpose::Offsets, what, request, Duration::ZERO)
+            .ask(broker, Purpose::Group, what, request, Duration::ZERO)
             .await?;
         if answer.code() != response::SUCCESS {
             return Err(pulled::refused(answer));
@@ -405,7 +405,7 @@ impl Source for RocketmqSource {
         let answer = self
             .ask(
                 &queue.broker,
-                Purpose::Offsets,
+                Purpose::Offsets(Share::of(queue)),
                 what,
                 request,
                 Duration::ZERO,
@@ -423,7 +423,7 @@ impl Source for RocketmqSource {
         let answer = self
             .ask(
                 &queue.broker,
-                Purpose::Offsets,
+                Purpose::Offsets(Share::of(queue)),
                 "a commit",
                 request,
                 Duration::ZERO,
