@@ -17,6 +17,7 @@ mod http;
 mod idle;
 mod journal;
 mod library;
+mod many_queues;
 mod modes;
 mod offsets;
 mod process;

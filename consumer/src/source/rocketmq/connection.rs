@@ -4,6 +4,8 @@
 //!   each queue one for its pulls): a long poll or a broker that is down delays nothing else. Handles of
 //!   one broker share a connection. The time that a call waits for its turn is not held against the peer:
 //!   a process that takes a thousand queues has a thousand questions at once.
+//! - A client takes a limited number of requests at a time, parked pulls included: many queues' pulls are
+//!   shared out among several clients.
 //! - After five failed connects the client refuses an endpoint for 30 s. A client under a new name has no
 //!   such memory, so after failures in a row the handles of that peer are made anew.
 //! - A request parked at a broker whose connection died is not failed: every call is bounded here, and
@@ -37,6 +39,10 @@ const RENEW_EVERY: Duration = Duration::from_secs(2);
 /// Handles that were replaced are closed once no call can use them any more.
 const CLOSE_AFTER: Duration = Duration::from_secs(40);
 
+/// The client takes 512 requests of one name at a time and refuses the next, and pulls are parked for as
+/// long as nothing comes: those of so many queues, and of as many of the retry topic, leave room for others.
+const PULLS_A_CONNECTION: u32 = 128;
+
 static NAMES: AtomicU64 = AtomicU64::new(1);
 
 /// What a request is for; requests with the same purpose to the same broker wait for each other.
@@ -49,6 +55,16 @@ pub enum Purpose {
     SendBack,
     Journal(Share),
     Pull(Topic, u32),
+}
+
+impl Purpose {
+    /// Which of a peer's connections it uses.
+    fn connection(&self) -> u32 {
+        match self {
+            Self::Pull(_, queue) => queue / PULLS_A_CONNECTION,
+            _ => 0,
+        }
+    }
 }
 
 /// Which queues share a handle, so that a thousand of them do not wait for each other, one by one. Requests
@@ -68,9 +84,10 @@ struct Handle {
     turn: Mutex<()>,
 }
 
-/// The handles of one peer (a broker, or the name servers), all under one client name.
+/// The handles of one peer (a broker, or the name servers).
 struct Peer {
-    domain: u64,
+    /// Client names, each with a connection of its own.
+    names: HashMap<u32, u64>,
     handles: HashMap<Purpose, Arc<Handle>>,
     failures: u32,
     renewed: Option<Instant>,
@@ -80,14 +97,20 @@ struct Peer {
 
 impl Peer {
     fn new() -> Self {
-        let domain = NAMES.fetch_add(1, Ordering::Relaxed);
         Self {
-            domain,
+            names: HashMap::new(),
             handles: HashMap::new(),
             failures: 0,
             renewed: None,
             in_use: CancellationToken::new(),
         }
+    }
+
+    /// The name of the client that a purpose's handle is one of.
+    fn name(&mut self, purpose: &Purpose) -> u64 {
+        let connection = purpose.connection();
+        let name = self.names.entry(connection);
+        *name.or_insert_with(|| NAMES.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -251,7 +274,8 @@ impl Connection {
             what: "a connection",
             reason: error.to_string(),
         };
-        let client = ClientInstanceHandle::get_or_create(&self.runtime, known.domain, config, None)
+        let name = known.name(&purpose);
+        let client = ClientInstanceHandle::get_or_create(&self.runtime, name, config, None)
             .map_err(failed)?;
         client.start().await.map_err(failed)?;
         let turn = Mutex::default();

@@ -31,8 +31,11 @@ const PERMISSION_READ_WRITE: u32 = 0b0110;
 pub struct Journals {
     main: String,
     retry: String,
-    made: Mutex<HashMap<(Arc<str>, Topic), Arc<Made>>>,
+    made: Mutex<HashMap<At, Arc<Made>>>,
 }
+
+/// A broker, and which of the journal's topics.
+type At = (Arc<str>, Topic);
 
 /// How many queues of one journal are known to be there, at one broker. Held by whoever makes them: all
 /// queues of a process ask at once, and a broker takes long to make a topic.
