@@ -13,7 +13,7 @@ mod absent;
 mod broadcast;
 mod calls;
 mod clock;
-mod commits;
+pub(crate) mod commits;
 mod control;
 mod engine;
 mod follow;

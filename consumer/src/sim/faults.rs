@@ -13,7 +13,7 @@ impl World {
     pub(super) fn fault(&mut self) {
         let pod = self.rng.random_range(0..self.pods.len());
         let queue = self.rng.random_range(0..self.owners.len());
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..9) {
             0 | 1 => self.give_away(queue),
             2 => self.crash(pod),
             3 => {
@@ -24,6 +24,11 @@ impl World {
             4 => self.lose_and_regain(queue),
             5 => self.retarget(pod),
             6 => self.suspend(pod),
+            7 => {
+                // Somebody else commits, or the broker crashed before it had written down what it has.
+                let committed = &mut self.broker.queues[queue].committed;
+                *committed = self.rng.random_range(0..*committed + 1);
+            }
             _ => self.handler_dies(pod, self.pods[pod].life),
         }
     }
@@ -48,14 +53,39 @@ impl World {
     pub(super) fn drained(&mut self, assignment: Assignment) {
         let is =
             |owner: &Owner| matches!(owner, Owner::Pod { assignment: of, .. } if *of == assignment);
-        if let Some(queue) = self.owners.iter().position(is) {
-            let held = self.still_running(queue);
-            let nothing = matches!(&held.keys, HeldKeys::Some(keys) if keys.is_empty());
-            assert!(
-                !nothing || !self.judge.runs(self.now, queue),
-                "drained while a call runs (P7)"
-            );
-            self.free(queue, held);
+        let Some(queue) = self.owners.iter().position(is) else {
+            return;
+        };
+        let held = self.still_running(queue);
+        let nothing = matches!(&held.keys, HeldKeys::Some(keys) if keys.is_empty());
+        assert!(
+            !nothing || !self.judge.runs(self.now, queue),
+            "drained while a call runs (P7)"
+        );
+        if let Owner::Pod { drained, .. } = &mut self.owners[queue] {
+            *drained = true;
+        }
+        self.persist(queue);
+        self.hand_over(queue);
+    }
+
+    /// Gives up a queue that is drained once what is finished is committed.
+    pub(super) fn hand_over(&mut self, queue: QueueIndex) {
+        if let Owner::Pod {
+            pod,
+            assignment,
+            drained: true,
+            ..
+        } = self.owners[queue]
+        {
+            let of = &self.pods[pod];
+            let progress = of.executor.progress(assignment);
+            if progress
+                .is_some_and(|of_queue| of.commits.is_committed(assignment, of_queue.watermark))
+            {
+                let held = self.still_running(queue);
+                self.free(queue, held);
+            }
         }
     }
 
@@ -80,12 +110,13 @@ impl World {
 
     /// Takes a queue from its owner, who knows.
     fn free(&mut self, queue: QueueIndex, held: Held) {
-        self.persist(queue);
+        self.write_down(queue);
         if let Owner::Pod {
             pod, assignment, ..
         } = self.owners[queue]
         {
             self.owners[queue] = Owner::Free { at: self.now, held };
+            self.pods[pod].commits.dropped(assignment);
             self.input(pod, self.pods[pod].life, Input::Drop { assignment });
         }
     }
@@ -152,7 +183,7 @@ impl World {
             && self.now < lease
             && self.now >= self.pods[pod].frozen_until
         {
-            self.persist(queue);
+            self.write_down(queue);
             let held = match &self.owners[queue] {
                 Owner::Pod { held, .. } => held.clone(),
                 Owner::Free { .. } => Held::default(),

@@ -1,6 +1,8 @@
 //! A world for the lane core, in virtual time: a broker, processes and handlers that repeat, delay, fail,
-//! hand over and crash, all from one seed. The core is the real one; what the shell does around it (leases,
-//! commits, journal, hand-over with its waits) is done here in its simplest correct form.
+//! hand over and crash, all from one seed. The core is the real one, and so is what decides about commits
+//! ([`Commits`](crate::exec::commits::Commits)), whose requests and answers are lost and late here. What else
+//! the shell does (leases, journal, hand-over with its waits) is done in its simplest correct form; the real
+//! rules of it are explored in every state beside [`crate::ownership`].
 //!
 //! A world panics where a promise is broken. The same [`Plan`] gives the same world, so a seed that failed
 //! can be looked at again.

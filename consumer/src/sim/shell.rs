@@ -4,8 +4,10 @@
 use super::broker::QueueIndex;
 use super::handler::{Fate, fate};
 use super::world::{Event, InFlight, Owner, World};
-use crate::lane::{Assignment, Call, CallResult, Held, HeldKeys, Input, SendBack, Time};
+use crate::exec::commits::{Answer, Due};
+use crate::lane::{Assignment, Call, CallResult, Finished, Held, HeldKeys, Input, SendBack, Time};
 use rand::Rng;
+use std::time::Duration;
 
 impl World {
     pub(super) fn dispatch(&mut self, pod: usize, call: Call) {
@@ -82,11 +84,7 @@ impl World {
     }
 
     pub(super) fn back(&mut self, pod: usize, life: u64, back: &SendBack) {
-        let faults = if self.is_calm() {
-            0.0
-        } else {
-            self.plan.network
-        };
+        let faults = self.network();
         let queue = self.broker.index(&back.queue);
         let (stored, answered) = match self.rng.random_bool(faults) {
             // Lost on the way there, or on the way back.
@@ -142,14 +140,22 @@ impl World {
             lease,
             held: held.clone(),
             leaving: None,
+            drained: false,
         };
         let of = &self.broker.queues[queue];
+        // What is committed and what is journalled say together what is finished.
+        let mut finished = Finished::new(of.committed);
+        finished.finish_range(0, of.journal.watermark());
+        for range in of.journal.ranges() {
+            finished.finish_range(range.start, range.end);
+        }
+        self.pods[pod].commits.assigned(assignment, of.id.clone());
         let input = Input::Assign {
             queue: of.id.clone(),
             assignment,
-            start: of.committed,
+            start: finished.watermark(),
             lease,
-            finished: of.journal.clone(),
+            finished,
             held,
         };
         self.input(pod, self.pods[pod].life, input);
@@ -176,25 +182,90 @@ impl World {
         self.expire();
     }
 
-    /// Writes down what is finished of a queue, if it is still its owner's to say.
+    /// Writes down what is finished of a queue, and commits it, if it is still its owner's to say.
     pub(super) fn persist(&mut self, queue: QueueIndex) {
-        let Owner::Pod {
-            pod,
-            assignment,
-            lease,
-            ..
-        } = &self.owners[queue]
-        else {
+        self.write_down(queue);
+        let Some((pod, assignment)) = self.speaks_for(queue) else {
             return;
         };
-        if self.now >= *lease || self.now < self.pods[*pod].frozen_until {
+        let of = &mut self.pods[pod];
+        let Some(progress) = of.executor.progress(assignment) else {
+            return;
+        };
+        if let Some(due) = of.commits.due(assignment, progress.watermark) {
+            let life = of.life;
+            self.shortly(Event::Commit(pod, life, due));
+        }
+    }
+
+    /// Journals what is finished of a queue.
+    pub(super) fn write_down(&mut self, queue: QueueIndex) {
+        if let Some((pod, assignment)) = self.speaks_for(queue)
+            && let Some(finished) = self.pods[pod].executor.finished(assignment)
+        {
+            self.judge.claimed(queue, finished);
+            self.broker.queues[queue].journal.union(finished);
+        }
+    }
+
+    /// The owner of a queue, while it has its lease and is awake.
+    fn speaks_for(&self, queue: QueueIndex) -> Option<(usize, Assignment)> {
+        match self.owners[queue] {
+            Owner::Pod {
+                pod,
+                assignment,
+                lease,
+                ..
+            } if self.now < lease && self.now >= self.pods[pod].frozen_until => {
+                Some((pod, assignment))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is committed is stored whoever owns the queue by now; request or answer may be lost.
+    pub(super) fn commit_arrives(&mut self, pod: usize, life: u64, due: Due) {
+        let faults = self.network();
+        let arrives = !self.rng.random_bool(faults);
+        let answered = arrives && !self.rng.random_bool(faults);
+        let queue = self.broker.index(&due.queue);
+        let committed = &mut self.broker.queues[queue].committed;
+        if arrives && !due.verify_only {
+            *committed = due.offset;
+        }
+        let answer = if answered {
+            Answer::Has(*committed)
+        } else {
+            Answer::Unknown
+        };
+        self.shortly(Event::Committed(pod, life, due, answer));
+    }
+
+    pub(super) fn committed(&mut self, pod: usize, life: u64, due: Due, answer: Answer) {
+        let of = &mut self.pods[pod];
+        if of.life != life {
             return;
         }
-        if let Some(finished) = self.pods[*pod].executor.finished(*assignment) {
-            self.judge.claimed(queue, finished);
-            let of = &mut self.broker.queues[queue];
-            of.committed = finished.watermark();
-            of.journal.union(finished);
+        if self.now < of.frozen_until {
+            let wait = of.frozen_until - self.now;
+            return self.after(wait, Event::Committed(pod, life, due, answer));
+        }
+        of.commits.answered(&due, answer);
+        let queue = self.broker.index(&due.queue);
+        self.hand_over(queue);
+    }
+
+    fn shortly(&mut self, event: Event) {
+        let wait = Duration::from_micros(self.rng.random_range(100..5_000));
+        self.after(wait, event);
+    }
+
+    /// Share of what is sent that is lost now.
+    pub(super) fn network(&self) -> f64 {
+        if self.is_calm() {
+            0.0
+        } else {
+            self.plan.network
         }
     }
 

@@ -3,6 +3,7 @@
 use super::broker::{Broker, QueueIndex, Reply};
 use super::judge::Judge;
 use super::plan::{Mode, Plan};
+use crate::exec::commits::{Answer, Commits, Due};
 use crate::lane::{
     Assignment, CallId, CallResult, Held, InMemory, Input, LaneExecutor, Output, Place, SendBack,
     Suspension, Time,
@@ -36,6 +37,7 @@ pub struct Pod {
     pub frozen_until: Time,
     pub lanes: u32,
     pub calls: BTreeMap<CallId, InFlight>,
+    pub commits: Commits,
     pub suspension: Suspension,
     wake: Option<Time>,
     /// What arrived while it was frozen, in order.
@@ -56,6 +58,8 @@ pub enum Owner {
         held: Held,
         /// It is being given away; at this time without waiting any longer.
         leaving: Option<Time>,
+        /// None of its calls runs any more.
+        drained: bool,
     },
 }
 
@@ -69,6 +73,10 @@ pub enum Event {
     Truth(CallName, QueueIndex, Vec<u64>),
     /// The handler of a process dies.
     Die(usize, u64),
+    /// A commit, or a check of what is committed, reaches the broker.
+    Commit(usize, u64, Due),
+    /// Its answer reaches the process.
+    Committed(usize, u64, Due, Answer),
     /// The broker takes a message back.
     Back(usize, u64, Box<SendBack>),
     Wake(usize, u64),
@@ -197,6 +205,7 @@ impl World {
             frozen_until: Time::ZERO,
             lanes: self.plan.lanes,
             calls: BTreeMap::new(),
+            commits: Commits::default(),
             suspension: Suspension::default(),
             wake: None,
             asleep: VecDeque::new(),
@@ -278,9 +287,9 @@ impl World {
                         pod, assignment, ..
                     } => {
                         let progress = self.pods[*pod].executor.progress(*assignment);
-                        progress.is_some_and(|progress| {
-                            progress.watermark == queue.offsets.len() as u64
-                        })
+                        let end = queue.offsets.len() as u64;
+                        let finished = progress.is_some_and(|progress| progress.watermark == end);
+                        finished && queue.committed == end
                     }
                     Owner::Free { .. } => false,
                 })
@@ -290,11 +299,7 @@ impl World {
         match event {
             Event::Input(pod, life, input) => self.input(pod, life, input),
             Event::Reply(pod, life, assignment, queue, from, most) => {
-                let faults = if self.is_calm() {
-                    0.0
-                } else {
-                    self.plan.network
-                };
+                let faults = self.network();
                 let reply = self
                     .broker
                     .pull(&mut self.rng, self.now, queue, from, most, faults);
@@ -311,6 +316,8 @@ impl World {
                     }
                 }
             }
+            Event::Commit(pod, life, due) => self.commit_arrives(pod, life, due),
+            Event::Committed(pod, life, due, answer) => self.committed(pod, life, due, answer),
             Event::Die(pod, life) => self.handler_dies(pod, life),
             Event::Back(pod, life, back) => self.back(pod, life, &back),
             Event::Wake(pod, life) => {
