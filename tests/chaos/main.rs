@@ -96,7 +96,7 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(keylane_tests::arguments());
     match cli.part {
         Some(Part::Record { members }) => recorder::run(members).await.map(|()| ExitCode::SUCCESS),
         // Waiting for a broker is not for other threads.

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(keylane_tests::arguments());
     let paths = Paths::from_env();
     let target = Target::from_option(cli.context);
     match (cli.command, &target) {

@@ -33,7 +33,7 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(keylane_tests::arguments());
     let target = Target::from_option(cli.context.clone());
     if cli.down {
         return tokio::task::spawn_blocking(move || down(&target)).await?;

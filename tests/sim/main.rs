@@ -62,7 +62,7 @@ struct Cli {
 const CONTROLLERS: [&str; 5] = ["keylane", "keda", "flink", "numaflow", "hpa"];
 
 fn main() -> Result<()> {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(keylane_tests::arguments());
     if let Some(name) = cli
         .controllers
         .iter()

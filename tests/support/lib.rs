@@ -2,6 +2,7 @@
 //! images it runs, a real RocketMQ, a judge of the order of handler calls, and one way to wait.
 #![recursion_limit = "512"]
 
+mod arguments;
 pub mod cluster;
 pub mod images;
 pub mod judge;
@@ -9,3 +10,5 @@ pub mod rocketmq;
 pub mod samples;
 pub mod stack;
 pub mod wait;
+
+pub use arguments::arguments;

@@ -143,7 +143,7 @@ impl Bench {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    match Cli::parse() {
+    match Cli::parse_from(keylane_tests::arguments()) {
         Cli {
             process: Some(Process::Function(options)),
             ..
