@@ -192,7 +192,7 @@ impl Ownership {
         }
         for (queue, state) in &mut self.queues {
             let wanted = wanted(queue);
-            if wanted != state.tenure.wanted() {
+            if wanted != state.tenure.wanted {
                 state.tenure.want(now, wanted, &self.terms);
                 self.touched.insert(queue.clone());
             }

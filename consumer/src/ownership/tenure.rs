@@ -203,11 +203,6 @@ impl Tenure {
         }
     }
 
-    /// Whether the queue is meant for this process, as it was said last.
-    pub fn wanted(&self) -> Wanted {
-        self.wanted
-    }
-
     /// Says whether the queue is meant for this process.
     pub fn want(&mut self, now: Time, wanted: Wanted, terms: &Terms) {
         if wanted == Wanted::StandIn && self.wanted != Wanted::StandIn {
@@ -277,12 +272,6 @@ impl Tenure {
         if let Phase::Draining { drained, .. } = &mut self.phase {
             *drained = true;
         }
-    }
-
-    /// When to poll again at the latest.
-    pub fn next_deadline(&self, now: Time, facts: Facts, terms: &Terms) -> Option<Time> {
-        let step = self.next_step(now, facts, terms);
-        self.next_lock().into_iter().chain(step).min()
     }
 
     /// From when on a lock, or its renewal, is to be asked for.

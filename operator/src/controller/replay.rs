@@ -125,41 +125,10 @@ fn key(now: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scale::{History, PodSample, Policy, QueueSample, Record, Snapshot, decide};
-    use keylane_consumer::message::QueueId;
-
-    fn recorded(seconds: u64, queues: u32) -> Recorded {
-        let queue = |id| QueueSample {
-            id: QueueId::new("broker-a", id),
-            max_offset: Some(1_000_000),
-            unfinished: Some(10_000),
-            owner: Some(0),
-        };
-        let snapshot = Snapshot {
-            now: Duration::from_secs(seconds),
-            replicas: 1,
-            ready: 1,
-            queues: (0..queues).map(queue).collect(),
-            pods: vec![PodSample {
-                incarnation: "pod".to_owned(),
-                lanes: 4,
-                busy_lanes: 4,
-                ..PodSample::default()
-            }],
-            ..Snapshot::default()
-        };
-        let policy = Policy {
-            min_replicas: 3,
-            ..Policy::default()
-        };
-        let (decision, _) = decide(&snapshot, &policy, &History::default());
-        let record = Record::new(&snapshot, &policy, &History::default());
-        Recorded::new(&decision, record)
-    }
 
     #[test]
     fn what_is_kept_is_decided_again_in_the_same_way() {
-        let recorded = recorded(1_700_000_000, 8);
+        let recorded = Recorded::example(1_700_000_000, 8);
         assert!(recorded.moves_pods());
         let kept = with(BTreeMap::new(), &recorded).unwrap();
         let text = kept.get("20231114T221320.000Z").unwrap();
@@ -171,21 +140,21 @@ mod tests {
     fn the_last_ones_are_kept_as_far_as_there_is_room() {
         let mut kept = BTreeMap::new();
         for second in 0..40 {
-            kept = with(kept, &recorded(second, 8)).unwrap();
+            kept = with(kept, &Recorded::example(second, 8)).unwrap();
         }
         assert_eq!(kept.len(), MOST);
         assert_eq!(kept.keys().next_back(), Some(&key(Duration::from_secs(39))));
         // A large one pushes the others out, and is kept even if it alone is more than all may be.
-        let large = recorded(40, 4_000);
+        let large = Recorded::example(40, 4_000);
         let kept = with(kept, &large).unwrap();
         assert_eq!(kept.len(), 1);
-        let kept = with(kept, &recorded(41, 8)).unwrap();
+        let kept = with(kept, &Recorded::example(41, 8)).unwrap();
         assert_eq!(kept.len(), 1);
     }
 
     #[test]
     fn pods_are_always_worth_keeping_and_lanes_once_a_minute() {
-        let (start, pods) = (Instant::now(), recorded(1, 8));
+        let (start, pods) = (Instant::now(), Recorded::example(1, 8));
         let lanes = Recorded {
             replicas: 1,
             ..pods.clone()

@@ -116,6 +116,39 @@ impl Recorded {
     }
 }
 
+#[cfg(test)]
+impl Recorded {
+    /// From one pod to three, at so many seconds after the Unix epoch.
+    pub(crate) fn example(seconds: u64, queues: u32) -> Self {
+        let queue = |id| super::QueueSample {
+            id: QueueId::new("broker-a", id),
+            max_offset: Some(1_000_000),
+            unfinished: Some(10_000),
+            owner: Some(0),
+        };
+        let snapshot = Snapshot {
+            now: Duration::from_secs(seconds),
+            replicas: 1,
+            ready: 1,
+            queues: (0..queues).map(queue).collect(),
+            pods: vec![super::PodSample {
+                incarnation: "pod".to_owned(),
+                lanes: 4,
+                busy_lanes: 4,
+                ..super::PodSample::default()
+            }],
+            ..Snapshot::default()
+        };
+        let policy = Policy {
+            min_replicas: 3,
+            ..Policy::default()
+        };
+        let (decision, _) = decide(&snapshot, &policy, &History::default());
+        let record = Record::new(&snapshot, &policy, &History::default());
+        Self::new(&decision, record)
+    }
+}
+
 /// A queue as text: `<broker>/<id>`, with `retry/` before it for a queue of the retry topic.
 pub(super) mod queue_id {
     use keylane_consumer::message::QueueId;

@@ -67,6 +67,8 @@ impl Purpose {
     }
 }
 
+const SHARES: u32 = 8;
+
 /// Which queues share a handle, so that a thousand of them do not wait for each other, one by one. Requests
 /// about one queue keep their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,7 +76,7 @@ pub struct Share(u32);
 
 impl Share {
     pub fn of(queue: &QueueId) -> Self {
-        Self(queue.id % 8)
+        Self(queue.id % SHARES)
     }
 }
 

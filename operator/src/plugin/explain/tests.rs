@@ -1,10 +1,8 @@
 use super::*;
 use crate::plugin::Paint;
-use crate::scale::{History, PodSample, Policy, QueueSample, Record, Recorded, Snapshot, decide};
-use keylane_consumer::message::QueueId;
+use crate::scale::Recorded;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 fn consumer() -> Value {
     json!({
@@ -163,36 +161,9 @@ fn what_keeps_pods_from_following_the_rule_is_told() {
     assert!(!braked.contains("calls are slower"), "{braked}");
 }
 
-fn kept() -> Recorded {
-    let snapshot = Snapshot {
-        now: Duration::from_secs(1_700_000_000),
-        replicas: 1,
-        ready: 1,
-        queues: vec![QueueSample {
-            id: QueueId::new("broker-a", 0),
-            max_offset: Some(10),
-            unfinished: Some(10),
-            owner: Some(0),
-        }],
-        pods: vec![PodSample {
-            incarnation: "pod".to_owned(),
-            lanes: 4,
-            ..PodSample::default()
-        }],
-        ..Snapshot::default()
-    };
-    let policy = Policy {
-        min_replicas: 3,
-        ..Policy::default()
-    };
-    let (decision, _) = decide(&snapshot, &policy, &History::default());
-    let record = Record::new(&snapshot, &policy, &History::default());
-    Recorded::new(&decision, record)
-}
-
 #[test]
 fn a_kept_decision_comes_out_the_same_and_a_changed_one_does_not() {
-    let honest = kept();
+    let honest = Recorded::example(1_700_000_000, 8);
     let changed = Recorded {
         replicas: 2,
         ..honest.clone()
