@@ -51,6 +51,7 @@ fn snapshot(round: u32, replicas: u32) -> Snapshot {
                 waiting_lanes: 0,
                 busy_lane_seconds: f64::from(round) * 5.0 * 150.0,
                 completed: u64::from(round) * 5 * 1500,
+                buffered: 1000,
                 uptime_seconds: f64::from(10_000 - pod),
                 cpu: None,
             })

@@ -5,7 +5,7 @@ use super::validate::Consumer;
 use crate::broker::{self, Reading};
 use crate::crd::Mode;
 use crate::scale::{self, KeyLoad, PodSample, Policy, QueueSample, Snapshot};
-use keylane_consumer::contract::admin::{QueuePhase, Stats, StuckKey};
+use keylane_consumer::contract::admin::{HotKey, LongKey, QueuePhase, Stats, StuckKey};
 use keylane_consumer::message::QueueId;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -101,6 +101,7 @@ fn sample(pod: &Stats) -> PodSample {
         waiting_lanes: pod.waiting_lanes,
         busy_lane_seconds: pod.busy_lane_seconds,
         completed: pod.completed,
+        buffered: pod.buffered,
         uptime_seconds: pod.uptime_seconds,
         cpu: None,
     }
@@ -112,20 +113,29 @@ fn queue_of(text: &str) -> Option<QueueId> {
     Some(QueueId::new(broker, id.parse().ok()?))
 }
 
-/// Keys with the most arrivals, at the rate that is certain.
+/// Keys with the most arrivals, at the rate that is certain, and keys that arrived long ago and still have
+/// much waiting.
 fn hot(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
-    pod.hot_keys.iter().filter_map(|key| {
-        let long = pod
-            .long_keys
-            .iter()
-            .find(|long| long.key == key.key && long.queue == key.queue);
+    let same = |hot: &HotKey, long: &LongKey| hot.key == long.key && hot.queue == long.queue;
+    let hot = pod.hot_keys.iter().filter_map(move |key| {
+        let long = pod.long_keys.iter().find(|long| same(key, long));
         Some(KeyLoad {
             key: key.key.clone(),
             queue: queue_of(&key.queue)?,
             per_second: (key.rate - key.error).max(0.0),
             waiting: long.map_or(0, |long| long.messages),
         })
-    })
+    });
+    let long = pod.long_keys.iter().filter_map(move |key| {
+        let listed = pod.hot_keys.iter().any(|hot| same(hot, key));
+        Some(KeyLoad {
+            key: key.key.clone(),
+            queue: (!listed).then(|| queue_of(&key.queue)).flatten()?,
+            per_second: 0.0,
+            waiting: key.messages,
+        })
+    });
+    hot.chain(long)
 }
 
 /// Keys that do not move, whatever the number of lanes: their head does not get done, or waits for a person.
@@ -275,17 +285,25 @@ mod tests {
             rate: 50.0,
             error: 10.0,
         }];
-        pod.long_keys = vec![LongKey {
-            key: "hot".to_owned(),
+        let long = |key: &str, messages| LongKey {
+            key: key.to_owned(),
             queue: "b/0".to_owned(),
-            messages: 700,
-        }];
+            messages,
+        };
+        pod.long_keys = vec![long("old", 800), long("hot", 700)];
         pod.stuck_keys = vec![stuck("both", 7, 30)];
         pod.blocked = vec![blocked("both", 7), blocked("blocked only", 9)];
         let hot: Vec<_> = hot(&pod)
-            .map(|key| (key.per_second, key.waiting, key.queue))
+            .map(|key| (key.key, key.per_second, key.waiting, key.queue))
             .collect();
-        assert_eq!(hot, [(40.0, 700, QueueId::new("b", 0))]);
+        let queue = QueueId::new("b", 0);
+        assert_eq!(
+            hot,
+            [
+                ("hot".to_owned(), 40.0, 700, queue.clone()),
+                ("old".to_owned(), 0.0, 800, queue)
+            ]
+        );
         let stuck: Vec<_> = super::stuck(&pod)
             .map(|key| (key.key, key.waiting))
             .collect();

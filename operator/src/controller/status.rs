@@ -2,7 +2,7 @@
 
 use crate::broker::Lag;
 use crate::crd::{self, DecisionInputs, LastDecision, OrderedConsumerStatus, Rates};
-use crate::scale::{Decision, Inputs, Limits, Recorded};
+use crate::scale::{Decision, HotKey, Inputs, Limits, Recorded};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -272,7 +272,7 @@ fn limits(
         ),
         (
             HOT_KEY_BOUND,
-            limits.hot_key.as_ref().map(|(key, _)| {
+            limits.hot_key.as_ref().map(|HotKey { key, .. }| {
                 format!("key {key:?} gets more messages than one lane can handle; more lanes or pods cannot help, spread its messages over more keys or make handling shorter")
             }),
             "no key needs more than its lane can give",
@@ -384,9 +384,14 @@ mod tests {
             &crate::scale::Policy::default(),
             &crate::scale::History::default(),
         );
+        let hot = |per_second, waiting_seconds| HotKey {
+            key: "order-7".into(),
+            per_second,
+            waiting_seconds,
+        };
         decision.limits = Limits {
             scaling: Some(40),
-            hot_key: Some(("order-7".into(), 71.3)),
+            hot_key: Some(hot(71.3, 10.0)),
             stuck_key: Some("order-8".into()),
             downstream: Some(1000.0),
             stale: Some(61.0),
@@ -416,7 +421,7 @@ mod tests {
         }
         assert!(limited.decision.as_ref().unwrap().history.is_some());
         if let Some(decision) = &mut found.decision {
-            decision.limits.hot_key = Some(("order-7".into(), 80.1));
+            decision.limits.hot_key = Some(hot(80.1, 15.0));
             decision.limits.downstream = Some(990.0);
             decision.limits.stale = Some(66.0);
         }

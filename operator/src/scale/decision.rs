@@ -31,14 +31,25 @@ pub struct Decision {
 pub struct Limits {
     /// More pods were wanted than the bounds or the queues allow: how many.
     pub scaling: Option<u32>,
-    /// A key that needs more than its one lane can give, and its messages a second.
-    pub hot_key: Option<(String, f64)>,
+    /// A key that needs more than its one lane can give.
+    pub hot_key: Option<HotKey>,
     /// A key whose head does not move.
     pub stuck_key: Option<String>,
     /// Something behind the handler finishes at most so many messages a second.
     pub downstream: Option<f64>,
     /// Figures have been missing for so many seconds.
     pub stale: Option<f64>,
+}
+
+/// A key that needs more than its one lane can give.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HotKey {
+    /// The key, as it may be shown.
+    pub key: String,
+    /// Messages of it that arrive, a second.
+    pub per_second: f64,
+    /// Seconds its lane needs for what is waiting now.
+    pub waiting_seconds: f64,
 }
 
 /// The numbers a decision was made of. Rates are messages a second over all pods.
@@ -160,10 +171,11 @@ pub(super) struct Sizes {
 /// The sentence.
 pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Limits) -> String {
     let change = |(from, to): (u32, u32), what: &str| {
+        let plural = if to == 1 { "" } else { "s" };
         if from == to {
-            format!("{to} {what}")
+            format!("{to} {what}{plural}")
         } else {
-            format!("{from} -> {to} {what}")
+            format!("{from} -> {to} {what}{plural}")
         }
     };
     let known = |value: Option<f64>, unit: &str| {
@@ -196,8 +208,11 @@ pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Li
     if let Some(most) = limits.downstream {
         figures.push(format!("at most {most:.0}/s get through"));
     }
-    if let Some((key, rate)) = &limits.hot_key {
-        figures.push(format!("key {key:?} gets {rate:.0}/s"));
+    if let Some(hot) = &limits.hot_key {
+        figures.push(format!(
+            "key {:?} gets {:.0}/s and has {:.0} s of work waiting",
+            hot.key, hot.per_second, hot.waiting_seconds
+        ));
     }
     if let Some(key) = &limits.stuck_key {
         figures.push(format!("key {key:?} does not move"));
@@ -209,9 +224,9 @@ pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Li
         figures.push(format!("figures missing for {seconds:.0} s"));
     }
     format!(
-        "{}, {}: {} ({})",
-        change(sizes.lanes, "lanes a pod"),
-        change(sizes.replicas, "pods"),
+        "{} a pod, {}: {} ({})",
+        change(sizes.lanes, "lane"),
+        change(sizes.replicas, "pod"),
         reason.sentence(),
         figures.join(", ")
     )

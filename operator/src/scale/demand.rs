@@ -2,8 +2,8 @@
 //! demand, more lanes or pods cannot serve it. Messages behind a head that does not move are none either;
 //! other keys of that queue are.
 
-use super::Snapshot;
 use super::observe::Seen;
+use super::{History, HotKey, KeyLoad, Snapshot};
 use keylane_consumer::message::QueueId;
 
 /// A pod with idle lanes has at most so many seconds of arrivals at hand that it could work on.
@@ -12,6 +12,10 @@ const AT_HAND: f64 = 5.0;
 const FEW: f64 = 10.0;
 /// More than this times what is finished arrives: the rest waits for its key.
 const SURPLUS: f64 = 1.2;
+/// At nine tenths of what a lane can do, a queue forms that more lanes do not shorten.
+const NEARLY: f64 = 0.9;
+/// What waits for less than so many seconds of work is no backlog.
+const BACKLOG: f64 = 20.0;
 
 /// What lanes and pods can do something about.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +24,8 @@ pub(super) struct Demand {
     pub rates: Vec<f64>,
     /// Unfinished messages of each queue.
     pub backlogs: Vec<f64>,
-    /// The key that asks most beyond its lane, and its messages a second.
-    pub hot: Option<(String, f64)>,
+    /// The key that asks most beyond its lane.
+    pub hot: Option<HotKey>,
     /// A key that does not move.
     pub stuck: Option<String>,
     /// Something is behind although lanes are idle: few keys hold it.
@@ -38,7 +42,7 @@ impl Demand {
     }
 }
 
-pub(super) fn demand(snapshot: &Snapshot, seen: &Seen, service: Option<f64>) -> Demand {
+pub(super) fn demand(snapshot: &Snapshot, seen: &Seen, history: &History) -> Demand {
     let mut demand = Demand {
         rates: seen.queues.iter().map(|queue| queue.rate).collect(),
         backlogs: seen.queues.iter().map(|queue| queue.unfinished).collect(),
@@ -61,32 +65,73 @@ pub(super) fn demand(snapshot: &Snapshot, seen: &Seen, service: Option<f64>) -> 
         }
         demand.stuck.get_or_insert_with(|| key.key.clone());
     }
-    let Some(service) = service.filter(|service| *service > 0.0) else {
+    let Some(lanes) = Lanes::of(snapshot, history) else {
         return demand;
     };
-    let serial = 1.0 / service;
     let stuck = |key: &str| snapshot.stuck_keys.iter().any(|stuck| stuck.key == key);
     for key in &snapshot.hot_keys {
-        // At nine tenths of what a lane can do, a queue forms that more lanes do not shorten.
-        if key.per_second <= 0.9 * serial && key.waiting as f64 <= 20.0 * serial {
-            continue;
-        }
-        if stuck(&key.key) {
+        if !lanes.too_few_for(key) || stuck(&key.key) {
             continue;
         }
         if let Some(index) = index(&key.queue) {
-            take(&mut demand.rates[index], key.per_second - serial);
+            take(
+                &mut demand.rates[index],
+                key.per_second - 1.0 / lanes.service,
+            );
             take(&mut demand.backlogs[index], key.waiting as f64);
         }
+        let hot = HotKey {
+            key: key.key.clone(),
+            per_second: key.per_second,
+            waiting_seconds: key.waiting as f64 * lanes.service,
+        };
+        let asks = |key: &HotKey| (key.per_second, key.waiting_seconds);
         if demand
             .hot
             .as_ref()
-            .is_none_or(|(_, rate)| *rate < key.per_second)
+            .is_none_or(|most| asks(most) < asks(&hot))
         {
-            demand.hot = Some((key.key.clone(), key.per_second));
+            demand.hot = Some(hot);
         }
     }
     demand
+}
+
+/// What all lanes of the group work on.
+struct Lanes {
+    /// Seconds of a call.
+    service: f64,
+    /// Lanes that run.
+    busy: f64,
+    /// Messages in memory.
+    at_hand: f64,
+}
+
+impl Lanes {
+    fn of(snapshot: &Snapshot, history: &History) -> Option<Self> {
+        let pods = snapshot.pods.iter();
+        let running: u32 = pods.clone().map(|pod| pod.busy_lanes).sum();
+        Some(Self {
+            service: history.model.service().filter(|service| *service > 0.0)?,
+            busy: history.busy.unwrap_or(f64::from(running)),
+            at_hand: pods.map(|pod| pod.buffered as f64).sum(),
+        })
+    }
+
+    /// Whether a key needs more than the one lane it can have.
+    ///
+    /// In a backlog of many keys each of them may have much waiting, and all of them have just been fetched
+    /// at a pace that says nothing of how fast they are sent. There a key is too much for its lane if it
+    /// has more of the messages at hand than one of the running lanes has of the lanes: when those are done
+    /// with everything else, this key is not.
+    fn too_few_for(&self, key: &KeyLoad) -> bool {
+        let waiting = key.waiting as f64;
+        if waiting * self.busy >= NEARLY * self.at_hand && waiting * self.service > BACKLOG {
+            return true;
+        }
+        let backlog = self.at_hand * self.service > BACKLOG * self.busy;
+        !backlog && key.per_second * self.service > NEARLY
+    }
 }
 
 /// What is behind in the queues of a pod with idle lanes, more lanes would not work off: it belongs to few

@@ -131,6 +131,9 @@ pub struct PodSample {
     pub busy_lane_seconds: f64,
     /// Messages finished.
     pub completed: u64,
+    /// Messages in memory, those that run included.
+    #[serde(default)]
+    pub buffered: u64,
     /// Age of the process in seconds.
     pub uptime_seconds: f64,
     /// Used part of the CPU it may use, 0 to 1, if somebody measures it.

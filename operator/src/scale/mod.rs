@@ -23,7 +23,7 @@ pub mod schedule;
 mod tests;
 
 pub use brakes::Brakes;
-pub use decision::{Decision, Inputs, Limits, Reason};
+pub use decision::{Decision, HotKey, Inputs, Limits, Reason};
 pub use history::History;
 pub use input::{KeyLoad, Mode, PodSample, Policy, QueueSample, Snapshot, Window};
 pub use model::Model;
@@ -57,7 +57,7 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         (true, None) => Some(now),
     };
     let order = next.link.step(&seen, &mut next.model, now);
-    let demand = demand::demand(snapshot, &seen, next.model.service());
+    let demand = demand::demand(snapshot, &seen, &next);
     let reported = snapshot.pods.iter().map(|pod| pod.lanes).max();
     let before = next.lanes.or(reported).unwrap_or(policy.min_lanes);
     let (lanes, lanes_reason) = lanes::lanes(snapshot, policy, &next, &seen, &demand, order);

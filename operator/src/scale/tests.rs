@@ -95,6 +95,62 @@ fn a_single_key_gets_no_more_pods_whatever_its_backlog_and_whether_it_is_named_o
     }
 }
 
+/// What is said of key "long", of which so many of 90,000 messages at hand are, and so many arrive a second,
+/// while 50 lanes work on calls of 300 ms.
+fn hot(waiting: u64, per_second: f64, at_hand: u64) -> Option<HotKey> {
+    let mut history = History::default();
+    let mut said = None;
+    for round in 1..8u32 {
+        let seconds = f64::from(round) * 5.0;
+        let snapshot = Snapshot {
+            now: Duration::from_secs_f64(seconds),
+            replicas: 1,
+            ready: 1,
+            queues: vec![QueueSample {
+                id: QueueId::new("b", 0),
+                max_offset: Some(100_000),
+                unfinished: Some(at_hand),
+                owner: Some(0),
+            }],
+            pods: vec![PodSample {
+                incarnation: "pod".to_owned(),
+                lanes: 50,
+                busy_lanes: 50,
+                waiting_lanes: 900,
+                busy_lane_seconds: 50.0 * seconds,
+                completed: (50.0 / 0.3 * seconds) as u64,
+                buffered: at_hand,
+                uptime_seconds: seconds,
+                cpu: None,
+            }],
+            hot_keys: vec![KeyLoad {
+                key: "long".to_owned(),
+                queue: QueueId::new("b", 0),
+                per_second,
+                waiting,
+            }],
+            stuck_keys: Vec::new(),
+        };
+        let (decision, next) = decide(&snapshot, &Policy::default(), &history);
+        (said, history) = (decision.limits.hot_key, next);
+    }
+    said
+}
+
+#[test]
+fn a_key_of_many_in_a_backlog_is_not_hot_however_fast_it_was_fetched_and_however_slow_calls_are() {
+    // 1,000 keys, one of them with half more than the others: 41 s of work, where all takes 540 s.
+    assert_eq!(hot(135, 0.0, 90_000), None);
+    assert_eq!(hot(135, 40.0, 90_000), None);
+    // Three of a hundred: more than one of fifty lanes has.
+    let named = hot(2700, 0.0, 90_000).unwrap();
+    assert_eq!(named.key, "long");
+    assert!((named.waiting_seconds - 810.0).abs() < 10.0, "{named:?}");
+    // Without a backlog what arrives counts: a lane does 3.3 a second.
+    assert!(hot(10, 5.0, 200).is_some());
+    assert_eq!(hot(10, 2.0, 200), None);
+}
+
 #[test]
 fn there_are_never_more_pods_than_queues() {
     let (run, decisions) = play(&trace(5000.0, 0.0), 1, |setup| {
@@ -362,6 +418,7 @@ fn lanes_of(busy: u32) -> u32 {
         waiting_lanes: busy / 8,
         busy_lane_seconds: seconds,
         completed,
+        buffered: 50,
         uptime_seconds: seconds,
         cpu: None,
     };
@@ -450,6 +507,7 @@ fn snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
                             waiting_lanes: waiting,
                             busy_lane_seconds: completed as f64 * 0.01,
                             completed,
+                            buffered: completed / 2,
                             uptime_seconds: 100.0 - f64::from(name),
                             cpu: None,
                         })

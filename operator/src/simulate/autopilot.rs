@@ -99,13 +99,20 @@ impl Autopilot {
                 unfinished: answers.then(|| plant.unfinished(index).round() as u64),
                 owner: plant.dispatches(index),
             });
-        let pods = plant.ready().map(|pod| PodSample {
+        // A plant's pods have memory for everything.
+        let buffered = |pod| {
+            let queues = 0..plant.ids().len();
+            let own = queues.filter(|queue| plant.dispatches(*queue) == Some(pod));
+            own.map(|queue| plant.unfinished(queue)).sum::<f64>()
+        };
+        let pods = plant.ready().enumerate().map(|(index, pod)| PodSample {
             incarnation: pod.name.clone(),
             lanes: pod.lanes,
             busy_lanes: pod.busy.round() as u32,
             waiting_lanes: u32::from(pod.waiting),
             busy_lane_seconds: pod.busy_lane_seconds,
             completed: pod.completed as u64,
+            buffered: buffered(index) as u64,
             uptime_seconds: plant.uptime(pod),
             cpu: cpu.then(|| plant.cpu(pod)),
         });
