@@ -5,6 +5,10 @@
 //! broker away: when it serves again). A hand-over in good order may wait for calls that run. Where
 //! several events explain a gap, each excuses the time from when it began until its goal is over, and the
 //! rest is too much.
+//!
+//! The proof of a death shortens a wait only where its owner ran the queue and whoever takes it can have
+//! the proof: of an executor, only its own pod has it. So where other events made a queue move as well, or
+//! it stood still already, such a death excuses what any other would.
 
 use crate::happened::Happened;
 use crate::record::Call;
@@ -111,14 +115,14 @@ fn of_queue(
 fn too_much(from: Micros, to: Micros, explaining: &[usize], events: &[Happened]) -> Duration {
     let mut excused: Vec<(Micros, Micros)> = explaining
         .iter()
-        .map(|event| &events[*event])
-        .map(|event| {
+        .map(|index| {
+            let event = &events[*index];
             let begins = if event.kind.is_clean() {
                 event.at.max(from)
             } else {
                 event.at
             };
-            let goal = event.kind.goal().as_micros() as Micros;
+            let goal = goal(*index, from, explaining, events).as_micros() as Micros;
             (event.at, begins.max(event.clock_from()) + goal)
         })
         .collect();
@@ -131,8 +135,25 @@ fn too_much(from: Micros, to: Micros, explaining: &[usize], events: &[Happened])
     Duration::from_micros(left + to.saturating_sub(reached))
 }
 
-/// Events that happened to those who ran the queue, or to all; where there are none, those that moved
-/// queues between others.
+/// How long an event of a gap may take among those that explain it with it.
+fn goal(index: usize, from: Micros, explaining: &[usize], events: &[Happened]) -> Duration {
+    let event = &events[index];
+    let stood = event.at > from + LEAST.as_micros() as Micros;
+    let disturbs = |other: &Happened| match event.kind {
+        Kind::ExecutorKilled => other.kind.moves(),
+        // Whoever starts is told, and whoever ends knows it already.
+        _ => other.kind.moves() && !other.kind.is_clean(),
+    };
+    let mut others = explaining.iter().filter(|other| **other != index);
+    let disturbed = others.any(|other| disturbs(&events[*other]));
+    match event.kind.is_proven() && explaining.len() > 1 && (stood || disturbed) {
+        true => Kind::Kill.goal(),
+        false => event.kind.goal(),
+    }
+}
+
+/// Events that happened to those who ran the queue, or to all; where there are none, or not
+/// enough, those that moved queues between others too.
 fn explaining(
     from: Micros,
     to: Micros,
@@ -154,14 +175,18 @@ fn explaining(
         .filter(|(_, event)| concerned(event))
         .map(|(index, _)| *index)
         .collect();
-    if !direct.is_empty() {
+    // An executor that died alone does not explain why its queue went to another.
+    let moved = |index: &usize| {
+        let event = &events[*index];
+        event.kind == Kind::ExecutorKilled && event.member != Some(members.1)
+    };
+    if !direct.is_empty() && !direct.iter().any(moved) {
         return direct;
     }
-    let moving = |event: &Happened| !event.kind.is_handler();
     listed
         .iter()
         .filter(fits)
-        .filter(|(_, event)| moving(event))
+        .filter(|(_, event)| concerned(event) || event.kind.moves())
         .map(|(index, _)| *index)
         .collect()
 }
@@ -326,5 +351,55 @@ mod tests {
             Duration::from_millis(2_900)
         );
         assert_eq!(much(&[broker, kill(2 * S)]), Duration::from_millis(10_900));
+    }
+
+    #[test]
+    fn a_proven_death_alone_may_take_less_than_one_that_nobody_knows_of() {
+        let calls = [call(0, 0, 0), call(1, 0, 7 * S)];
+        for kind in [Kind::ExecutorKilled, Kind::PodGone] {
+            let events = [event(kind, Some(0), S, S)];
+            let found = gaps(&calls, &steady(2), &events);
+            assert_eq!(found[0].length(), Duration::from_secs(6));
+            let (rows, _) = by_kind(&found, &events);
+            assert!(!rows[&kind].passes(kind));
+        }
+    }
+
+    #[test]
+    fn a_proven_death_while_the_queue_stood_still_may_take_as_long_as_a_kill() {
+        let calls = [call(0, 0, 0), call(1, 1, 35 * S)];
+        let broker = event(Kind::BrokerKilled, None, S, 8 * S);
+        let gone = |at| event(Kind::PodGone, Some(1), at, at);
+        // The message came before the broker was away.
+        let found = gaps(&calls, &steady(2), &[broker.clone(), gone(13 * S)]);
+        assert_eq!(found[0].too_much, Duration::from_millis(900));
+        let found = gaps(&calls, &steady(2), &[broker, gone(10 * S)]);
+        assert_eq!(found[0].too_much, Duration::from_millis(2_900));
+    }
+
+    #[test]
+    fn only_its_own_pod_knows_that_an_executor_died() {
+        let calls = [call(0, 0, 0), call(1, 1, 20 * S)];
+        let killed = event(Kind::ExecutorKilled, Some(0), S / 10, S / 10);
+        let only = std::slice::from_ref(&killed);
+        let (rows, _) = by_kind(&gaps(&calls, &steady(2), only), only);
+        assert!(!rows[&Kind::ExecutorKilled].passes(Kind::ExecutorKilled));
+        // Another moved the queue at that time.
+        let events = [killed, event(Kind::Start, Some(2), S, S)];
+        let moved = gaps(&calls, &steady(2), &events);
+        assert_eq!(moved[0].events, [0, 1]);
+        assert_eq!(moved[0].too_much, Duration::ZERO);
+        // It came back to its pod: that is not the other's doing.
+        let stayed = gaps(&[call(0, 0, 0), call(1, 0, 20 * S)], &steady(2), &events);
+        assert_eq!(stayed[0].events, [0]);
+    }
+
+    #[test]
+    fn a_start_beside_a_pod_that_is_gone_excuses_nothing_of_it() {
+        let calls = [call(0, 0, 0), call(1, 1, 8 * S)];
+        let gone = event(Kind::PodGone, Some(0), S / 10, S / 10);
+        let start = event(Kind::Start, Some(1), S / 10, S / 10);
+        let found = gaps(&calls, &steady(2), &[gone, start]);
+        assert_eq!(found[0].too_much, Duration::from_millis(2_900));
     }
 }

@@ -14,7 +14,7 @@ pub struct Happened {
     pub member: Option<usize>,
     /// When it began.
     pub at: Micros,
-    /// When it was over: at once, or when what was away serves again.
+    /// When it was over: at once, when the others could be told, or when what was away serves again.
     pub until: Micros,
 }
 
@@ -24,6 +24,7 @@ impl Happened {
         match self.kind {
             Kind::BrokerKilled
             | Kind::NameServerLost
+            | Kind::PodGone
             | Kind::HandlerDead
             | Kind::HandlerFailing
             | Kind::HandlerSlow
@@ -48,7 +49,9 @@ impl Kind {
             Self::Start | Self::Terminate => Duration::from_secs(1),
             Self::Kill | Self::Cut => LEASE + CALL_BOUND + Duration::from_secs(3),
             Self::Freeze | Self::Silence => BROKER_FREES + LEASE + CALL_BOUND,
-            Self::BrokerKilled | Self::NameServerLost => Duration::from_secs(5),
+            Self::BrokerKilled | Self::NameServerLost | Self::ExecutorKilled | Self::PodGone => {
+                Duration::from_secs(5)
+            }
             // A call that was lost or timed out may run until the call bound.
             Self::HandlerSlow | Self::HandlerCut => CALL_BOUND + Duration::from_secs(3),
             Self::HandlerFailing | Self::HandlerDead => Duration::from_secs(5),
@@ -75,6 +78,16 @@ impl Kind {
         )
     }
 
+    /// Whether queues may move by it.
+    pub fn moves(self) -> bool {
+        !self.is_handler()
+    }
+
+    /// Whether those who take the queues know that nothing of it runs any more.
+    pub fn is_proven(self) -> bool {
+        matches!(self, Self::ExecutorKilled | Self::PodGone)
+    }
+
     /// Whether it makes queues change hands in good order.
     pub fn is_clean(self) -> bool {
         matches!(self, Self::Start | Self::Terminate)
@@ -86,6 +99,8 @@ impl Kind {
             Self::Start => "start",
             Self::Terminate => "terminate",
             Self::Kill => "kill",
+            Self::ExecutorKilled => "executor-killed",
+            Self::PodGone => "pod-gone",
             Self::Freeze => "freeze",
             Self::Cut => "cut",
             Self::Silence => "silence",
@@ -96,5 +111,39 @@ impl Kind {
             Self::HandlerDead => "handler-dead",
             Self::HandlerCut => "handler-cut",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Micros = 1_000_000;
+
+    #[test]
+    fn the_clock_of_a_pod_that_is_gone_begins_with_the_report() {
+        let event = |kind| Happened {
+            kind,
+            member: Some(0),
+            at: S,
+            until: 2 * S,
+        };
+        assert_eq!(event(Kind::PodGone).clock_from(), 2 * S);
+        assert_eq!(event(Kind::ExecutorKilled).clock_from(), S);
+    }
+
+    #[test]
+    fn a_proven_death_may_take_less_than_one_that_nobody_knows_of() {
+        let proven = Kind::ALL.into_iter().filter(|kind| kind.is_proven());
+        let goals: Vec<Duration> = proven.map(Kind::goal).collect();
+        assert_eq!(goals, [Duration::from_secs(5); 2]);
+        assert!(goals[0] < Kind::Kill.goal());
+    }
+
+    #[test]
+    fn kinds_have_names_of_their_own() {
+        let names: std::collections::BTreeSet<_> =
+            Kind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
     }
 }

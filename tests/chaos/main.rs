@@ -9,6 +9,7 @@
 //! broken, a message lost, or a process ended by itself.
 
 mod gaps;
+mod gone;
 mod happened;
 mod load;
 mod order;

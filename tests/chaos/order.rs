@@ -109,7 +109,9 @@ fn explaining((handled, by): (Micros, usize), again: Micros, events: &[Happened]
             // What a process wrote may lie in a broker that forgets it.
             Kind::BrokerKilled => (WRITTEN + BROKER_STORES, LEASE),
             // Calls that ran when it was killed went on.
-            Kind::Kill => (WRITTEN, CALL_BOUND),
+            Kind::Kill | Kind::ExecutorKilled => (WRITTEN, CALL_BOUND),
+            // They died with it.
+            Kind::PodGone => (WRITTEN, Duration::ZERO),
             // It could write nothing down, and its lease ended.
             Kind::Freeze | Kind::Cut | Kind::Silence | Kind::NameServerLost => (WRITTEN, LEASE),
             // The caller did not learn that it was handled.
@@ -174,8 +176,24 @@ mod tests {
         let found = replays(&calls, &[event(Kind::Kill, 0, 10 * S, 10 * S)]);
         let told: Vec<_> = found.iter().map(|one| (one.message.1, one.event)).collect();
         assert_eq!(told, [(1, None), (2, Some(0))]);
+        let executor = replays(&calls, &[event(Kind::ExecutorKilled, 0, 10 * S, 10 * S)]);
+        assert_eq!(executor[1].event, Some(0));
         let clean = replays(&calls, &[event(Kind::Terminate, 0, 10 * S, 10 * S)]);
         assert!(clean.iter().all(|replay| replay.event.is_none()));
+    }
+
+    #[test]
+    fn calls_go_on_when_their_executor_dies_alone_and_end_with_their_pod() {
+        let calls = [
+            Call::sample(1, 0, 9 * S, 13 * S),
+            Call::sample(1, 1, 30 * S, 30 * S + 1),
+        ];
+        let explained = |kind| {
+            let found = replays(&calls, &[event(kind, 0, 10 * S, 10 * S + 1)]);
+            found[0].event.is_some()
+        };
+        assert!(explained(Kind::Kill) && explained(Kind::ExecutorKilled));
+        assert!(!explained(Kind::PodGone));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The consumer processes, and the recording process.
 
+use crate::gone;
 use crate::peer::{self, Peer};
 use crate::record::{Call, Count, Manner, Ports};
 use crate::relay::{Mode, Relay, Swap};
@@ -9,9 +10,12 @@ use keylane_tests::rocketmq::Broker;
 use rustix::process::{Pid, Signal};
 use serde_json::json;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// What is consumed, by what.
 pub struct Subject {
@@ -33,6 +37,11 @@ pub struct Member {
     name_server: Relay,
     broker: Relay,
     handler: Relay,
+    /// Counts the pods that its processes are said to run in.
+    pods: u32,
+    gone: watch::Receiver<Vec<String>>,
+    /// Tells its process who is gone.
+    teller: Option<AbortOnDropHandle<()>>,
     child: Option<Child>,
 }
 
@@ -45,7 +54,14 @@ fn tied(program: &Path) -> Command {
 
 impl Member {
     /// Without a process yet.
-    pub async fn new(index: usize, of: &Broker, handler: u16) -> Result<Self> {
+    ///
+    /// Its processes are told of the pods in `gone`.
+    pub async fn new(
+        index: usize,
+        of: &Broker,
+        handler: u16,
+        gone: watch::Receiver<Vec<String>>,
+    ) -> Result<Self> {
         let broker = Relay::start(of.address().parse()?, None).await?;
         let here = format!("127.0.0.1:{}", broker.port());
         // Routes name the relay in place of the broker.
@@ -55,17 +71,35 @@ impl Member {
             name_server: Relay::start(of.name_server().parse()?, Some(swap)).await?,
             broker,
             handler: Relay::start(([127, 0, 0, 1], handler).into(), None).await?,
+            pods: 0,
+            gone,
+            teller: None,
             child: None,
         })
     }
 
-    /// Starts a process.
+    /// Starts a process in a new pod.
     pub fn start(&mut self, subject: &Subject) -> Result<()> {
+        self.pods += 1;
+        self.start_again(subject)
+    }
+
+    /// Uid of the pod its process runs in, or the last one ran in.
+    pub fn pod(&self) -> String {
+        format!("chaos-{}-{}", self.index, self.pods)
+    }
+
+    /// Starts a process in the pod of the last one, which is killed if it still runs.
+    pub fn start_again(&mut self, subject: &Subject) -> Result<()> {
         self.stop_now();
         let name_server = format!("127.0.0.1:{}", self.name_server.port());
         let mut command = match subject.peer {
             Some(peer) => peer::command(peer, subject, &name_server, self.handler.port())?,
-            None => self.keylane(subject, &name_server)?,
+            None => {
+                let admin = gone::free_address()?;
+                self.teller = Some(gone::tell(admin, self.gone.clone()));
+                self.keylane(subject, &name_server, admin)?
+            }
         };
         let log = subject.logs.join(format!("member-{}.log", self.index));
         let out = File::options()
@@ -82,7 +116,7 @@ impl Member {
         Ok(())
     }
 
-    fn keylane(&self, subject: &Subject, name_server: &str) -> Result<Command> {
+    fn keylane(&self, subject: &Subject, name_server: &str, admin: SocketAddr) -> Result<Command> {
         let file = subject.logs.join(format!("member-{}.json", self.index));
         let document = json!({
             "apiVersion": "keylane.dev/v1alpha1", "kind": "OrderedConsumer",
@@ -91,7 +125,7 @@ impl Member {
                 "rocketmq": {"nameServers": [name_server]},
                 "topic": subject.topic, "consumerGroup": subject.group,
                 "handler": {
-                    "http": {"port": self.handler.port(), "path": "/events"},
+                    "http": {"port": self.handler.port(), "path": "/events", "idlePath": "/idle"},
                     "timeout": format!("{}s", TIMEOUT.as_secs()),
                 },
                 // No message is given up: each must be handled in the end.
@@ -103,9 +137,16 @@ impl Member {
             }
         });
         std::fs::write(&file, document.to_string())?;
+        let token = subject.logs.join("token");
+        std::fs::write(&token, gone::TOKEN)?;
         let mut command = tied(&subject.program);
         command
             .args(["run", "--lanes=64", "--probe-port=0", "--metrics-port=0"])
+            .args(["--pod-uid", &self.pod()])
+            .args(["--listen", &admin.ip().to_string()])
+            .args(["--admin-port", &admin.port().to_string()])
+            .arg("--admin-token-file")
+            .arg(&token)
             .arg("--file")
             .arg(&file);
         Ok(command)
@@ -128,11 +169,13 @@ impl Member {
     /// Sends SIGTERM; gives the process away, which ends by itself.
     pub fn terminate(&mut self) -> Option<Child> {
         self.signal(Signal::TERM);
+        self.teller = None;
         self.child.take()
     }
 
     /// Kills the process, if there is one.
     pub fn stop_now(&mut self) {
+        self.teller = None;
         if let Some(mut child) = self.child.take() {
             let _gone = child.kill();
             let _reaped = child.wait();
@@ -216,10 +259,17 @@ impl Recorder {
         Ok(())
     }
 
-    /// Ends the calls of a handler.
+    /// Ends the calls of a handler; it begins no other.
     pub async fn die(&self, member: usize) -> Result<()> {
         let url = self.url(&format!("/handlers/{member}"));
         self.client.delete(url).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Starts a handler again that died.
+    pub async fn live(&self, member: usize) -> Result<()> {
+        let url = self.url(&format!("/handlers/{member}"));
+        self.client.post(url).send().await?.error_for_status()?;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::process::Child;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +70,8 @@ struct Run<'a> {
     broker_away: bool,
     name_server_away: bool,
     recorder: Recorder,
+    /// Uids of the pods that are gone and told of.
+    gone: watch::Sender<Vec<String>>,
     leaving: Vec<Child>,
     events: Vec<Happened>,
     /// Place in `events` of what began, by its place in the plan.
@@ -93,9 +95,11 @@ pub async fn run(
     broker.create_topic(&subject.topic, load.queues).await?;
     let target = Target::new(&broker, &subject.topic, &subject.group, load.queues);
     let recorder = Recorder::start(members).await?;
+    let (gone, told) = watch::channel(Vec::new());
     let mut places = Vec::new();
     for index in 0..members {
-        places.push(Member::new(index, &broker, recorder.handler(index)).await?);
+        let handler = recorder.handler(index);
+        places.push(Member::new(index, &broker, handler, told.clone()).await?);
     }
     let mut run = Run {
         subject,
@@ -106,6 +110,7 @@ pub async fn run(
         broker_away: false,
         name_server_away: false,
         recorder,
+        gone,
         leaving: Vec::new(),
         events: Vec::new(),
         begun: BTreeMap::new(),
@@ -208,7 +213,8 @@ impl Run<'_> {
         }
         // Before it is done: nothing that follows from it may be older.
         let at = now();
-        self.begun.insert(index, self.events.len());
+        let event = self.events.len();
+        self.begun.insert(index, event);
         self.events.push(Happened {
             kind: planned.kind,
             member: planned.member,
@@ -231,9 +237,23 @@ impl Run<'_> {
         };
         let place = &mut self.members[member];
         match planned.kind {
-            Kind::Start => place.start(self.subject)?,
+            Kind::Start => {
+                self.recorder.live(member).await?;
+                place.connect_handler(Mode::Open);
+                place.start(self.subject)?;
+            }
             Kind::Terminate => self.leaving.extend(place.terminate()),
             Kind::Kill => place.stop_now(),
+            Kind::ExecutorKilled => place.start_again(self.subject)?,
+            Kind::PodGone => {
+                place.stop_now();
+                place.connect_handler(Mode::Closed);
+                self.recorder.die(member).await?;
+                // Told only what is true: from here on nothing of it runs.
+                let pod = place.pod();
+                self.gone.send_modify(|pods| pods.push(pod));
+                self.events[event].until = now();
+            }
             Kind::Freeze => place.signal(Signal::STOP),
             Kind::Cut => self.connect(member, Mode::Closed),
             Kind::Silence => self.connect(member, Mode::Silent),
@@ -265,6 +285,10 @@ impl Run<'_> {
             Kind::Cut | Kind::Silence => self.connect(member, Mode::Open),
             Kind::HandlerSlow | Kind::HandlerFailing => {
                 self.recorder.behave(member, Manner::Well).await?;
+            }
+            Kind::HandlerDead => {
+                self.recorder.live(member).await?;
+                self.members[member].connect_handler(Mode::Open);
             }
             _ => self.members[member].connect_handler(Mode::Open),
         }

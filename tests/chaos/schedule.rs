@@ -16,8 +16,12 @@ pub enum Kind {
     Start,
     /// SIGTERM.
     Terminate,
-    /// SIGKILL.
+    /// SIGKILL, and nobody is told.
     Kill,
+    /// SIGKILL of the process alone: it is started again at once beside its handler, which lives on.
+    ExecutorKilled,
+    /// SIGKILL of a process and its handler, and the others are told, as the operator does.
+    PodGone,
     /// SIGSTOP, SIGCONT later.
     Freeze,
     /// A process's connections to broker and name server are closed and refused.
@@ -40,10 +44,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Start,
         Self::Terminate,
         Self::Kill,
+        Self::ExecutorKilled,
+        Self::PodGone,
         Self::Freeze,
         Self::Cut,
         Self::Silence,
@@ -60,6 +66,7 @@ impl Kind {
         match self {
             Self::Start => 24,
             Self::Terminate | Self::Kill => 12,
+            Self::ExecutorKilled | Self::PodGone => 6,
             Self::Freeze => 8,
             Self::Cut | Self::BrokerKilled => 6,
             Self::Silence | Self::NameServerLost => 4,
@@ -77,10 +84,17 @@ impl Kind {
         matches!(self, Self::Freeze | Self::Cut | Self::Silence)
     }
 
+    /// Whether a process is gone after it.
+    fn ends(self) -> bool {
+        matches!(self, Self::Terminate | Self::Kill | Self::PodGone)
+    }
+
     /// Seconds it lasts, at least and at most; none if it is over at once.
     fn seconds(self) -> Option<(f64, f64)> {
         match self {
-            Self::Start | Self::Terminate | Self::Kill => None,
+            Self::Start | Self::Terminate | Self::Kill | Self::ExecutorKilled | Self::PodGone => {
+                None
+            }
             Self::Freeze => Some((1.0, 90.0)),
             Self::Cut => Some((1.0, 40.0)),
             Self::Silence => Some((1.0, 80.0)),
@@ -225,7 +239,7 @@ impl Planner {
         }
         let able = |slot: &Slot| slot.up && at >= slot.disabled;
         let spare = self.slots.iter().filter(|slot| able(slot)).count() > LEFT;
-        let removes = kind.disables() || matches!(kind, Kind::Terminate | Kind::Kill);
+        let removes = kind.disables() || kind.ends();
         if removes && !spare {
             return None;
         }
@@ -246,7 +260,7 @@ impl Planner {
         };
         match kind {
             Kind::Start => slot.up = true,
-            Kind::Terminate | Kind::Kill => slot.up = false,
+            kind if kind.ends() => slot.up = false,
             _ => slot.busy = until,
         }
         if kind.disables() {
@@ -295,7 +309,7 @@ mod tests {
                     for event in mine {
                         match event.kind {
                             Kind::Start => up = true,
-                            Kind::Terminate | Kind::Kill => up = false,
+                            kind if kind.ends() => up = false,
                             kind => disabled |= kind.disables() && event.until() > now,
                         }
                     }
