@@ -5,7 +5,12 @@
 //! Few queues move when a member comes or goes, because every queue has its own order of preference
 //! among members (rendezvous hashing; Thaler and Ravishankar, 1998) and members with all they may have
 //! keep those that prefer them most (deferred acceptance; Gale and Shapley, 1962).
+//!
+//! What is preferred is a pod, not an incarnation in it: an executor that was killed alone gets its queues
+//! back when it runs again, and only there is its death known at once. Members of one pod, or host, are
+//! told apart by their whole names.
 
+use super::membership::pod_of;
 use crate::message::QueueId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,8 +47,8 @@ fn accept<'m, 'q>(
     if capacity == 0 {
         return (Vec::new(), queues.to_vec());
     }
-    let mut kept: BTreeMap<&str, BTreeMap<(u64, usize), usize>> = BTreeMap::new();
-    let preferences: Vec<Vec<(u64, &str)>> = queues
+    let mut kept: BTreeMap<&str, BTreeMap<(Score, usize), usize>> = BTreeMap::new();
+    let preferences: Vec<Vec<(Score, &str)>> = queues
         .iter()
         .map(|queue| {
             let mut order: Vec<_> = members
@@ -84,10 +89,18 @@ fn accept<'m, 'q>(
     (accepted, refused)
 }
 
+/// How much a queue prefers a pod, and within it a member.
+type Score = (u64, u64);
+
+fn score(queue: &QueueId, member: &str) -> Score {
+    let pod = pod_of(member).unwrap_or(member);
+    (hash(queue, pod), hash(queue, member))
+}
+
 /// The same on every machine and in every version: FNV-1a with the finalizer of MurmurHash3 (both in
 /// the public domain).
-fn score(queue: &QueueId, member: &str) -> u64 {
-    let bytes = member
+fn hash(queue: &QueueId, name: &str) -> u64 {
+    let bytes = name
         .bytes()
         .chain([0])
         .chain(queue.broker.bytes())
@@ -139,24 +152,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn few_queues_move_when_a_member_comes_or_goes() {
+    /// Queues that move when a member comes, and how many had to.
+    fn moves(name: impl Fn(u32) -> String) -> (usize, usize) {
         let (mut moved, mut least) = (0, 0);
         for count in [8, 16, 24, 64, 128] {
             let queues = queues(count);
             for who in 1..12 {
-                let (before, after) = (members(0..who), members(0..who + 1));
+                let before: BTreeSet<String> = (0..who).map(&name).collect();
+                let after: BTreeSet<String> = (0..=who).map(&name).collect();
                 let (before, after) = (allocate(&queues, &before), allocate(&queues, &after));
                 let (old, new) = (owners(&before), owners(&after));
                 moved += new
                     .iter()
                     .filter(|(queue, owner)| old[*queue] != **owner)
                     .count();
-                least += after
-                    .get(format!("keylane:pod-{who}").as_str())
-                    .map_or(0, BTreeSet::len);
+                least += after.get(name(who).as_str()).map_or(0, BTreeSet::len);
             }
         }
+        (moved, least)
+    }
+
+    #[test]
+    fn few_queues_move_when_a_member_comes_or_goes() {
+        let (moved, least) = moves(|who| format!("keylane:pod-{who}:{who:x}"));
         assert!(moved <= 2 * least, "{moved} queues moved, {least} had to");
+        let (moved, least) = moves(|who| format!("keylane:host:{:x}", who.wrapping_mul(40503)));
+        assert!(
+            moved <= 2 * least,
+            "on one host {moved} queues moved, {least} had to"
+        );
+    }
+
+    #[test]
+    fn an_executor_that_runs_again_in_its_pod_gets_its_queues_back() {
+        let queues = queues(24);
+        let name = |who: u32, start: u32| format!("keylane:pod-{who}:{:x}", start * 40503);
+        let before: BTreeSet<String> = (0..5).map(|who| name(who, 1)).collect();
+        let after: BTreeSet<String> = (0..5).map(|who| name(who, 1 + who % 2)).collect();
+        let (before, after) = (allocate(&queues, &before), allocate(&queues, &after));
+        for who in 0..5 {
+            let (old, new) = (name(who, 1), name(who, 1 + who % 2));
+            assert_eq!(before[old.as_str()], after[new.as_str()], "{new}");
+        }
     }
 }

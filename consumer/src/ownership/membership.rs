@@ -13,6 +13,14 @@ use std::time::Duration;
 /// Every client id of Keylane begins so; others in the group are foreign and get no queue.
 pub const CLIENT_ID_PREFIX: &str = "keylane:";
 
+/// The pod, or host, that an incarnation names.
+pub fn pod_of(incarnation: &str) -> Option<&str> {
+    let (pod, _) = incarnation
+        .strip_prefix(CLIENT_ID_PREFIX)?
+        .rsplit_once(':')?;
+    Some(pod)
+}
+
 const GONE_AFTER: Duration = Duration::from_millis(1500);
 const GONE_AFTER_TROUBLE: Duration = Duration::from_secs(15);
 

@@ -2,7 +2,7 @@
 
 use super::terms::{Death, Facts};
 use crate::journal::Incarnation;
-use crate::ownership::membership::CLIENT_ID_PREFIX;
+use crate::ownership::membership::pod_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -69,14 +69,6 @@ impl Others {
             idle: same_pod && self.idle,
         }
     }
-}
-
-/// The pod, or host, that an incarnation names.
-fn pod_of(incarnation: &str) -> Option<&str> {
-    let (pod, _) = incarnation
-        .strip_prefix(CLIENT_ID_PREFIX)?
-        .rsplit_once(':')?;
-    Some(pod)
 }
 
 #[cfg(test)]
