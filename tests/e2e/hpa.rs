@@ -1,7 +1,7 @@
 //! A HorizontalPodAutoscaler on the scale subresource: in mode LanesOnly the number of pods is its.
 //!
 //! The metrics API is served by the API server itself from a definition of its kind, and the test writes
-//! what a metrics server would: the memory of each pod.
+//! what a metrics server would: the memory of each pod, and its CPU, which the operator sees too.
 
 use crate::NAME;
 use anyhow::{Context as _, Result};
@@ -29,6 +29,7 @@ pub async fn drives_the_pods(stack: &Stack) -> Result<()> {
 async fn scale(stack: &Stack) -> Result<()> {
     apply(stack, "the autoscaler", &autoscaler(stack.namespace()))?;
     pods(stack, 300, 3).await?;
+    cpu_is_seen(stack).await?;
     pods(stack, 50, 1).await
 }
 
@@ -55,6 +56,23 @@ async fn pods(stack: &Stack, mebibytes: u32, wanted: u64) -> Result<()> {
     Ok(())
 }
 
+/// 1.9 of the 2 cores that a handler may use.
+async fn cpu_is_seen(stack: &Stack) -> Result<()> {
+    wait::until(LIMIT, "the CPU of pods in the last decision", async || {
+        publish(stack, 300).map_err(|error| error.to_string())?;
+        let object = stack
+            .get("orderedconsumer", NAME)
+            .map_err(|error| error.to_string())?;
+        let inputs = &object["status"]["decision"]["inputs"];
+        if inputs["cpuPercent"] == "95.0" {
+            return Ok(());
+        }
+        Err(inputs.to_string())
+    })
+    .await?;
+    Ok(())
+}
+
 /// Writes the figures of every pod; returns how many there are.
 fn publish(stack: &Stack, mebibytes: u32) -> Result<usize> {
     let pods = stack.kubectl(&["get", "pods", SELECTOR, "--output=json"])?;
@@ -74,7 +92,7 @@ fn publish(stack: &Stack, mebibytes: u32) -> Result<usize> {
             "timestamp": now.to_string(),
             "window": "15s",
             "containers": [{"name": "handler", "usage": {
-                "cpu": "1m", "memory": format!("{mebibytes}Mi"),
+                "cpu": "1900m", "memory": format!("{mebibytes}Mi"),
             }}],
         })
     });

@@ -12,12 +12,14 @@ use crate::broker::{self, Reading};
 use crate::crd::OrderedConsumerStatus;
 use crate::scale::{self, Recorded};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::Mode;
 use keylane_consumer::source::SourceError;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The pods of a consumer, and the token they know.
@@ -33,6 +35,8 @@ pub struct Pods {
     names: BTreeMap<String, String>,
     /// Which of them should answer: they are ready and not about to go.
     ready: BTreeSet<String>,
+    /// The pods as they were last told of.
+    objects: Vec<Arc<Pod>>,
     /// The admin token.
     pub token: String,
 }
@@ -41,6 +45,8 @@ pub struct Pods {
 struct Answers {
     offsets: Result<Reading, SourceError>,
     stats: Vec<Stats>,
+    /// Used part of the CPU that pods may use, by incarnation.
+    cpu: BTreeMap<String, f64>,
     /// A pod that should answer and does not may have finished much of what its queues show as lag: what is
     /// unfinished is unknown then.
     silent: bool,
@@ -178,6 +184,7 @@ async fn pods(
             .filter_map(|pod| address(pod))
             .collect(),
         token: state.token.clone().unwrap_or_default(),
+        objects: pods,
     })
 }
 
@@ -195,7 +202,11 @@ async fn ask(
             .asked_brokers(started.elapsed(), offsets.is_ok());
         offsets
     };
-    let (offsets, stats) = tokio::join!(brokers, context.pods.stats(&pods.addresses, &pods.token));
+    let (offsets, stats, used) = tokio::join!(
+        brokers,
+        context.pods.stats(&pods.addresses, &pods.token),
+        context.usage.of(consumer.namespace(), &pods.objects),
+    );
     let silent = pods
         .addresses
         .iter()
@@ -215,8 +226,13 @@ async fn ask(
             Some((name, retire::cost(stats.as_ref().ok()?)))
         })
         .collect();
+    let used = |(address, incarnation): (&String, &String)| {
+        let part = used.get(pods.names.get(address)?)?;
+        Some((incarnation.clone(), *part))
+    };
     Answers {
         offsets,
+        cpu: pods.incarnations.iter().filter_map(used).collect(),
         stats: stats.into_iter().filter_map(Result::ok).collect(),
         silent,
     }
@@ -322,6 +338,7 @@ fn decide(
         ready: found.ready.unwrap_or(0).unsigned_abs(),
         brokers: answers.offsets.as_ref().ok(),
         pods: &answers.stats,
+        cpu: &answers.cpu,
         silent: answers.silent,
     });
     let policy = snapshot::policy(consumer, now);

@@ -28,6 +28,7 @@ use crate::leader::Tenure;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::pods::PodClient;
+use crate::pods::usage::Usage;
 use error::Error;
 use futures::StreamExt;
 use futures::channel::mpsc::unbounded;
@@ -77,6 +78,7 @@ pub struct Context {
     client: Client,
     options: Options,
     pods: PodClient,
+    usage: Usage,
     recorder: Recorder,
     metrics: Metrics,
     /// The right to decide; its term is in lane targets.
@@ -153,6 +155,7 @@ pub async fn run(
     };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
+        usage: Usage::new(client.clone()),
         client,
         options,
         pods,

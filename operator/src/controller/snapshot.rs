@@ -50,6 +50,8 @@ pub struct Read<'r> {
     pub brokers: Option<&'r Reading>,
     /// What pods said.
     pub pods: &'r [Stats],
+    /// Used part of the CPU that pods may use, by incarnation.
+    pub cpu: &'r BTreeMap<String, f64>,
     /// A pod that should have answered did not: what is unfinished in its queues is unknown.
     pub silent: bool,
 }
@@ -87,13 +89,13 @@ pub fn snapshot(read: Read<'_>) -> Snapshot {
         replicas: read.replicas,
         ready: read.ready,
         queues: queues.collect(),
-        pods: working.iter().map(|pod| sample(pod)).collect(),
+        pods: working.iter().map(|pod| sample(pod, read.cpu)).collect(),
         hot_keys: working.iter().copied().flat_map(hot).collect(),
         stuck_keys: read.pods.iter().flat_map(stuck).collect(),
     }
 }
 
-fn sample(pod: &Stats) -> PodSample {
+fn sample(pod: &Stats, cpu: &BTreeMap<String, f64>) -> PodSample {
     PodSample {
         incarnation: pod.incarnation.clone(),
         lanes: pod.lanes.lanes,
@@ -103,7 +105,7 @@ fn sample(pod: &Stats) -> PodSample {
         completed: pod.completed,
         buffered: pod.buffered,
         uptime_seconds: pod.uptime_seconds,
-        cpu: None,
+        cpu: cpu.get(&pod.incarnation).copied(),
     }
 }
 
@@ -203,12 +205,14 @@ mod tests {
     #[test]
     fn what_a_broker_or_pod_did_not_say_is_absent() {
         let (reading, pods) = (reading(), [pod(0, false)]);
+        let cpu = BTreeMap::new();
         let read = Read {
             now: Duration::from_secs(1),
             replicas: 2,
             ready: 2,
             brokers: Some(&reading),
             pods: &pods,
+            cpu: &cpu,
             silent: true,
         };
         let known = |snapshot: &Snapshot| -> Vec<_> {
@@ -237,20 +241,24 @@ mod tests {
             ..read
         };
         assert!(snapshot(nothing).queues.is_empty());
+        assert_eq!(snapshot(read).pods[0].cpu, None);
     }
 
     #[test]
     fn a_pod_that_drains_has_no_lanes_to_count_but_what_it_finished_counts() {
         let (reading, pods) = (reading(), [pod(0, true), pod(1, false)]);
+        let cpu = BTreeMap::from([("pod-0".to_owned(), 1.0), ("pod-1".to_owned(), 0.5)]);
         let made = snapshot(Read {
             now: Duration::ZERO,
             replicas: 1,
             ready: 1,
             brokers: Some(&reading),
             pods: &pods,
+            cpu: &cpu,
             silent: false,
         });
         assert_eq!(made.pods.len(), 1);
+        assert_eq!(made.pods[0].cpu, Some(0.5));
         assert_eq!(made.queues[0].unfinished, Some(6));
         assert_eq!(
             (made.queues[0].owner, made.queues[1].owner),

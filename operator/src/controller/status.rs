@@ -311,6 +311,7 @@ fn inputs(inputs: &Inputs) -> DecisionInputs {
         busy_lanes: text(inputs.busy_lanes),
         pod_capacity: text(inputs.pod_capacity),
         start_seconds: text(inputs.start_seconds),
+        cpu_percent: text(inputs.cpu.map(|part| part * 100.0)),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::crd::OrderedConsumer;
 use futures::channel::mpsc::UnboundedSender;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
@@ -64,7 +64,7 @@ impl Watched {
         lock(&self.sets).of(consumer)
     }
 
-    /// Pods labelled with a consumer. Of their specs only names of containers are kept.
+    /// Pods labelled with a consumer. Of their specs only names and limits of containers are kept.
     pub fn pods(&self, consumer: &Name) -> Vec<Arc<Pod>> {
         lock(&self.pods).of(consumer)
     }
@@ -161,23 +161,23 @@ where
     }
 }
 
-/// Memory: of a pod's spec only the names of its containers matter here.
+/// Memory: of a pod's spec only the names and limits of its containers matter here.
 fn trim(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
     if let Some(spec) = pod.spec.take() {
-        let names = |all: Vec<k8s_openapi::api::core::v1::Container>| {
-            all.into_iter()
-                .map(|one| k8s_openapi::api::core::v1::Container {
-                    name: one.name,
-                    ..Default::default()
-                })
+        let parts = |all: Vec<Container>| {
+            all.into_iter().map(|one| Container {
+                name: one.name,
+                resources: one.resources,
+                ..Container::default()
+            })
         };
-        pod.spec = Some(k8s_openapi::api::core::v1::PodSpec {
-            containers: names(spec.containers).collect(),
-            init_containers: spec.init_containers.map(|all| names(all).collect()),
+        pod.spec = Some(PodSpec {
+            containers: parts(spec.containers).collect(),
+            init_containers: spec.init_containers.map(|all| parts(all).collect()),
             ephemeral_containers: spec.ephemeral_containers,
-            ..Default::default()
+            ..PodSpec::default()
         });
     }
 }

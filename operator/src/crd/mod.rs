@@ -399,6 +399,9 @@ pub struct DecisionInputs {
     /// Seconds from asking for a pod to its first messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_seconds: Option<String>,
+    /// Percent of its CPU limit that the pod with least CPU left uses, where the cluster measures it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<String>,
 }
 
 /// The CustomResourceDefinition as YAML, as it lies in `crds/` and in the chart.

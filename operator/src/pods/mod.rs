@@ -1,6 +1,8 @@
 //! Talks to consumer pods over their admin endpoint. A pod that does not answer in time is unknown, not
 //! idle; an answer longer than it can be is not read.
 
+pub mod usage;
+
 use futures::future::join_all;
 use keylane_consumer::contract::ADMIN_PORT;
 use keylane_consumer::contract::admin::{LaneTarget, MembersGone, Stats};

@@ -1,6 +1,7 @@
 //! What is decided, and the sentence that says why. The sentence is made here and nowhere else: status,
 //! events and logs show the same.
 
+use super::observe::FULL_CPU;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -74,6 +75,8 @@ pub struct Inputs {
     pub pod_capacity: Option<f64>,
     /// Seconds from asking for a pod to its first messages.
     pub start_seconds: Option<f64>,
+    /// Used part of the CPU it may use, of the pod that has least left.
+    pub cpu: Option<f64>,
 }
 
 /// Why a decision is as it is.
@@ -204,6 +207,9 @@ pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Li
     }
     if let Some(capacity) = inputs.pod_capacity {
         figures.push(format!("a pod can do {capacity:.0}/s"));
+    }
+    if let Some(cpu) = inputs.cpu.filter(|cpu| *cpu >= FULL_CPU) {
+        figures.push(format!("a pod uses {:.0} % of its CPU", cpu * 100.0));
     }
     if let Some(most) = limits.downstream {
         figures.push(format!("at most {most:.0}/s get through"));

@@ -177,6 +177,7 @@ fn inputs(policy: &Policy, history: &History, seen: &Seen, expected: Option<f64>
         unfinished: known.then(|| seen.backlog().round() as u64),
         pod_capacity: history.model.capacity(policy),
         start_seconds: Some(history.model.start()),
+        cpu: seen.cpu,
     }
 }
 

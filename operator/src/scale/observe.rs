@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 const SMOOTHING: f64 = 0.5;
 /// Lanes count as all busy from this part on.
 const FULL: f64 = 0.9;
+/// A pod that uses so much of its CPU can do no more.
+pub(super) const FULL_CPU: f64 = 0.9;
 /// Lanes count as idle below this part, after so many looks.
 const IDLE: f64 = 0.6;
 const IDLE_LOOKS: u32 = 2;
@@ -34,6 +36,8 @@ pub(super) struct Seen {
     pub completions: Option<f64>,
     /// Seconds a call took in this interval.
     pub call: Option<f64>,
+    /// Used part of its CPU, of the pod that has least left; none if nobody measures it.
+    pub cpu: Option<f64>,
     /// A figure of a broker is missing.
     pub broker_missing: bool,
     /// Figures of pods are missing: none answers, or not all that are ready.
@@ -89,6 +93,7 @@ pub(super) fn observe(history: &mut History, snapshot: &Snapshot) -> Seen {
         pods_missing: (snapshot.pods.len() as u32) < snapshot.ready
             || (snapshot.pods.is_empty() && snapshot.replicas > 0),
         broker_missing: snapshot.queues.is_empty(),
+        cpu: (snapshot.pods.iter().filter_map(|pod| pod.cpu)).reduce(f64::max),
         ..Seen::default()
     };
     queues(history, snapshot, now, &mut seen);
@@ -174,7 +179,7 @@ fn pods(history: &mut History, snapshot: &Snapshot, seen: &mut Seen) {
         let before = history.pods.remove(&pod.incarnation);
         let mut sample = PodSeen {
             full: f64::from(pod.busy_lanes) >= FULL * f64::from(pod.lanes) && pod.waiting_lanes > 0,
-            hot: pod.cpu.is_some_and(|cpu| cpu >= 0.9),
+            hot: pod.cpu.is_some_and(|cpu| cpu >= FULL_CPU),
             ..PodSeen::default()
         };
         let mut idle = 0;

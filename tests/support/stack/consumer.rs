@@ -58,6 +58,7 @@ impl OrderedConsumer {
                         "name": "handler",
                         "image": super::HANDLER_IMAGE,
                         "imagePullPolicy": "IfNotPresent",
+                        "resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "2"}},
                         "args": ["serve", format!("--work-ms={}", self.work.as_millis()),
                                  format!("--judge=http://judge.{namespace}:8080")],
                         "env": [{"name": "HANDLER_NAME",
