@@ -174,6 +174,8 @@ pub struct Tenure {
     pub(super) unlocking: bool,
     pub(super) next_lock: Time,
     pub(super) stand_in: StandIn,
+    /// The lock was taken for an owner that stayed away, not because the queue was meant for us.
+    pub(super) stands_in: bool,
     pub(super) request: Option<Request>,
     pub(super) ticket: Ticket,
     pub(super) next_request: Time,
@@ -195,6 +197,7 @@ impl Tenure {
             unlocking: false,
             next_lock: Time::ZERO,
             stand_in: StandIn::Unsure,
+            stands_in: false,
             request: None,
             ticket: Ticket::default(),
             next_request: Time::ZERO,
@@ -212,6 +215,7 @@ impl Tenure {
         } else if matches!(wanted, Wanted::Yes | Wanted::IfReleased) && self.wanted != wanted {
             self.next_lock = now;
         }
+        self.stands_in &= wanted == Wanted::StandIn;
         self.wanted = wanted;
     }
 
@@ -297,7 +301,7 @@ impl Tenure {
                 recorded, since, ..
             } => {
                 let stand_in_over = since.saturating_add(terms.durations.stand_in_for);
-                let stand_in_over = (self.wanted == Wanted::StandIn).then_some(stand_in_over);
+                let stand_in_over = self.stands_in.then_some(stand_in_over);
                 waits(self.look || valid && !recorded)
                     .into_iter()
                     .chain(stand_in_over)

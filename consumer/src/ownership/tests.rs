@@ -280,6 +280,20 @@ fn a_stand_in_takes_a_queue_only_if_its_owner_does_not_want_the_lock_back() {
 }
 
 #[test]
+fn a_queue_that_is_meant_for_another_now_is_not_kept_as_a_stand_in() {
+    let mut world = World::new();
+    world.ownership.allocate(world.now, &ours(&[0]));
+    world.until(|seen| assigned(seen) == 1);
+    let allocation = Allocation {
+        stand_in: BTreeSet::from([queue(0)]),
+        ..Allocation::default()
+    };
+    world.ownership.allocate(world.now, &allocation);
+    let kept = world.until(|seen| matches!(seen.last(), Some(Action::Release { .. })));
+    assert!(kept <= STEP, "{kept:?}");
+}
+
+#[test]
 fn a_stand_in_takes_a_released_queue_that_whoever_it_is_meant_for_leaves() {
     let mut world = World::new();
     let running = Keys::default();

@@ -58,6 +58,7 @@ impl Tenure {
             _ => {
                 self.go_out();
                 self.lease = lease;
+                self.stands_in = self.wanted == Wanted::StandIn;
                 self.phase = Phase::Reading { locked: now };
             }
         }

@@ -36,10 +36,11 @@ impl Tenure {
     pub(super) fn give_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
         let wanted = match (self.wanted, &self.phase) {
             (Wanted::Yes | Wanted::IfReleased, _) => true,
-            (Wanted::StandIn, Phase::Owned { since, .. }) => {
+            (Wanted::StandIn, Phase::Owned { since, .. }) if self.stands_in => {
                 now < since.saturating_add(terms.durations.stand_in_for)
             }
-            (Wanted::StandIn, _) => true,
+            // What was meant for us and is meant for another now, that one waits for.
+            (Wanted::StandIn, _) => self.stands_in,
             (Wanted::No, _) => false,
         };
         if wanted {
