@@ -272,7 +272,8 @@ async fn a_handler_behind_grpc_that_is_killed_loses_nothing() {
     let process = Process::start(&orders, 0);
     let port = process.port;
     let running = Running::start(&world, &[("handler", &process.spec())]).await;
-    world.produce(400, 40).await;
+    // Ten seconds of work: however late this test looks, it kills in the middle.
+    world.produce(4_000, 40).await;
     until(&orders, "60 handled", |so_far| so_far.distinct >= 60).await;
     drop(process);
     let killed_at = now();
@@ -280,9 +281,11 @@ async fn a_handler_behind_grpc_that_is_killed_loses_nothing() {
     let had = spans().into_iter().filter(|span| span.end.is_none());
     let had: BTreeSet<_> = had.map(|span| span.message).collect();
     assert!(had.len() > 8, "in flight were {had:?}");
-    let _process = Process::start(&orders.restarted("second"), port);
-    let all = until(&orders, "400 handled", |so_far| so_far.distinct == 400).await;
-    world.until_committed(400).await;
+    let mut second = orders.restarted("second");
+    second.work = Duration::from_millis(5);
+    let _process = Process::start(&second, port);
+    let all = until(&orders, "4,000 handled", |so_far| so_far.distinct == 4_000).await;
+    world.until_committed(4_000).await;
     assert_in_order(&all);
     let mut suspects: Vec<_> = spans()
         .into_iter()
