@@ -299,6 +299,10 @@ impl Ownership {
         self.check_untouched(now);
         let polled = std::mem::take(&mut self.touched);
         for queue in &polled {
+            let state = self.queues.get(queue);
+            if let Some(subject) = state.and_then(|state| state.tenure.subject()) {
+                self.others.heard_of(&queue.broker, subject);
+            }
             let facts = self.facts(queue);
             self.with(queue, |tenure, terms, deeds| {
                 tenure.poll(now, facts, terms, deeds);

@@ -6,13 +6,39 @@ use crate::ownership::membership::pod_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Members that left and strangers that are remembered, each, of one broker: a limit to memory.
+const REMEMBERED: usize = 1024;
+/// A list may have been made before somebody who was heard of since was on it; the one after the next
+/// was not.
+const LISTS: u64 = 2;
+
+/// What a broker's lists of members said.
+#[derive(Debug, Default)]
+struct Listed {
+    /// Lists so far.
+    heard: u64,
+    members: BTreeSet<String>,
+    /// Those that were members and are not.
+    left: BTreeSet<String>,
+    /// Those that were never on a list, and the number of lists when they were first heard of. Who has
+    /// just started holds queues before others see it listed.
+    strangers: BTreeMap<String, u64>,
+}
+
+impl Listed {
+    fn lacks(&self, incarnation: &str) -> bool {
+        let unlisted = |since: &u64| self.heard >= since + LISTS;
+        self.left.contains(incarnation) || self.strangers.get(incarnation).is_some_and(unlisted)
+    }
+}
+
 /// The others, as far as they are known.
 #[derive(Debug)]
 pub struct Others {
     me: Incarnation,
     /// The pod this process runs in.
     pod: Option<String>,
-    present: BTreeMap<Arc<str>, BTreeSet<String>>,
+    listed: BTreeMap<Arc<str>, Listed>,
     gone: BTreeSet<String>,
     /// The handler of this pod has said that nothing runs of what those sent who were here before.
     pub idle: bool,
@@ -24,19 +50,42 @@ impl Others {
         Self {
             me,
             pod: pod.map(str::to_owned),
-            present: BTreeMap::new(),
+            listed: BTreeMap::new(),
             gone: BTreeSet::new(),
             idle: false,
         }
     }
 
-    /// The members that a broker lists; returns whether they are others than before.
+    /// The members that a broker lists; returns whether anything is known by it.
     pub fn present(&mut self, broker: &Arc<str>, members: BTreeSet<String>) -> bool {
-        if self.present.get(broker) == Some(&members) {
-            return false;
+        let of = self.listed.entry(broker.clone()).or_default();
+        of.heard += 1;
+        let told = of.strangers.values().any(|since| of.heard == since + LISTS);
+        if of.members == members {
+            return told;
         }
-        self.present.insert(broker.clone(), members);
+        let before = std::mem::replace(&mut of.members, members);
+        of.left.extend(before);
+        of.left.retain(|left| !of.members.contains(left));
+        of.strangers.retain(|name, _| !of.members.contains(name));
+        while of.left.len() > REMEMBERED {
+            of.left.pop_first();
+        }
         true
+    }
+
+    /// Hears of one incarnation at a broker, from a lock or the journal.
+    pub fn heard_of(&mut self, broker: &str, incarnation: &Incarnation) {
+        let Some(of) = self.listed.get_mut(broker) else {
+            return;
+        };
+        let known = of.members.contains(&**incarnation) || of.left.contains(&**incarnation);
+        if !known && !of.strangers.contains_key(&**incarnation) {
+            if of.strangers.len() >= REMEMBERED {
+                of.strangers.clear();
+            }
+            of.strangers.insert(incarnation.to_string(), of.heard);
+        }
     }
 
     /// A pod of which all containers ended.
@@ -49,10 +98,8 @@ impl Others {
         if *incarnation == self.me {
             return Facts::default();
         }
-        let absent = self
-            .present
-            .get(broker)
-            .is_some_and(|members| !members.contains(&**incarnation));
+        let listed = self.listed.get(broker);
+        let absent = listed.is_some_and(|of| of.lacks(incarnation));
         let pod = pod_of(incarnation);
         let same_pod = pod.is_some() && pod == self.pod.as_deref();
         let death = if pod.is_some_and(|pod| self.gone.contains(pod)) {
@@ -81,6 +128,8 @@ mod tests {
         let broker: Arc<str> = "a".into();
         let facts = |others: &Others, name: &str| others.facts("a", &name.into());
         assert_eq!(facts(&others, "keylane:uid-2:c"), Facts::default());
+        let before = ["keylane:uid-1:a", "keylane:uid-1:b", "keylane:uid-2:c"];
+        others.present(&broker, before.map(str::to_owned).into());
         others.present(&broker, BTreeSet::from(["keylane:uid-1:b".into()]));
         others.idle = true;
         let former = facts(&others, "keylane:uid-1:a");
@@ -90,6 +139,29 @@ mod tests {
         others.gone("uid-2");
         assert_eq!(facts(&others, "keylane:uid-2:c").death, Death::Pod);
         assert_eq!(facts(&others, "keylane:uid-1:b"), Facts::default());
+    }
+
+    #[test]
+    fn who_was_never_listed_is_absent_only_by_lists_made_after_it_was_heard_of() {
+        let mut others = Others::new("keylane:me:1".into(), None);
+        let broker: Arc<str> = "a".into();
+        let list = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        let (new, never) = ("keylane:new:1".into(), "keylane:never:1".into());
+        others.present(&broker, list(&["keylane:me:1"]));
+        for one in [&new, &never] {
+            others.heard_of("a", one);
+            assert!(!others.facts("a", one).absent);
+        }
+        // This one may have been made before.
+        assert!(!others.present(&broker, list(&["keylane:me:1"])));
+        others.heard_of("a", &never);
+        assert!(!others.facts("a", &never).absent);
+        assert!(others.present(&broker, list(&["keylane:me:1", "keylane:new:1"])));
+        assert!(others.facts("a", &never).absent);
+        assert!(!others.facts("a", &new).absent);
+        // Who was there and is not is known at once.
+        assert!(others.present(&broker, list(&["keylane:me:1"])));
+        assert!(others.facts("a", &new).absent);
     }
 
     #[test]
