@@ -25,6 +25,7 @@ mod redaction;
 mod samples;
 mod suspects;
 mod suspension;
+mod together;
 mod world;
 
 use std::time::Duration;

@@ -16,7 +16,7 @@ use super::ledger::{Ledger, Suspects};
 use super::live::{self, Placing};
 use super::owner::Owner;
 use super::start::Starts;
-use super::tasks::{self, Event, Events, Group};
+use super::tasks::{self, Event, Events, Group, ToRead};
 use super::{Measures, Options};
 use crate::contract::admin::LaneTarget;
 use crate::contract::spec::{ConsumerSpec, Consumption};
@@ -77,6 +77,8 @@ pub struct Executor<S, H> {
     starts: Arc<Starts<S>>,
     /// Whose turn it is to read, by broker.
     readings: BTreeMap<Arc<str>, Arc<Semaphore>>,
+    /// Readings to begin of queues that run here.
+    heads: Vec<ToRead>,
     spec: ConsumerSpec,
     placing: Arc<Placing>,
     options: Options,
@@ -145,6 +147,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         Self {
             starts: Arc::new(Starts::new(source.clone(), spec.start_from.clone())),
             readings: BTreeMap::new(),
+            heads: Vec::new(),
             source,
             handler,
             clock,

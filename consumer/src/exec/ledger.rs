@@ -83,6 +83,23 @@ pub enum Reading {
     Start,
 }
 
+impl Standing {
+    /// Of a queue that runs here, and whose journal was read to its end before.
+    pub fn unchanged(log: Log) -> Self {
+        Self {
+            head: log.head(),
+            log,
+            finished: Finished::default(),
+            suspects: Suspects::new(),
+        }
+    }
+}
+
+/// Waits until whatever was acknowledged up to now can be seen.
+pub async fn until_visible() {
+    tokio::time::sleep(VISIBLE_AFTER).await;
+}
+
 /// Reads a queue's journal on from `log`, and where the group stands.
 pub async fn read<S: Source>(
     source: &S,
@@ -93,7 +110,7 @@ pub async fn read<S: Source>(
     reading: Reading,
 ) -> Result<Standing, SourceError> {
     if reading != Reading::Start {
-        tokio::time::sleep(VISIBLE_AFTER).await;
+        until_visible().await;
         follow(source, queue, &mut log).await?;
     }
     let (finished, suspects) = match reading {

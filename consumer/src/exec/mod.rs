@@ -30,6 +30,7 @@ mod redact;
 mod runners;
 mod start;
 mod tasks;
+mod together;
 
 /// What [`gate`] and [`runners`] lock with; `interleavings` compiles them over something else.
 mod sync {

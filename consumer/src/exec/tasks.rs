@@ -325,7 +325,14 @@ pub async fn send_back<S: Source>(source: Arc<S>, back: SendBack, events: Events
     });
 }
 
-/// Makes a commit or a check, unless the lease is over before it is sent.
+/// Checks what the broker has as committed.
+pub async fn verify<S: Source>(source: Arc<S>, due: Due, events: Events) {
+    let answer = source.committed(&due.queue).await;
+    let answer = answer.map(|offset| offset.map_or(Answer::Has(u64::MAX), Answer::Has));
+    let _ = events.send(Event::Committed { due, answer });
+}
+
+/// Makes a commit, unless the lease is over before it is sent.
 pub async fn commit<S: Source>(
     source: Arc<S>,
     clock: Arc<Clock>,
@@ -333,12 +340,7 @@ pub async fn commit<S: Source>(
     lease: Time,
     events: Events,
 ) {
-    let answer = if due.verify_only {
-        source
-            .committed(&due.queue)
-            .await
-            .map(|offset| offset.map_or(Answer::Has(u64::MAX), Answer::Has))
-    } else if clock.now() < lease {
+    let answer = if clock.now() < lease {
         source
             .commit(&due.queue, due.offset)
             .await

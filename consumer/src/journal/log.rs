@@ -97,6 +97,12 @@ impl Log {
         self.end = self.end.max(min);
     }
 
+    /// Whether everything of a journal that lies between these offsets was seen, so that reading on would
+    /// bring nothing.
+    pub fn is_whole(&self, min: u64, max: u64) -> bool {
+        min <= self.end && max == self.end
+    }
+
     /// Who may run.
     pub fn head(&self) -> Head {
         let mut newest: Option<Newest> = None;
@@ -277,6 +283,13 @@ mod tests {
         let log = log([claim("a"), claim("b"), old, released("a", 0)]);
         assert_eq!(newest(&log), (1, "b".into(), State::Claimed));
         assert_eq!(log.finished(|_| true).finished, Finished::below(9));
+    }
+
+    #[test]
+    fn a_journal_that_grew_shrank_or_was_cut_off_at_its_beginning_is_not_whole() {
+        let log = log([claim("a"), claim("b")]);
+        assert!(log.is_whole(0, 2) && log.is_whole(2, 2));
+        assert!(!log.is_whole(0, 3) && !log.is_whole(0, 1) && !log.is_whole(3, 3));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use super::SourceError;
 use crate::journal::Witness;
-use crate::message::QueueId;
+use crate::message::{QueueId, Topic};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::future::Future;
 
 /// Records of the journal from an offset on.
@@ -33,6 +34,15 @@ pub trait Journal: Send + Sync + 'static {
         queue: &QueueId,
         from: u64,
     ) -> impl Future<Output = Result<Records, SourceError>> + Send;
+
+    /// Smallest offset, and offset of the next record to be stored, of every queue of the journal at this
+    /// broker, by the id of the queue its records are about: one question. A broker may not answer it, and
+    /// tells nothing of some or all of them then.
+    fn ends(
+        &self,
+        broker: &str,
+        topic: Topic,
+    ) -> impl Future<Output = BTreeMap<u32, (u64, u64)>> + Send;
 
     /// The message at an offset of a consumed queue, as a witness; none if there is none.
     fn witness(

@@ -7,7 +7,7 @@
 pub mod journal;
 pub mod rocketmq;
 
-use crate::message::{Message, QueueId};
+use crate::message::{Message, QueueId, Topic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -182,6 +182,14 @@ pub trait Source: journal::Journal {
         &self,
         queue: &QueueId,
     ) -> impl Future<Output = Result<Option<u64>, SourceError>> + Send;
+
+    /// Offsets above 0 that the group committed, of every queue of a topic at this broker, by queue id: one
+    /// question. A broker may not answer it, and tells nothing of some or all of them then.
+    fn committed_of_all(
+        &self,
+        broker: &str,
+        topic: Topic,
+    ) -> impl Future<Output = BTreeMap<u32, u64>> + Send;
 
     /// Commits an offset; `Ok` only once the broker acknowledged it.
     fn commit(

@@ -3,6 +3,7 @@
 use super::{Assigned, Executor, READINGS_AT_ONCE, Recorded};
 use crate::exec::ledger::{self, Reading};
 use crate::exec::tasks::{self, ToRead};
+use crate::exec::together;
 use crate::handler::Handler;
 use crate::journal::{Body, Finished, Keys, Progress, Record};
 use crate::lane::{self, Assignment, HeldKeys, Input, Time};
@@ -26,15 +27,51 @@ impl<S: Source, H: Handler> Executor<S, H> {
             (true, true) => Reading::Head,
             (true, false) => Reading::Everything,
         };
-        let turns = || Arc::new(Semaphore::new(READINGS_AT_ONCE));
-        let readings = self.readings.entry(queue.broker.clone());
-        let turns = readings.or_insert_with(turns).clone();
         let to_read = ToRead {
             log: self.ledger.log(&queue),
             queue,
             ticket,
             reading,
         };
+        match reading {
+            Reading::Head => self.heads.push(to_read),
+            Reading::Start | Reading::Everything => self.read_alone(to_read),
+        }
+    }
+
+    /// Begins the readings of queues that run here: renewals of many are granted, and confirmed, together.
+    pub(super) fn read_heads(&mut self) {
+        if self.heads.is_empty() {
+            return;
+        }
+        let heads = std::mem::take(&mut self.heads);
+        let (together, alone) = together::split(heads, |one| &one.queue, &self.queues);
+        for to_read in alone {
+            self.read_alone(to_read);
+        }
+        for (at, to_read) in together {
+            let turns = self.turns(&at.0);
+            self.tasks.spawn(together::read_heads(
+                self.source.clone(),
+                self.starts.clone(),
+                turns,
+                self.queues.clone(),
+                at,
+                to_read,
+                self.events.clone(),
+            ));
+        }
+    }
+
+    /// Whose turn it is to read at a broker.
+    fn turns(&mut self, broker: &Arc<str>) -> Arc<Semaphore> {
+        let turns = || Arc::new(Semaphore::new(READINGS_AT_ONCE));
+        let readings = self.readings.entry(broker.clone());
+        readings.or_insert_with(turns).clone()
+    }
+
+    fn read_alone(&mut self, to_read: ToRead) {
+        let turns = self.turns(&to_read.queue.broker);
         self.tasks.spawn(tasks::read(
             self.source.clone(),
             self.starts.clone(),

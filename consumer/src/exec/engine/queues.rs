@@ -5,6 +5,7 @@ use crate::contract::spec::Mode;
 use crate::exec::commits::{Answer, Due};
 use crate::exec::measures;
 use crate::exec::tasks::{self, Batch};
+use crate::exec::together;
 use crate::handler::Handler;
 use crate::lane::{Assignment, Input, Output, Time};
 use crate::message::QueueId;
@@ -133,6 +134,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 break;
             }
         }
+        self.read_heads();
     }
 
     fn carry_out(&mut self, now: Time, action: Action) {
@@ -262,17 +264,32 @@ impl<S: Source, H: Handler> Executor<S, H> {
         }
         self.next_persist = now + self.options.persist_interval;
         self.write_down(now);
+        let mut to_verify = Vec::new();
         for (assignment, assigned) in &self.assigned {
             let progress = self.calls.with(|lanes| lanes.progress(*assignment));
             let Some(progress) = progress.filter(|_| !assigned.discard) else {
                 continue;
             };
-            if let Some(due) = self.commits.due(*assignment, progress.watermark) {
+            let Some(due) = self.commits.due(*assignment, progress.watermark) else {
+                continue;
+            };
+            if due.verify_only {
+                to_verify.push(due);
+            } else {
                 let (source, clock, events) =
                     (self.source.clone(), self.clock.clone(), self.events.clone());
                 self.tasks
                     .spawn(tasks::commit(source, clock, due, assigned.lease, events));
             }
+        }
+        let (together, alone) = together::split(to_verify, |due| &due.queue, &self.queues);
+        for due in alone {
+            let (source, events) = (self.source.clone(), self.events.clone());
+            self.tasks.spawn(tasks::verify(source, due, events));
+        }
+        for (at, due) in together {
+            let (source, events) = (self.source.clone(), self.events.clone());
+            self.tasks.spawn(together::verify(source, at, due, events));
         }
     }
 

@@ -54,6 +54,8 @@ pub enum Purpose {
     Offsets(Share),
     SendBack,
     Journal(Share),
+    /// What is asked about all queues of a topic at once.
+    All,
     Pull(Topic, u32),
 }
 

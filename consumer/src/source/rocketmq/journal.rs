@@ -4,6 +4,7 @@
 
 use super::answer::{Answer, response};
 use super::connection::{Purpose, Share};
+use super::together::{All, Ends};
 use super::{RocketmqSource, record, request};
 use crate::journal::Witness;
 use crate::message::{QueueId, Topic};
@@ -11,7 +12,7 @@ use crate::source::SourceError;
 use crate::source::journal::{Journal, Records};
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -215,6 +216,14 @@ impl Journal for RocketmqSource {
                 .map(|message| (message.offset, message.body))
                 .collect(),
         })
+    }
+
+    async fn ends(&self, broker: &str, topic: Topic) -> BTreeMap<u32, (u64, u64)> {
+        let topic = self.journals.topic(topic);
+        let all: BTreeMap<u32, Ends> = self.all(All::Ends, broker, topic).await;
+        let ends = all.into_iter();
+        ends.map(|(id, ends)| (id, (ends.min_offset, ends.max_offset)))
+            .collect()
     }
 
     async fn witness(&self, queue: &QueueId, offset: u64) -> Result<Option<Witness>, SourceError> {

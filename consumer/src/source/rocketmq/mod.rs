@@ -12,6 +12,7 @@ mod pulled;
 mod record;
 pub mod sql;
 pub mod subscription;
+mod together;
 
 use super::{Commit, Pulled, Route, Source, SourceError};
 use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
@@ -21,10 +22,11 @@ use connection::{Connection, Purpose, Share};
 use journal::Journals;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use subscription::Subscription;
+use together::{All, Unanswered};
 use tracing::warn;
 
 mod request {
@@ -63,6 +65,7 @@ pub struct RocketmqSource {
     /// Brokers that took the expression of the filter.
     filter_taken: RwLock<BTreeSet<Arc<str>>>,
     journals: Journals,
+    unanswered: Unanswered,
     route: RwLock<Route>,
 }
 
@@ -96,6 +99,7 @@ impl RocketmqSource {
             broadcasting: spec.consumption == Consumption::Broadcasting,
             filter_taken: RwLock::default(),
             journals: Journals::new(&spec.consumer_group),
+            unanswered: Unanswered::default(),
             route: RwLock::default(),
         })
     }
@@ -415,6 +419,15 @@ impl Source for RocketmqSource {
             return Ok(None);
         }
         answer.success()?.number("offset").map(Some)
+    }
+
+    async fn committed_of_all(&self, broker: &str, topic: Topic) -> BTreeMap<u32, u64> {
+        let all = self.all(All::Committed, broker, self.topic_of(topic)).await;
+        let offsets = all
+            .into_iter()
+            .map(|(id, of): (u32, together::Committed)| (id, of.consumer_offset));
+        // A group that never committed reads as 0.
+        offsets.filter(|(_, offset)| *offset > 0).collect()
     }
 
     async fn commit(&self, queue: &QueueId, offset: u64) -> Result<Commit, SourceError> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use keylane_consumer::journal::Witness;
-use keylane_consumer::message::{Message, Properties, QueueId, Text};
+use keylane_consumer::message::{self, Message, Properties, QueueId, Text};
 use keylane_consumer::source::journal::{Journal, Records};
 use keylane_consumer::source::{Commit, Pulled, Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +109,10 @@ impl Source for Broker {
         Ok(None)
     }
 
+    async fn committed_of_all(&self, _: &str, _: message::Topic) -> BTreeMap<u32, u64> {
+        BTreeMap::new()
+    }
+
     async fn commit(&self, _: &QueueId, _: u64) -> Result<Commit, SourceError> {
         Ok(Commit::Stored)
     }
@@ -161,6 +165,10 @@ impl Journal for Broker {
 
     async fn records(&self, _: &QueueId, _: u64) -> Result<Records, SourceError> {
         Ok(Records::default())
+    }
+
+    async fn ends(&self, _: &str, _: message::Topic) -> BTreeMap<u32, (u64, u64)> {
+        BTreeMap::new()
     }
 
     async fn witness(&self, _: &QueueId, _: u64) -> Result<Option<Witness>, SourceError> {
