@@ -82,10 +82,7 @@ async fn scale(
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let note = format!(
-        "{} -> {wanted} pods: {}",
-        object.spec.replicas, decision.message
-    );
+    let note = decision.message.clone();
     let api = consumers(context, object);
     let written = api
         .patch_scale(&object.name_any(), &parameters, &Patch::Merge(&patch))

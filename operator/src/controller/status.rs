@@ -293,8 +293,13 @@ fn limits(
         ),
         (
             METRICS_STALE,
-            limits.stale.map(|_| {
-                "figures of brokers or pods are missing for more than a minute; nothing is taken down".to_owned()
+            limits.stale.map(|stale| {
+                let source = match (stale.brokers, stale.pods) {
+                    (Some(_), Some(_)) => "brokers and pods",
+                    (_, None) => "brokers",
+                    (None, Some(_)) => "pods that are ready",
+                };
+                format!("figures of {source} are missing for more than a minute; nothing is taken down")
             }),
             "figures are fresh",
         ),
@@ -351,6 +356,7 @@ fn ready(found: &Findings) -> ConditionOf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scale::Stale;
 
     fn condition<'s>(status: &'s OrderedConsumerStatus, kind: &str) -> &'s Condition {
         status
@@ -390,12 +396,16 @@ mod tests {
             per_second,
             waiting_seconds,
         };
+        let stale = |seconds| Stale {
+            brokers: None,
+            pods: Some(seconds),
+        };
         decision.limits = Limits {
             scaling: Some(40),
             hot_key: Some(hot(71.3, 10.0)),
             stuck_key: Some("order-8".into()),
             downstream: Some(1000.0),
-            stale: Some(61.0),
+            stale: Some(stale(61.0)),
         };
         let mut found = Findings {
             history: serde_json::to_string(&history).ok(),
@@ -409,7 +419,7 @@ mod tests {
             (HOT_KEY_BOUND, "order-7"),
             (DOWNSTREAM_BOUND, "behind the handler"),
             (KEY_STUCK, "order-8"),
-            (METRICS_STALE, "missing"),
+            (METRICS_STALE, "pods that are ready"),
         ] {
             let condition = condition(&limited, kind);
             assert_eq!(condition.status, "True", "{kind}");
@@ -424,7 +434,7 @@ mod tests {
         if let Some(decision) = &mut found.decision {
             decision.limits.hot_key = Some(hot(80.1, 15.0));
             decision.limits.downstream = Some(990.0);
-            decision.limits.stale = Some(66.0);
+            decision.limits.stale = Some(stale(66.0));
         }
         let (again, events) = status(Timestamp::UNIX_EPOCH, &limited, &found);
         assert_eq!(again.conditions, limited.conditions);

@@ -38,8 +38,17 @@ pub struct Limits {
     pub stuck_key: Option<String>,
     /// Something behind the handler finishes at most so many messages a second.
     pub downstream: Option<f64>,
-    /// Figures have been missing for so many seconds.
-    pub stale: Option<f64>,
+    /// Figures have been missing for long.
+    pub stale: Option<Stale>,
+}
+
+/// For how many seconds figures have been missing, of each source for which that is long.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stale {
+    /// Of a broker.
+    pub brokers: Option<f64>,
+    /// Of a pod that should answer.
+    pub pods: Option<f64>,
 }
 
 /// A key that needs more than its one lane can give.
@@ -226,8 +235,11 @@ pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Li
     if let Some(wanted) = limits.scaling {
         figures.push(format!("{wanted} pods wanted"));
     }
-    if let Some(seconds) = limits.stale {
-        figures.push(format!("figures missing for {seconds:.0} s"));
+    let stale = limits.stale.unwrap_or_default();
+    for (source, seconds) in [("brokers", stale.brokers), ("pods", stale.pods)] {
+        if let Some(seconds) = seconds {
+            figures.push(format!("figures of {source} missing for {seconds:.0} s"));
+        }
     }
     format!(
         "{} a pod, {}: {} ({})",

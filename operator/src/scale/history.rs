@@ -40,11 +40,34 @@ pub struct History {
     pub(super) fewer_lanes: BTreeMap<String, u32>,
     pub(super) change: Option<Change>,
     pub(super) calm: Calm,
-    /// Since when figures are missing.
-    pub(super) stale_since: Option<f64>,
+    pub(super) missing: Missing,
     /// Until when arrivals are not believed to last: producers send again after an outage.
     pub(super) burst_until: Option<f64>,
     pub(super) last_reason: Option<Reason>,
+}
+
+/// Since when figures are missing, of each source by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Missing {
+    /// Of a broker.
+    pub brokers: Option<f64>,
+    /// Of a pod that should answer.
+    pub pods: Option<f64>,
+}
+
+impl Missing {
+    /// What is missing now.
+    pub fn note(&mut self, now: f64, brokers: bool, pods: bool) {
+        self.brokers = brokers.then(|| self.brokers.unwrap_or(now));
+        self.pods = pods.then(|| self.pods.unwrap_or(now));
+    }
+
+    /// Seconds for which that has been missing which has been for longest.
+    pub fn longest(&self, now: f64) -> f64 {
+        let since = [self.brokers, self.pods].into_iter().flatten();
+        now - since.reduce(f64::min).unwrap_or(now)
+    }
 }
 
 /// Readings of one pod at the last call.

@@ -23,7 +23,7 @@ pub mod schedule;
 mod tests;
 
 pub use brakes::Brakes;
-pub use decision::{Decision, HotKey, Inputs, Limits, Reason};
+pub use decision::{Decision, HotKey, Inputs, Limits, Reason, Stale};
 pub use history::History;
 pub use input::{KeyLoad, Mode, PodSample, Policy, QueueSample, Snapshot, Window};
 pub use model::Model;
@@ -51,11 +51,8 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         return (repeated(snapshot, policy, history), next);
     }
     let seen = observe::observe(&mut next, snapshot);
-    next.stale_since = match (seen.missing(), next.stale_since) {
-        (false, _) => None,
-        (true, Some(since)) => Some(since),
-        (true, None) => Some(now),
-    };
+    next.missing
+        .note(now, seen.broker_missing, seen.pods_missing);
     let order = next.link.step(&seen, &mut next.model, now);
     let demand = demand::demand(snapshot, &seen, &next);
     let reported = snapshot.pods.iter().map(|pod| pod.lanes).max();
@@ -83,10 +80,7 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         hot_key: demand.hot.clone(),
         stuck_key: demand.stuck.clone(),
         downstream: next.link.bound(),
-        stale: next
-            .stale_since
-            .map(|since| now - since)
-            .filter(|age| *age >= replicas::STALE),
+        stale: stale(&next, now),
     };
     let key_bound = demand.key_bound || (demand.hot.is_some() && seen.backlog() > 0.0);
     let reason = reason(policy, wanted.reason, lanes_reason, key_bound);
@@ -116,6 +110,19 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
     next.fewer_lanes.clone_from(&decided.fewer_lanes);
     next.last_reason = Some(reason);
     (decided, next)
+}
+
+/// The sources whose figures have been missing for long.
+fn stale(history: &History, now: f64) -> Option<Stale> {
+    let long = |since: Option<f64>| {
+        let seconds = since.map(|since| now - since);
+        seconds.filter(|seconds| *seconds >= replicas::STALE)
+    };
+    let stale = Stale {
+        brokers: long(history.missing.brokers),
+        pods: long(history.missing.pods),
+    };
+    (stale != Stale::default()).then_some(stale)
 }
 
 /// Between two looks: what was decided, within the bounds of now.

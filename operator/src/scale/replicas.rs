@@ -153,7 +153,7 @@ pub(super) fn replicas(case: &Case<'_>, history: &mut History, owned: bool) -> W
 fn blind(case: &Case<'_>, history: &History, stay: impl Fn(Option<Reason>) -> Wanted) -> Wanted {
     let (now, have) = (case.now(), case.snapshot.replicas);
     let mut wanted = have;
-    let since = history.stale_since.map_or(0.0, |since| now - since);
+    let since = history.missing.longest(now);
     if since >= STALE {
         wanted = wanted.max(case.policy.fallback_replicas);
     }

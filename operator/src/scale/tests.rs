@@ -388,6 +388,44 @@ fn nothing_goes_down_while_figures_are_missing_and_that_is_said() {
 }
 
 #[test]
+fn each_source_is_stale_by_itself() {
+    let mut history = History::default();
+    let mut at = |seconds: u32, pods: bool, brokers: bool| {
+        let snapshot = Snapshot {
+            now: Duration::from_secs(seconds.into()),
+            replicas: 1,
+            ready: 1,
+            queues: vec![QueueSample {
+                id: QueueId::new("b", 0),
+                max_offset: brokers.then_some(5),
+                unfinished: brokers.then_some(0),
+                owner: None,
+            }],
+            pods: pods.then(PodSample::default).into_iter().collect(),
+            ..Snapshot::default()
+        };
+        let (decision, next) = decide(&snapshot, &Policy::default(), &history);
+        history = next;
+        decision
+    };
+    // One is away when the other comes back: neither was for a minute.
+    for seconds in (0..55).step_by(5) {
+        assert_eq!(at(seconds, true, false).limits.stale, None);
+    }
+    for seconds in (55..115).step_by(5) {
+        assert_eq!(at(seconds, false, true).limits.stale, None);
+    }
+    let decision = at(115, false, true);
+    let stale = Stale {
+        brokers: None,
+        pods: Some(60.0),
+    };
+    assert_eq!(decision.limits.stale, Some(stale));
+    let said = "figures of pods missing for 60 s";
+    assert!(decision.message.contains(said), "{}", decision.message);
+}
+
+#[test]
 fn the_sentence_has_the_sizes_the_reason_and_the_figures() {
     let (_, decisions) = play(&trace(1500.0, 0.0), 1, |_| {});
     let up = decisions

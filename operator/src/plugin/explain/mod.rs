@@ -67,9 +67,9 @@ pub(super) fn text(explanation: &Explanation, paint: Paint) -> String {
     let mut tree = match &explanation.decision {
         None => Tree::new(format!("OrderedConsumer {name}: nothing is decided yet")),
         Some(decision) => Tree::new(format!(
-            "OrderedConsumer {name}: {} lanes a pod, pods: {} ({})",
+            "OrderedConsumer {name}: {} lanes a pod, {} ({})",
             decision.lanes,
-            decision.replicas,
+            rules::pods_of(decision.replicas),
             paint.strong(&decision.reason)
         ))
         .with(format!("decided: {}", decision.message)),

@@ -35,7 +35,7 @@ fn milliseconds(seconds: f64) -> String {
     format!("{:.1} ms", seconds * 1e3)
 }
 
-fn pods_of(number: u32) -> String {
+pub(super) fn pods_of(number: u32) -> String {
     if number == 1 {
         "1 pod".to_owned()
     } else {

@@ -43,7 +43,7 @@ fn explained(consumer: Value) -> String {
 fn the_rules_are_told_with_the_numbers_of_the_decision() {
     let text = explained(consumer());
     for part in [
-        "shop/order-status: 8 lanes a pod, pods: 4 (Steady)",
+        "shop/order-status: 8 lanes a pod, 4 pods (Steady)",
         "decided: it fits",
         // (1000 + 2000 / 20) / 4 x 0.01 / 0.8 = 3.4
         "(1000.0/s that arrive + 2000 unfinished / 20 s) / 4 pods x 10.0 ms / 0.8 = 4\n",
