@@ -5,8 +5,13 @@ use crate::world::{Handler, Running, SOON, World, now};
 use keylane_consumer::contract::admin::{GoneQueue, QueuePhase, Stats};
 use keylane_tests::rocketmq::Message;
 use keylane_tests::wait;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How many queues of each broker it runs.
 fn owned(stats: &Stats) -> BTreeMap<String, usize> {
@@ -68,6 +73,55 @@ async fn two_brokers_are_shared_and_one_that_is_away_stops_only_its_own_queues()
     // Its queues were nobody else's meanwhile: a new tenure would wait for 20 s.
     assert!(gap < Duration::from_secs(10), "{gap:?}");
     one.stop().await;
+    other.stop().await;
+    let verdict = handler.verdict();
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+}
+
+/// Another address of a name server, until this is dropped.
+async fn passing_on_to(name_server: String) -> (String, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let passing = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let to = name_server.clone();
+            connections.spawn(async move {
+                let mut server = TcpStream::connect(to).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    (address, AbortOnDropHandle::new(passing))
+}
+
+/// Name servers know the same; one that dies, or was dead from the start, is not missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_name_servers_any_that_lives_is_enough() {
+    let world = World::new("name-servers", 2).await;
+    let (first, passing) = passing_on_to(world.broker().name_server()).await;
+    let (second, _passing) = passing_on_to(world.broker().name_server()).await;
+    let rocketmq = json!({"nameServers": [first, second]}).to_string();
+    let changes = [("rocketmq", rocketmq.as_str())];
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    let one = Running::with(&world, handler.clone(), port, &changes).await;
+    world.produce(100, 10).await;
+    one.until_handled(100).await;
+    drop(passing);
+    // That the topic has more queues is known from a name server only.
+    world.broker().create_topic(&world.topic, 4).await.unwrap();
+    let all = |stats: &Stats| owned(stats).values().sum::<usize>() == 4;
+    one.until_stats(all, "queues that the other name server tells of")
+        .await;
+    world.produce(300, 10).await;
+    one.until_handled(400).await;
+    one.stop().await;
+    let other = Running::with(&world, handler.clone(), port, &changes).await;
+    other.until_stats(all, "all queues").await;
+    world.produce(100, 10).await;
+    other.until_handled(500).await;
+    world.until_committed(500).await;
     other.stop().await;
     let verdict = handler.verdict();
     assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
