@@ -4,7 +4,8 @@
 //! a token file it is not served at all.
 
 use crate::contract::admin::{LaneTarget, MembersGone};
-use crate::exec::Control;
+use crate::contract::offsets::ResetOffsets;
+use crate::exec::{Control, ResetError};
 use crate::metrics::Metrics;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
@@ -68,7 +69,7 @@ pub fn metrics(control: Control, metrics: Metrics) -> Router {
         .with_state((control, Arc::new(metrics)))
 }
 
-/// The admin API of [`crate::contract::admin`].
+/// The admin API of [`crate::contract::admin`] and [`crate::contract::offsets`].
 pub fn admin(control: Control, token: String) -> Router {
     let authenticated = middleware::from_fn_with_state(Arc::<str>::from(token), authenticate);
     Router::new()
@@ -76,6 +77,7 @@ pub fn admin(control: Control, token: String) -> Router {
         .route("/v1/lanes", get(lanes).put(set_lanes))
         .route("/v1/members/gone", post(members_gone))
         .route("/v1/drain", post(drain))
+        .route("/v1/offsets/reset", post(reset_offsets))
         .layer(authenticated)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(control)
@@ -171,6 +173,36 @@ async fn drain(State(control): State<Control>) -> Response {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(gone) => (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
     }
+}
+
+async fn reset_offsets(
+    State(control): State<Control>,
+    Json(request): Json<ResetOffsets>,
+) -> Response {
+    let report = match control.reset_offsets(request).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            let status = match error {
+                ResetError::NotHeld(_) => StatusCode::NOT_FOUND,
+                ResetError::Busy(_) => StatusCode::CONFLICT,
+                ResetError::Draining => StatusCode::SERVICE_UNAVAILABLE,
+                ResetError::Id(_)
+                | ResetError::OffsetOfAll(_)
+                | ResetError::Queue(_)
+                | ResetError::Broadcasting => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            return (status, error.to_string()).into_response();
+        }
+        Err(gone) => return (StatusCode::SERVICE_UNAVAILABLE, gone.to_string()).into_response(),
+    };
+    let status = if report.refused().next().is_some() {
+        StatusCode::CONFLICT
+    } else if report.is_done() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    (status, Json(report)).into_response()
 }
 
 #[cfg(test)]

@@ -129,6 +129,16 @@ fn pod(page: &Page, stats: &Stats) -> Result<(), prometheus::Error> {
             "Offsets that the broker removed before they were handled.",
             stats.expired,
         ),
+        (
+            "keylane_offsets_skipped_total",
+            "Offsets that were skipped by resets that were asked for.",
+            stats.skipped,
+        ),
+        (
+            "keylane_offsets_replayed_total",
+            "Offsets that were finished and are consumed again because of such resets.",
+            stats.replayed,
+        ),
     ] {
         page.counter(name, help, &[], vec![(vec![], value)])?;
     }

@@ -1,5 +1,5 @@
 //! The admin API of an executor pod: `GET /v1/stats`, `GET /v1/lanes`, `PUT /v1/lanes`,
-//! `POST /v1/members/gone`, `POST /v1/drain`.
+//! `POST /v1/members/gone`, `POST /v1/drain`, and [`POST /v1/offsets/reset`](super::offsets).
 //!
 //! `POST /v1/drain` has no body. It makes the executor give away all its queues as at SIGTERM: nothing new
 //! is dispatched, running calls finish (at most `drain.timeout`), what is finished is committed, the journal
@@ -37,6 +37,8 @@ pub struct Stats {
     pub draining: bool,
     /// True once that is over: no queue is held, and the group was left.
     pub drained: bool,
+    /// Whether it knows of [resets](super::offsets): executors of older versions do not.
+    pub resets_offsets: bool,
     /// The lane target in force and where it came from.
     pub lanes: LaneTarget,
     /// Handler calls running now.
@@ -67,6 +69,10 @@ pub struct Stats {
     pub sent_back: u64,
     /// Offsets whose messages the broker removed before they were handled, since the start.
     pub expired: u64,
+    /// Offsets that were skipped by resets that were asked for, since the start.
+    pub skipped: u64,
+    /// Offsets that were finished and are consumed again because of such resets, since the start.
+    pub replayed: u64,
     /// Messages in memory, dispatched ones included.
     pub buffered: u64,
     /// Bytes in memory, as spec.limits counts them.
@@ -228,8 +234,26 @@ pub struct QueueStats {
     pub oldest_age_seconds: Option<f64>,
     /// Whether a limit keeps it from being pulled.
     pub stopped_by_limit: bool,
-    /// Whether it is suspended as a whole.
+    /// Whether it is suspended as a whole, also for a moment because of a reset.
     pub suspended: bool,
+    /// The last reset that was asked for, by whichever executor made it. None if there was none.
+    pub reset: Option<LastReset>,
+}
+
+/// A reset of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastReset {
+    /// Id of the request.
+    pub id: String,
+    /// First offset that was not finished before.
+    pub from: u64,
+    /// Offset it went on from.
+    pub position: u64,
+    /// Offsets that were not finished and are skipped.
+    pub skipped: u64,
+    /// Offsets that were finished and are consumed again.
+    pub replayed: u64,
 }
 
 impl QueueStats {

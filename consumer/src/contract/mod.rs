@@ -1,11 +1,12 @@
 //! What the executor, the operator and users agree on: the shape of an `OrderedConsumer` as far as the
-//! executor obeys it ([`spec`]), the admin API of a pod ([`admin`]) and the fixed names and ports of a pod.
+//! executor obeys it ([`spec`]), the admin API of a pod ([`admin`], [`offsets`]) and the fixed names and ports of a pod.
 //!
 //! Everything here is plain data: no I/O, no clock. The operator depends on this module, never the
 //! other way round.
 
 pub mod admin;
 pub mod duration;
+pub mod offsets;
 pub mod quantity;
 pub mod socket;
 pub mod spec;

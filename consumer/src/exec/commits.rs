@@ -18,7 +18,8 @@ pub struct Committed {
     pub queue: QueueId,
     /// Highest acknowledged offset that is known to be the broker's.
     pub acknowledged: Option<u64>,
-    under_way: bool,
+    /// A commit or a check is under way.
+    pub under_way: bool,
     since_verified: u32,
 }
 

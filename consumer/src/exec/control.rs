@@ -1,6 +1,7 @@
 //! How others talk to a running executor.
 
 use crate::contract::admin::{LaneTarget, Lanes, Stats};
+use crate::contract::offsets::{ResetOffsets, ResetReport};
 use crate::contract::spec::ConsumerSpec;
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +20,11 @@ pub enum Request {
     PodsGone(Vec<String>, oneshot::Sender<()>),
     /// Give all queues away, as at the end, and stay.
     Drain(oneshot::Sender<()>),
+    /// Go on from other offsets.
+    ResetOffsets(
+        ResetOffsets,
+        oneshot::Sender<Result<ResetReport, ResetError>>,
+    ),
     /// Whether the handler answers and every broker is known.
     Ready(oneshot::Sender<bool>),
 }
@@ -27,6 +33,34 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the executor has ended")]
 pub struct Gone;
+
+/// Why a request to reset offsets is not obeyed at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResetError {
+    /// Not an id.
+    #[error("id is {0:?}: write 1 to 63 letters, digits, '.', '_' and '-'")]
+    Id(String),
+    /// An offset for all queues.
+    #[error(
+        "to is offset {0}, which means something else in each queue: name one with queue, such as \"broker-a/0\""
+    )]
+    OffsetOfAll(u64),
+    /// Not a queue.
+    #[error("queue is {0:?}: write broker name/queue id, such as \"broker-a/0\"")]
+    Queue(String),
+    /// A queue of another executor, or of nobody.
+    #[error("queue {0} is not held by this executor: ask the one whose /v1/stats lists it")]
+    NotHeld(String),
+    /// One request at a time.
+    #[error("request {0:?} is under way: ask again when it is done")]
+    Busy(String),
+    /// Nothing is committed.
+    #[error("consumption is Broadcasting, which keeps no offsets: change startFrom and restart")]
+    Broadcasting,
+    /// Nothing is held any more.
+    #[error("this executor gives its queues away: ask those that take them over")]
+    Draining,
+}
 
 /// A handle to a running executor. Every answer comes from its event loop, so an answer also says that
 /// the loop runs.
@@ -74,6 +108,16 @@ impl Control {
     /// without any until it is told to end; see [`Stats::drained`].
     pub async fn drain(&self) -> Result<(), Gone> {
         self.ask(Request::Drain).await
+    }
+
+    /// Has the group go on from other offsets in the queues of this executor; see [`crate::contract::offsets`].
+    /// With `wait` it returns when nothing is under way any more.
+    pub async fn reset_offsets(
+        &self,
+        request: ResetOffsets,
+    ) -> Result<Result<ResetReport, ResetError>, Gone> {
+        self.ask(|reply| Request::ResetOffsets(request, reply))
+            .await
     }
 
     /// True once the handler answers and the brokers of the topic list this executor as a member.

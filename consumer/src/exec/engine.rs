@@ -3,6 +3,7 @@
 mod journal;
 mod queues;
 mod report;
+mod reset;
 
 use super::absent::Absent;
 use super::broadcast::Broadcast;
@@ -15,13 +16,14 @@ use super::idle;
 use super::ledger::{Ledger, Suspects};
 use super::live::{self, Placing};
 use super::owner::Owner;
+use super::reset::Resets;
 use super::start::Starts;
 use super::tasks::{self, Event, Events, Group, ToRead};
 use super::{Measures, Options};
 use crate::contract::admin::LaneTarget;
 use crate::contract::spec::{ConsumerSpec, Consumption};
 use crate::handler::Handler;
-use crate::journal::Progress;
+use crate::journal::{Progress, Reset};
 use crate::lane::{Assignment, Input, LaneExecutor, Time};
 use crate::message::QueueId;
 use crate::ownership::membership::{Allocation, Membership};
@@ -53,6 +55,8 @@ struct Assigned {
     /// When a queue that is given away stops waiting for its running calls.
     give_up_at: Option<Time>,
     recorded: Recorded,
+    /// The reset since which its progress counts.
+    reset: Option<Reset>,
 }
 
 /// What was last written to the journal of how far a queue is.
@@ -91,6 +95,7 @@ pub struct Executor<S, H> {
     ledger: Ledger,
     gone: Gone,
     assigned: BTreeMap<Assignment, Assigned>,
+    resets: Resets,
     /// Queues that are given up to be begun anew.
     start_over: BTreeSet<QueueId>,
     route: Route,
@@ -171,6 +176,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             ledger: Ledger::default(),
             gone: Gone::default(),
             assigned: BTreeMap::new(),
+            resets: Resets::default(),
             start_over: BTreeSet::new(),
             route: Route::default(),
             absent: Absent::default(),
@@ -238,7 +244,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
     }
 
     async fn serve(mut self, shutdown: CancellationToken) {
-        self.calls.suspend(live::suspension(&self.spec.suspend));
+        self.suspend();
         {
             let _there = self.outside.enter();
             self.calls.start();
@@ -300,6 +306,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         [
             self.calls.with(|lanes| lanes.next_deadline()),
             self.owner.next_deadline(self.clock.now()),
+            self.resets.next_deadline(self.clock.now()),
             give_up,
         ]
         .into_iter()
@@ -406,6 +413,16 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 self.owner.appended(now, &queue, ticket, offset);
             }
             Event::Recorded { assignment, offset } => self.recorded(assignment, offset),
+            Event::Located {
+                assignment,
+                located,
+            } => self.located(now, assignment, located),
+            Event::ResetWritten { assignment, offset } => {
+                self.reset_written(now, assignment, offset);
+            }
+            Event::ResetConfirmed { assignment, head } => {
+                self.reset_confirmed(now, assignment, head);
+            }
             Event::Pulled {
                 assignment,
                 queue,

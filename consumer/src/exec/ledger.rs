@@ -2,11 +2,14 @@
 //!
 //! Who may run is read from the journal alone ([`Head`]). What is finished is what the committed offset
 //! says and what the journal's records say together; records about a topic that was recreated since, which
-//! the message at their highest finished offset tells, are left out.
+//! the message at their highest finished offset tells, are left out. After a reset only what followed it
+//! counts ([`Reset`]).
 
 use super::start::{Start, Starts};
 use crate::journal::{self, Body};
-use crate::journal::{Entry, Head, Log, Progress, Record, WINDOW, Witness, decode, encode};
+use crate::journal::{
+    Entry, Head, Known, Log, Progress, Record, Reset, WINDOW, Witness, decode, encode,
+};
 use crate::lane::{Assignment, Finished, LaneExecutor};
 use crate::message::QueueId;
 use crate::source::{Source, SourceError};
@@ -33,10 +36,19 @@ pub struct Standing {
     log: Log,
     /// Who may run.
     pub head: Head,
+    /// What of its messages is known.
+    pub messages: Messages,
+}
+
+/// What is known of the messages of a queue.
+#[derive(Debug, Default)]
+pub struct Messages {
     /// What is finished.
     pub finished: Finished,
     /// Failed attempts of messages that may have killed their handler.
     pub suspects: Suspects,
+    /// The reset since which this is.
+    pub reset: Option<Reset>,
 }
 
 /// Offsets and failed attempts.
@@ -57,12 +69,10 @@ impl Ledger {
         head
     }
 
-    /// What the last reading said is finished, and of suspects.
-    pub fn messages(&mut self, queue: &QueueId) -> (Finished, Suspects) {
+    /// What the last reading said of messages.
+    pub fn messages(&mut self, queue: &QueueId) -> Messages {
         let standing = self.standings.remove(queue);
-        standing.map_or_else(Default::default, |standing| {
-            (standing.finished, standing.suspects)
-        })
+        standing.map(|of| of.messages).unwrap_or_default()
     }
 
     /// Forgets queues that are not here any more.
@@ -89,8 +99,7 @@ impl Standing {
         Self {
             head: log.head(),
             log,
-            finished: Finished::default(),
-            suspects: Suspects::new(),
+            messages: Messages::default(),
         }
     }
 }
@@ -113,12 +122,12 @@ pub async fn read<S: Source>(
         until_visible().await;
         follow(source, queue, &mut log).await?;
     }
-    let (finished, suspects) = match reading {
-        Reading::Head => Default::default(),
-        Reading::Start => {
-            let finished = Finished::new(starts.position(queue).await?);
-            (finished, Suspects::new())
-        }
+    let messages = match reading {
+        Reading::Head => Messages::default(),
+        Reading::Start => Messages {
+            finished: Finished::new(starts.position(queue).await?),
+            ..Messages::default()
+        },
         Reading::Everything => {
             let start = starts.find(queue, queues).await?;
             known(source, queue, &log, start).await?
@@ -127,9 +136,16 @@ pub async fn read<S: Source>(
     Ok(Standing {
         head: log.head(),
         log,
-        finished,
-        suspects,
+        messages,
     })
+}
+
+/// Reads who may run, once everything that was acknowledged until now can be seen.
+pub async fn head<S: Source>(source: &S, queue: &QueueId) -> Result<Head, SourceError> {
+    let mut log = Log::default();
+    until_visible().await;
+    follow(source, queue, &mut log).await?;
+    Ok(log.head())
 }
 
 /// Reads on to the journal's end.
@@ -159,14 +175,13 @@ async fn follow<S: Source>(source: &S, queue: &QueueId, log: &mut Log) -> Result
     })
 }
 
-/// What is finished, and failed attempts of suspects.
+/// What journal and committed offset say together.
 async fn known<S: Source>(
     source: &S,
     queue: &QueueId,
     log: &Log,
     start: Start,
-) -> Result<(Finished, Suspects), SourceError> {
-    let mut finished = Finished::new(start.offset);
+) -> Result<Messages, SourceError> {
     let mut intact: HashMap<Witness, bool> = HashMap::new();
     for witness in log.witnesses() {
         if let std::collections::hash_map::Entry::Vacant(unknown) = intact.entry(witness) {
@@ -190,13 +205,28 @@ async fn known<S: Source>(
             known.unreadable
         );
     }
-    if known.finished.watermark() <= start.max {
-        finished.finish_range(0, known.finished.watermark());
+    Ok(together(known, start))
+}
+
+/// The union of both, unless the committed offset may be one from before a reset.
+fn together(known: Known, start: Start) -> Messages {
+    let watermark = known.finished.watermark();
+    let mut finished = Finished::new(start.offset);
+    // What is said of offsets that the queue does not have is of no account.
+    if watermark <= start.max {
+        if !known.believes(start.offset) {
+            finished = Finished::new(watermark);
+        }
+        finished.finish_range(0, watermark);
         for range in known.finished.ranges() {
             finished.finish_range(range.start, range.end);
         }
     }
-    Ok((finished, known.suspects.into_iter().collect()))
+    Messages {
+        finished,
+        suspects: known.suspects.into_iter().collect(),
+        reset: known.reset,
+    }
 }
 
 /// How far a queue is, for a record. Its witness is found when it is written.
@@ -209,16 +239,85 @@ pub fn progress(lanes: &LaneExecutor, assignment: Assignment) -> Option<Progress
     })
 }
 
-/// Appends a record; returns its offset.
+/// Appends a record; returns its offset. Its witness is the highest finished message; that of a reset is the
+/// last one the queue has, because what is finished by it may have expired.
 pub async fn append<S: Source>(
     source: Arc<S>,
     queue: &QueueId,
     mut record: Record,
 ) -> Result<u64, SourceError> {
     if let Body::Progress { progress, .. } | Body::Released { progress, .. } = &mut record.body
-        && let Some(highest) = progress.finished.highest()
+        && let Some(last) = match &progress.reset {
+            Some(reset) if reset.begins => reset.until.checked_sub(1),
+            _ => progress.finished.highest(),
+        }
     {
-        progress.witness = source.witness(queue, highest).await?;
+        progress.witness = source.witness(queue, last).await?;
     }
     source.append(queue, encode(&record)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Generation;
+
+    /// A queue of 100 messages, 80 committed, that was reset to 10.
+    fn known(finished: journal::Finished) -> Known {
+        let reset = Reset {
+            generation: Generation {
+                epoch: 3,
+                number: 0,
+            },
+            begins: false,
+            until: 100,
+            from: 80,
+            position: 10,
+            skipped: 0,
+            replayed: 70,
+            requests: Reset::requests("again", None),
+        };
+        Known {
+            finished,
+            reset: Some(reset),
+            ..Known::default()
+        }
+    }
+
+    fn starts(known: Known, committed: u64, max: u64) -> u64 {
+        let start = Start {
+            offset: committed,
+            max,
+            min: 0,
+        };
+        together(known, start).finished.watermark()
+    }
+
+    #[test]
+    fn what_was_committed_before_a_reset_does_not_undo_it() {
+        let reset = || known(journal::Finished::below(10));
+        // The broker never got the new offset, lost it, or got an old one later.
+        for committed in [80, 10, 0, 100] {
+            assert_eq!(starts(reset(), committed, 150), 10, "{committed}");
+        }
+        // Nobody can have committed that before.
+        assert_eq!(starts(reset(), 101, 150), 101);
+    }
+
+    #[test]
+    fn once_progress_is_beyond_the_end_of_then_the_committed_offset_counts_again() {
+        let beyond = || known(journal::Finished::below(100));
+        assert_eq!(starts(beyond(), 140, 150), 140);
+        assert_eq!(starts(beyond(), 80, 150), 100);
+        let plain = Known {
+            finished: journal::Finished::below(10),
+            ..Known::default()
+        };
+        assert_eq!(starts(plain, 80, 150), 80);
+    }
+
+    #[test]
+    fn a_reset_of_a_queue_that_was_cut_off_since_is_of_no_account() {
+        assert_eq!(starts(known(journal::Finished::below(60)), 20, 50), 20);
+    }
 }

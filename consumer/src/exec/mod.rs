@@ -27,6 +27,7 @@ mod live;
 mod measures;
 mod owner;
 mod redact;
+pub(crate) mod reset;
 mod runners;
 mod start;
 mod tasks;
@@ -38,7 +39,7 @@ mod sync {
 }
 
 pub use clock::Clock;
-pub use control::{Control, Gone};
+pub use control::{Control, Gone, ResetError};
 pub use engine::Executor;
 pub use follow::follow;
 pub use measures::Measures;

@@ -100,6 +100,14 @@ impl Owner {
         }
     }
 
+    /// A new assignment of a queue that is ours; what is known of the former one is out of date.
+    pub fn reassign(&mut self, queue: &QueueId) -> Option<Assignment> {
+        match self {
+            Self::Clustering(ownership) => ownership.reassign(queue),
+            Self::Broadcasting(_) => None,
+        }
+    }
+
     /// A queue that was to be released has stopped.
     pub fn drained(&mut self, queue: &QueueId) {
         match self {

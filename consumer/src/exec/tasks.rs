@@ -5,9 +5,11 @@ use super::commits::{Answer, Due};
 use super::gone::Stranded;
 use super::ledger::{self, Reading, Standing};
 use super::live::Placing;
+use super::reset::Located;
 use super::start::Starts;
+use crate::contract::offsets::ResetTo;
 use crate::handler::Handler;
-use crate::journal::{Incarnation, Log, Record};
+use crate::journal::{Head, Incarnation, Log, Record};
 use crate::lane::{Assignment, Incoming, Output, SendBack, SendBackId, Time};
 use crate::message::QueueId;
 use crate::ownership::Ticket;
@@ -52,6 +54,21 @@ pub enum Event {
     Recorded {
         assignment: Assignment,
         offset: Result<u64, SourceError>,
+    },
+    /// Where a queue that is reset goes on.
+    Located {
+        assignment: Assignment,
+        located: Result<Located, SourceError>,
+    },
+    /// Where the record of a reset lies.
+    ResetWritten {
+        assignment: Assignment,
+        offset: Result<u64, SourceError>,
+    },
+    /// What the journal says after that.
+    ResetConfirmed {
+        assignment: Assignment,
+        head: Result<Head, SourceError>,
     },
     Pulled {
         assignment: Assignment,
@@ -270,6 +287,57 @@ pub async fn record<S: Source>(
 ) {
     let offset = ledger::append(source, &queue, record).await;
     let _ = events.send(Event::Recorded { assignment, offset });
+}
+
+/// Finds where a queue that is reset goes on, and between which offsets it is.
+pub async fn locate<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    to: ResetTo,
+    assignment: Assignment,
+    events: Events,
+) {
+    let locate = async {
+        let (min, max) = source.bounds(&queue).await?;
+        let position = match to {
+            ResetTo::Earliest => min,
+            ResetTo::Latest => max,
+            ResetTo::Offset(offset) => offset,
+            ResetTo::Time(time) => {
+                let offset = source.offset_at(&queue, time.as_millisecond()).await?;
+                offset.clamp(min, max)
+            }
+        };
+        Ok(Located { position, min, max })
+    };
+    let located = locate.await;
+    let _ = events.send(Event::Located {
+        assignment,
+        located,
+    });
+}
+
+/// Writes the record of a reset.
+pub async fn write_reset<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    record: Record,
+    assignment: Assignment,
+    events: Events,
+) {
+    let offset = ledger::append(source, &queue, record).await;
+    let _ = events.send(Event::ResetWritten { assignment, offset });
+}
+
+/// Reads whose a queue is, after the record of its reset.
+pub async fn confirm<S: Source>(
+    source: Arc<S>,
+    queue: QueueId,
+    assignment: Assignment,
+    events: Events,
+) {
+    let head = ledger::head(&*source, &queue).await;
+    let _ = events.send(Event::ResetConfirmed { assignment, head });
 }
 
 pub async fn pull<S: Source>(

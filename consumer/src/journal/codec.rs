@@ -3,15 +3,21 @@
 //! Layout, little endian: `KLJ`, version, kind, epoch (all ones: none), length of the writer's name and the
 //! name; then what the kind and the version define; last a CRC-32 of everything before. Everything up to
 //! the name is the same in every version to come, so that the claim of a newer program is still a claim.
+//!
+//! Version 2 is version 1 with a [`Reset`] behind the suspects. It is written only about a queue that was
+//! reset, so that programs of either version share all others.
 
+use super::reset::{Generation, REQUEST_BYTES, REQUESTS, Reset};
 use super::{Body, Epoch, Finished, Incarnation, Keys, Progress, Record, Witness};
 use roaring::RoaringTreemap;
+use std::sync::Arc;
 
 /// No record is larger. Brokers take messages of 4 MiB unless told otherwise.
 pub const MAX_BYTES: usize = 1 << 20;
 
 const MAGIC: &[u8] = b"KLJ";
 const VERSION: u8 = 1;
+const VERSION_WITH_RESET: u8 = 2;
 const CLAIM: u8 = 1;
 const PROGRESS: u8 = 2;
 const RELEASED: u8 = 3;
@@ -24,7 +30,9 @@ const ALL_KEYS: u32 = u32::MAX;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// A later version wrote it; what all versions share is known.
-    #[error("the record is of version {version}, this program reads {VERSION}")]
+    #[error(
+        "the record is of version {version}, this program reads {VERSION} and {VERSION_WITH_RESET}"
+    )]
     Version {
         /// Its version.
         version: u8,
@@ -48,7 +56,15 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Body::Progress { epoch, .. } => (PROGRESS, *epoch),
         Body::Released { epoch, .. } => (RELEASED, *epoch),
     };
-    bytes.extend_from_slice(&[VERSION, kind]);
+    let version = match &record.body {
+        Body::Progress { progress, .. } | Body::Released { progress, .. }
+            if progress.reset.is_some() =>
+        {
+            VERSION_WITH_RESET
+        }
+        _ => VERSION,
+    };
+    bytes.extend_from_slice(&[version, kind]);
     bytes.extend_from_slice(&epoch.to_le_bytes());
     // Names of incarnations are short; a longer one is cut, which makes it nobody's.
     let name = record.by.as_bytes();
@@ -92,6 +108,9 @@ fn put_progress(bytes: &mut Vec<u8>, progress: &Progress) {
         bytes.extend_from_slice(&offset.to_le_bytes());
         bytes.extend_from_slice(&attempts.to_le_bytes());
     }
+    if let Some(reset) = &progress.reset {
+        put_reset(bytes, reset);
+    }
     let room = MAX_BYTES - CHECKSUM - bytes.len();
     let above = progress.finished.above();
     let mut smaller = None;
@@ -104,6 +123,30 @@ fn put_progress(bytes: &mut Vec<u8>, progress: &Progress) {
     // Writing to memory does not fail.
     let written = above.serialize_into(&mut *bytes);
     debug_assert!(written.is_ok());
+}
+
+fn put_reset(bytes: &mut Vec<u8>, reset: &Reset) {
+    bytes.push(reset.begins.into());
+    bytes.extend_from_slice(&reset.generation.number.to_le_bytes());
+    for number in [
+        reset.generation.epoch,
+        reset.until,
+        reset.from,
+        reset.position,
+        reset.skipped,
+        reset.replayed,
+    ] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    let requests = &reset.requests[..reset.requests.len().min(REQUESTS)];
+    bytes.push(requests.len() as u8);
+    for request in requests {
+        // Ids were checked where they came in; one that is longer all the same is not remembered.
+        let id = request.as_bytes();
+        let id = if id.len() > REQUEST_BYTES { b"" } else { id };
+        bytes.push(id.len() as u8);
+        bytes.extend_from_slice(id);
+    }
 }
 
 /// Reads a record.
@@ -129,7 +172,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
     let by: Incarnation = std::str::from_utf8(name)
         .map_err(|_| Damaged("the name is not text"))?
         .into();
-    if version != VERSION {
+    if ![VERSION, VERSION_WITH_RESET].contains(&version) {
         return Err(Unreadable::Version { version, by, epoch });
     }
     let body = match (kind, epoch) {
@@ -138,11 +181,11 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
         },
         (PROGRESS, Some(epoch)) => Body::Progress {
             epoch,
-            progress: progress(input)?,
+            progress: progress(input, version)?,
         },
         (RELEASED, Some(epoch)) => Body::Released {
             epoch,
-            progress: progress(input)?,
+            progress: progress(input, version)?,
         },
         _ => return Err(Damaged("its kind is unknown")),
     };
@@ -153,7 +196,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
     }
 }
 
-fn progress(input: &mut &[u8]) -> Result<Progress, Unreadable> {
+fn progress(input: &mut &[u8], version: u8) -> Result<Progress, Unreadable> {
     let watermark = u64::from_le_bytes(take(input)?);
     let offset = optional(u64::from_le_bytes(take(input)?));
     let stored_at_ms = i64::from_le_bytes(take(input)?);
@@ -187,6 +230,10 @@ fn progress(input: &mut &[u8]) -> Result<Progress, Unreadable> {
             u32::from_le_bytes(take(input)?),
         ));
     }
+    let reset = match version {
+        VERSION_WITH_RESET => Some(reset(input)?),
+        _ => None,
+    };
     let above = RoaringTreemap::deserialize_from(&mut *input)
         .map_err(|_| Unreadable::Damaged("the finished set cannot be read"))?;
     Ok(Progress {
@@ -194,6 +241,42 @@ fn progress(input: &mut &[u8]) -> Result<Progress, Unreadable> {
         witness,
         keys,
         suspects,
+        reset,
+    })
+}
+
+fn reset(input: &mut &[u8]) -> Result<Reset, Unreadable> {
+    let [begins] = take(input)?;
+    let number = u32::from_le_bytes(take(input)?);
+    let mut next = || take(input).map(u64::from_le_bytes);
+    let (epoch, until, from) = (next()?, next()?, next()?);
+    let (position, skipped, replayed) = (next()?, next()?, next()?);
+    let [count] = take(input)?;
+    if usize::from(count) > REQUESTS {
+        return Err(Unreadable::Damaged("it has too many requests"));
+    }
+    let mut requests: Vec<Arc<str>> = Vec::with_capacity(count.into());
+    for _ in 0..count {
+        let [length] = take(input)?;
+        let (id, rest) = input
+            .split_at_checked(length.into())
+            .ok_or(Unreadable::Damaged("it ends within a request"))?;
+        *input = rest;
+        let id = std::str::from_utf8(id);
+        requests.push(
+            id.map_err(|_| Unreadable::Damaged("a request is not text"))?
+                .into(),
+        );
+    }
+    Ok(Reset {
+        generation: Generation { epoch, number },
+        begins: begins != 0,
+        until,
+        from,
+        position,
+        skipped,
+        replayed,
+        requests: requests.into(),
     })
 }
 
@@ -234,12 +317,34 @@ mod tests {
             )
         });
         let suspects = prop::collection::vec((any::<u64>(), any::<u32>()), 0..5);
-        (finished, prop::option::of(witness), keys, suspects).prop_map(
-            |(finished, witness, keys, suspects)| Progress {
+        let reset = prop::option::of(reset());
+        (finished, prop::option::of(witness), keys, suspects, reset).prop_map(
+            |(finished, witness, keys, suspects, reset)| Progress {
                 finished,
                 witness,
                 keys,
                 suspects,
+                reset,
+            },
+        )
+    }
+
+    fn reset() -> impl Strategy<Value = Reset> {
+        let requests = prop::collection::vec("[a-zA-Z0-9._-]{1,63}", 0..REQUESTS + 1);
+        let numbers = any::<[u64; 6]>();
+        (any::<bool>(), any::<u32>(), numbers, requests).prop_map(
+            |(begins, number, numbers, requests)| {
+                let [epoch, until, from, position, skipped, replayed] = numbers;
+                Reset {
+                    generation: Generation { epoch, number },
+                    begins,
+                    until,
+                    from,
+                    position,
+                    skipped,
+                    replayed,
+                    requests: requests.into_iter().map(Arc::from).collect(),
+                }
             },
         )
     }
@@ -272,9 +377,11 @@ mod tests {
 
         /// Also with a checksum that is right, so that everything behind it is tried.
         #[test]
-        fn garbage_never_panics(kind in 0u8..5, mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn garbage_never_panics(
+            version in VERSION..=VERSION_WITH_RESET, kind in 0u8..5, mut bytes in prop::collection::vec(any::<u8>(), 0..300)
+        ) {
             let _ = decode(&bytes);
-            bytes.splice(0..0, [b'K', b'L', b'J', VERSION, kind]);
+            bytes.splice(0..0, [b'K', b'L', b'J', version, kind]);
             bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
             let _ = decode(&bytes);
         }
@@ -313,6 +420,35 @@ mod tests {
         };
         assert_eq!(decode(&bytes), Err(unreadable));
         assert!(matches!(decode(b"hello"), Err(Unreadable::Damaged(_))));
+    }
+
+    /// Programs that do not know of resets share every queue that was not reset.
+    #[test]
+    fn only_what_follows_a_reset_is_of_the_later_version() {
+        let version = |progress| {
+            let body = Body::Progress { epoch: 3, progress };
+            let by = "keylane:x".into();
+            encode(&Record { by, body })[MAGIC.len()]
+        };
+        let reset = Reset {
+            generation: Generation {
+                epoch: 3,
+                number: 0,
+            },
+            begins: true,
+            until: 9,
+            from: 9,
+            position: 0,
+            skipped: 0,
+            replayed: 9,
+            requests: Reset::requests("again", None),
+        };
+        assert_eq!(version(Progress::default()), 1);
+        let reset = Progress {
+            reset: Some(reset),
+            ..Progress::default()
+        };
+        assert_eq!(version(reset), 2);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The last records about one queue, and what follows from them.
 
-use super::{Body, Epoch, Finished, Incarnation, Keys, Record, Unreadable, Witness};
+use super::{
+    Body, Epoch, Finished, Incarnation, Keys, Progress, Record, Reset, Unreadable, Witness,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many records readers look at.
@@ -154,37 +156,57 @@ impl Log {
         }
     }
 
-    /// What is finished by all records whose witness passes the check, and failed attempts of suspects: one
-    /// more than an owner wrote who has not released the queue, for it may have ended by running them.
-    /// `intact` says whether the message a witness names still lies where it lay.
+    /// What is finished by all records whose witness passes the check, since the last reset, and failed
+    /// attempts of suspects: one more than an owner wrote who has not released the queue, for it may have
+    /// ended by running them. `intact` says whether the message a witness names still lies where it lay.
     pub fn finished(&self, intact: impl Fn(&Witness) -> bool) -> Known {
         let mut known = Known::default();
-        let bodies = self.entries.iter().filter_map(|entry| {
-            let record = entry.record.as_ref().ok()?;
-            Some(&record.body)
-        });
-        let released: BTreeSet<Epoch> = bodies
-            .filter_map(|body| match body {
-                Body::Released { epoch, .. } => Some(*epoch),
-                _ => None,
-            })
-            .collect();
+        let mut told: Vec<(Epoch, &Progress)> = Vec::new();
+        let mut released: BTreeSet<Epoch> = BTreeSet::new();
+        // The highest epoch before an entry.
+        let mut highest = None;
         for entry in &self.entries {
-            let Ok(record) = &entry.record else {
-                known.unreadable += 1;
-                continue;
+            let (epoch, progress) = match &entry.record {
+                Ok(record) => match &record.body {
+                    Body::Claim { .. } => (entry.offset, None),
+                    Body::Progress { epoch, progress } => (*epoch, Some(progress)),
+                    Body::Released { epoch, progress } => {
+                        released.insert(*epoch);
+                        (*epoch, Some(progress))
+                    }
+                },
+                Err(unreadable) => {
+                    known.unreadable += 1;
+                    match unreadable {
+                        Unreadable::Version { epoch, .. } => (epoch.unwrap_or(entry.offset), None),
+                        Unreadable::Damaged(_) => continue,
+                    }
+                }
             };
-            let (Body::Progress { epoch, progress } | Body::Released { epoch, progress }) =
-                &record.body
-            else {
-                continue;
-            };
+            let superseded = highest > Some(epoch);
+            highest = highest.max(Some(epoch));
+            let Some(progress) = progress else { continue };
             if progress.witness.is_some_and(|witness| !intact(&witness)) {
                 known.discarded += 1;
                 continue;
             }
+            let begins = progress.reset.as_ref().is_some_and(|reset| reset.begins);
+            if !(begins && superseded) {
+                told.push((epoch, progress));
+            }
+        }
+        let generation = |progress: &Progress| progress.reset.as_ref().map(|of| of.generation);
+        let newest = told
+            .iter()
+            .max_by_key(|(epoch, progress)| (*epoch, generation(progress)));
+        let Some(newest) = newest.map(|(_, progress)| *progress) else {
+            return known;
+        };
+        known.reset = newest.reset.as_ref().map(Reset::followed);
+        told.retain(|(_, progress)| generation(progress) == generation(newest));
+        for (epoch, progress) in told {
             known.finished.add(&progress.finished);
-            let unknown = u32::from(!released.contains(epoch));
+            let unknown = u32::from(!released.contains(&epoch));
             for (offset, attempts) in &progress.suspects {
                 let most = known.suspects.entry(*offset).or_default();
                 *most = attempts.saturating_add(unknown).max(*most);
@@ -221,12 +243,23 @@ pub struct Known {
     pub discarded: u32,
     /// Records that cannot be read.
     pub unreadable: u32,
+    /// The reset since which this is.
+    pub reset: Option<Reset>,
+}
+
+impl Known {
+    /// Whether everything below this committed offset is finished, too. Not so while it may be one from
+    /// before a reset.
+    pub fn believes(&self, committed: u64) -> bool {
+        let behind = |reset: &Reset| reset.is_behind(self.finished.watermark());
+        let older = |reset: &Reset| committed <= reset.until && behind(reset);
+        !self.reset.as_ref().is_some_and(older)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Progress;
 
     fn set(watermark: u64, range: std::ops::Range<u64>) -> Finished {
         Finished::new(watermark, std::iter::once(range))

@@ -7,7 +7,8 @@
 //!
 //! Two questions are answered from the last [`WINDOW`] records, and they are answered differently: who may
 //! run is decided by the highest epoch alone ([`Head`]); what is finished is the union of all records that
-//! can be read ([`Log::finished`]), because a message that is finished stays finished whoever says so.
+//! can be read ([`Log::finished`]), because a message that is finished stays finished whoever says so, until
+//! somebody wants it handled again ([`Reset`]).
 //!
 //! Pure: bytes in, bytes out. Nothing read here is trusted: a record that is damaged or of a later version
 //! is recognised as such, and reading never panics.
@@ -15,10 +16,12 @@
 mod codec;
 mod finished;
 mod log;
+mod reset;
 
 pub use codec::{MAX_BYTES, Unreadable, decode, encode};
 pub use finished::Finished;
-pub use log::{Entry, Head, Log, Newest, State, WINDOW};
+pub use log::{Entry, Head, Known, Log, Newest, State, WINDOW};
+pub use reset::{Generation, REQUEST_BYTES, Reset};
 
 use std::sync::Arc;
 
@@ -84,6 +87,8 @@ pub struct Progress {
     pub keys: Keys,
     /// Failed attempts of messages that may have killed their handler: offset and attempts.
     pub suspects: Vec<(u64, u32)>,
+    /// The last reset of the queue, since which this is; none if there was none.
+    pub reset: Option<Reset>,
 }
 
 /// A message of the consumed topic and where the broker keeps it. Another message at that offset means

@@ -284,6 +284,16 @@ impl Ownership {
         self.queues.get(queue)?.tenure.recordable(now, &self.terms)
     }
 
+    /// A new assignment of a queue that is ours, for lanes that begin anew under the same claim: its progress
+    /// was reset.
+    pub fn reassign(&mut self, queue: &QueueId) -> Option<Assignment> {
+        let state = self.queues.get_mut(queue)?;
+        let of = state.assignment.as_mut()?;
+        self.assignments += 1;
+        *of = Assignment(self.assignments);
+        Some(*of)
+    }
+
     /// What to do now.
     pub fn poll(&mut self, now: Time) -> Vec<Action> {
         while let Some((due, _)) = self.due.first()

@@ -1,6 +1,7 @@
 //! A broker: queues of messages, pulls that fail, repeat themselves and deliver out of order, what is
 //! committed and journalled, and messages that come back.
 
+use crate::journal::Reset;
 use crate::lane::{Finished, Incoming, Place, Time};
 use crate::message::{Message, QueueId};
 use rand::Rng;
@@ -36,6 +37,8 @@ pub struct Queue {
     pub offsets: Vec<Option<Sent>>,
     pub committed: u64,
     pub journal: Finished,
+    /// The last reset, which the journal tells too.
+    pub reset: Option<Reset>,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,7 @@ impl Broker {
             offsets: Vec::new(),
             committed: 0,
             journal: Finished::default(),
+            reset: None,
         });
         Self {
             queues: queues.collect(),

@@ -2,7 +2,9 @@
 
 use super::broker::QueueIndex;
 use super::world::{Event, Owner, World};
-use crate::lane::{Assignment, CallResult, Held, HeldKeys, Input, Suspension};
+use crate::exec::reset::{Located, reset};
+use crate::lane::{Assignment, CallResult, Finished, Held, HeldKeys, Input, Suspension};
+use crate::message::Topic;
 use rand::Rng;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ impl World {
     pub(super) fn fault(&mut self) {
         let pod = self.rng.random_range(0..self.pods.len());
         let queue = self.rng.random_range(0..self.owners.len());
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..10) {
             0 | 1 => self.give_away(queue),
             2 => self.crash(pod),
             3 => {
@@ -29,8 +31,57 @@ impl World {
                 let committed = &mut self.broker.queues[queue].committed;
                 *committed = self.rng.random_range(0..*committed + 1);
             }
-            _ => self.handler_dies(pod, self.pods[pod].life),
+            8 => self.handler_dies(pod, self.pods[pod].life),
+            _ => self.reset(queue),
         }
+    }
+
+    /// Somebody wants a queue to go on from elsewhere, and nothing of it runs. That it waits for calls and
+    /// answers, and is one record, is the shell's part; what follows is the core's.
+    fn reset(&mut self, queue: QueueIndex) {
+        let Owner::Pod {
+            pod,
+            assignment,
+            lease,
+            held,
+            leaving: None,
+            ..
+        } = &self.owners[queue]
+        else {
+            return;
+        };
+        let (pod, assignment) = (*pod, *assignment);
+        let inherited = !matches!(&held.keys, HeldKeys::Some(keys) if keys.is_empty());
+        let of = &self.pods[pod];
+        let progress = of.executor.progress(assignment);
+        let runs = progress.is_none_or(|progress| progress.running > 0)
+            || of.executor.running(assignment).next().is_some()
+            || (inherited && self.now < held.until);
+        let owed = of.commits.get(assignment).is_none_or(|of| of.under_way);
+        let usable = self.now < *lease && self.now >= of.frozen_until;
+        let main = self.broker.queues[queue].id.topic == Topic::Main;
+        let Some(finished) = of.executor.finished(assignment) else {
+            return;
+        };
+        if runs || owed || !usable || !main {
+            return;
+        }
+        assert!(!self.judge.runs(self.now, queue), "reset while a call runs");
+        let broker = &mut self.broker.queues[queue];
+        let max = broker.offsets.len() as u64;
+        let position = self.rng.random_range(0..max + 1);
+        let located = Located {
+            position,
+            min: 0,
+            max,
+        };
+        let reset = reset("r", assignment.0, broker.reset.as_ref(), finished, located);
+        broker.reset = Some(reset.followed());
+        broker.journal = Finished::new(position);
+        self.judge.reset(queue, position);
+        self.pods[pod].commits.dropped(assignment);
+        self.input(pod, self.pods[pod].life, Input::Drop { assignment });
+        self.assign(pod, queue, Held::default());
     }
 
     fn give_away(&mut self, queue: QueueIndex) {

@@ -84,6 +84,15 @@ impl Judge {
         }
     }
 
+    /// The queue goes on from here: everything before is finished, nothing after it is.
+    pub fn reset(&mut self, queue: QueueIndex, position: u64) {
+        for (offset, (_, done)) in &mut self.queues[queue] {
+            *done = *offset < position;
+        }
+        self.written
+            .retain(|(of, offset)| *of != queue || *offset < position);
+    }
+
     /// Whether a call of the queue runs.
     pub fn runs(&self, now: Time, queue: QueueIndex) -> bool {
         self.ends

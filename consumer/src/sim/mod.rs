@@ -1,5 +1,5 @@
 //! A world for the lane core, in virtual time: a broker, processes and handlers that repeat, delay, fail,
-//! hand over and crash, all from one seed. The core is the real one, and so is what decides about commits
+//! hand over, are reset and crash, all from one seed. The core is the real one, and so is what decides about commits
 //! ([`Commits`](crate::exec::commits::Commits)), whose requests and answers are lost and late here. What else
 //! the shell does (leases, journal, hand-over with its waits) is done in its simplest correct form; the real
 //! rules of it are explored in every state beside [`crate::ownership`].

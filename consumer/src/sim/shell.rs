@@ -5,6 +5,7 @@ use super::broker::QueueIndex;
 use super::handler::{Fate, fate};
 use super::world::{Event, InFlight, Owner, World};
 use crate::exec::commits::{Answer, Due};
+use crate::journal::{self, Known};
 use crate::lane::{Assignment, Call, CallResult, Finished, Held, HeldKeys, Input, SendBack, Time};
 use rand::Rng;
 use std::time::Duration;
@@ -143,8 +144,15 @@ impl World {
             drained: false,
         };
         let of = &self.broker.queues[queue];
-        // What is committed and what is journalled say together what is finished.
-        let mut finished = Finished::new(of.committed);
+        // What is committed and what is journalled say together what is finished, unless the former is older
+        // than a reset.
+        let known = Known {
+            finished: journal::Finished::below(of.journal.watermark()),
+            reset: of.reset.clone(),
+            ..Known::default()
+        };
+        let believed = known.believes(of.committed);
+        let mut finished = Finished::new(if believed { of.committed } else { 0 });
         finished.finish_range(0, of.journal.watermark());
         for range in of.journal.ranges() {
             finished.finish_range(range.start, range.end);

@@ -1,7 +1,7 @@
 //! What the executor reads from the journal and writes to it.
 
 use super::{Assigned, Executor, READINGS_AT_ONCE, Recorded};
-use crate::exec::ledger::{self, Reading};
+use crate::exec::ledger::{self, Messages, Reading};
 use crate::exec::tasks::{self, ToRead};
 use crate::exec::together;
 use crate::handler::Handler;
@@ -116,7 +116,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         ));
     }
 
-    fn record(&self, body: Body) -> Record {
+    pub(super) fn record(&self, body: Body) -> Record {
         Record {
             by: self.options.incarnation.as_str().into(),
             body,
@@ -127,7 +127,12 @@ impl<S: Source, H: Handler> Executor<S, H> {
         let progress = self
             .calls
             .with(|lanes| ledger::progress(lanes, assignment))?;
-        Some(Progress { keys, ..progress })
+        let reset = self.assigned.get(&assignment)?.reset.clone();
+        Some(Progress {
+            keys,
+            reset,
+            ..progress
+        })
     }
 
     /// A queue is ours: it runs from where the last reading says.
@@ -138,7 +143,11 @@ impl<S: Source, H: Handler> Executor<S, H> {
         lease: Time,
         held: Held,
     ) {
-        let (finished, suspects) = self.ledger.messages(&queue);
+        let Messages {
+            finished,
+            suspects,
+            reset,
+        } = self.ledger.messages(&queue);
         let start = finished.watermark();
         info!(
             "queue {queue} is ours from offset {start}, {} finished above it",
@@ -156,6 +165,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             discard: false,
             give_up_at: None,
             recorded,
+            reset,
         };
         self.assigned.insert(assignment, assigned);
         if self.owner.is_clustering() {
@@ -202,7 +212,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
         let mut due = Vec::new();
         for (assignment, assigned) in &self.assigned {
             let stops = assigned.give_up_at.is_some() || assigned.discard;
-            if stops || assigned.recorded.under_way || now >= assigned.lease {
+            let frozen = self.resets.is_frozen(*assignment);
+            if stops || frozen || assigned.recorded.under_way || now >= assigned.lease {
                 continue;
             }
             let Some(progress) = self.calls.with(|lanes| lanes.progress(*assignment)) else {
@@ -210,11 +221,15 @@ impl<S: Source, H: Handler> Executor<S, H> {
             };
             let (watermark, above) = (progress.watermark, progress.finished_above);
             let suspects = self.calls.with(|lanes| lanes.suspects(*assignment));
+            // After a reset the committed offset does not tell it before this does.
+            let behind = |at: u64| assigned.reset.as_ref().is_some_and(|of| of.is_behind(at));
             let again = suspects != assigned.recorded.suspects
                 || match assigned.recorded.last {
                     Some((at, ..)) if now >= at + WRITE_AGAIN_AFTER => true,
-                    Some((_, at, over)) => above > 0 && (at, over) != (watermark, above),
-                    None => above > 0,
+                    Some((_, at, over)) => {
+                        (above > 0 || behind(at)) && (at, over) != (watermark, above)
+                    }
+                    None => above > 0 || behind(0),
                 };
             if again {
                 due.push((*assignment, (now, watermark, above)));

@@ -123,6 +123,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         let now = self.clock.now();
         self.calls.handle(Input::Tick);
         self.persist(now);
+        self.advance_resets(now);
         loop {
             let actions = self.owner.poll(now);
             let idle = actions.is_empty();
@@ -166,6 +167,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 if let Some(assigned) = self.assigned.get_mut(&assignment) {
                     assigned.give_up_at = Some(now + self.spec.drain.timeout.get());
                 }
+                self.leave_reset(assignment);
                 self.calls.handle(Input::Release { assignment });
             }
             Action::Drop {
@@ -179,6 +181,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                         "queue {queue} is lost; what was not written down runs again with its next owner"
                     );
                 }
+                self.drop_reset(assignment);
                 self.commits.dropped(assignment);
                 self.calls.handle(Input::Drop { assignment });
                 // Decided on before, and not begun.
@@ -267,7 +270,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
         let mut to_verify = Vec::new();
         for (assignment, assigned) in &self.assigned {
             let progress = self.calls.with(|lanes| lanes.progress(*assignment));
-            let Some(progress) = progress.filter(|_| !assigned.discard) else {
+            let frozen = assigned.discard || self.resets.is_frozen(*assignment);
+            let Some(progress) = progress.filter(|_| !frozen) else {
                 continue;
             };
             let Some(due) = self.commits.due(*assignment, progress.watermark) else {
@@ -306,6 +310,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let progress = self.calls.with(|lanes| lanes.progress(*assignment));
             let committed = assigned.discard
                 || !self.owner.is_clustering()
+                || self.resets.is_written(*assignment)
                 || progress.is_some_and(|progress| {
                     self.commits.is_committed(*assignment, progress.watermark)
                 });

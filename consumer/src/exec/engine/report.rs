@@ -2,14 +2,15 @@
 
 use super::Executor;
 use crate::contract::admin::{
-    BlockedKey, GoneQueue, HotKey, Lane, LaneState, LaneTarget, Lanes, LongKey, QueuePhase,
-    QueueStats, SplitKey, Stats, StuckKey, Suspended,
+    BlockedKey, GoneQueue, HotKey, Lane, LaneState, LaneTarget, Lanes, LastReset, LongKey,
+    QueuePhase, QueueStats, SplitKey, Stats, StuckKey, Suspended,
 };
 use crate::contract::spec::ConsumerSpec;
 use crate::exec::control::Request;
 use crate::exec::live;
 use crate::exec::redact::Redact;
 use crate::handler::Handler;
+use crate::journal::Reset;
 use crate::lane::{self, Assignment, Input, QueueSummary, Time};
 use crate::message::{QueueId, Topic};
 use crate::source::Source;
@@ -39,6 +40,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 }
                 let _ = reply.send(());
             }
+            Request::ResetOffsets(request, reply) => self.reset_offsets(request, reply),
             Request::Reconfigure(spec, reply) => drop(reply.send(self.reconfigure(*spec))),
             Request::SetLanes(target, reply) => {
                 if (target.term, target.sequence) >= (self.target.term, self.target.sequence) {
@@ -65,14 +67,14 @@ impl<S: Source, H: Handler> Executor<S, H> {
             self.spec.retry = spec.retry.clone();
         }
         if spec.suspend != self.spec.suspend {
-            self.calls.suspend(live::suspension(&spec.suspend));
             self.spec.suspend = spec.suspend.clone();
+            self.suspend();
         }
         self.spec.redact_keys = spec.redact_keys;
         live::need_restart(&self.spec, &spec)
     }
 
-    fn redact(&self) -> Redact<'_> {
+    pub(super) fn redact(&self) -> Redact<'_> {
         Redact {
             group: self
                 .spec
@@ -103,6 +105,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             uptime_seconds: now.as_secs_f64(),
             draining: self.draining.is_some(),
             drained: self.drained,
+            resets_offsets: true,
             lanes: self.target,
             busy_lanes: summary.busy,
             busy_lane_seconds: summary.busy_time.as_secs_f64(),
@@ -117,6 +120,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
             dead_lettered: counters.dead_lettered,
             sent_back: counters.sent_back,
             expired: self.expired,
+            skipped: self.resets.skipped,
+            replayed: self.resets.replayed,
             buffered: summary.in_memory.messages,
             buffered_bytes: summary.in_memory.bytes,
             usual_handler_seconds: summary.usual_service.as_secs_f64(),
@@ -210,6 +215,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             id: queue.id,
             phase,
             committed: assignment.and_then(|of| self.commits.get(of)?.acknowledged),
+            reset: assignment.and_then(|of| last_reset(self.assigned.get(&of)?.reset.as_ref()?)),
             ..QueueStats::default()
         };
         let Some(known) = known else { return stats };
@@ -259,6 +265,16 @@ impl<S: Source, H: Handler> Executor<S, H> {
             lanes: lanes.collect(),
         }
     }
+}
+
+fn last_reset(reset: &Reset) -> Option<LastReset> {
+    Some(LastReset {
+        id: reset.requests.first()?.to_string(),
+        from: reset.from,
+        position: reset.position,
+        skipped: reset.skipped,
+        replayed: reset.replayed,
+    })
 }
 
 fn stuck_key(redact: Redact<'_>, now: Time, stuck: &lane::StuckKey) -> StuckKey {
