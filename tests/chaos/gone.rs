@@ -70,12 +70,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_comes_later_hears_everything_and_each_news_once() {
-        let address = free_address().unwrap();
+        let listener = tokio::net::TcpListener::bind(free_address().unwrap());
+        let listener = listener.await.unwrap();
         let (gone, told) = watch::channel(vec!["a".to_owned()]);
-        let _telling = tell(address, told);
+        let _telling = tell(listener.local_addr().unwrap(), told);
         // Not up yet when it is told first.
-        tokio::time::sleep(AGAIN / 4).await;
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        drop(listener.accept().await.unwrap());
         let (heard, mut hears) = mpsc::unbounded_channel();
         let router = Router::new()
             .route("/v1/members/gone", post(hear))
