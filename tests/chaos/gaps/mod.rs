@@ -1,0 +1,113 @@
+//! How long queues stood still while they had messages, and which events explain it.
+//!
+//! Pure. A *gap* of a queue lies between the starts of two calls, and begins no earlier than the oldest
+//! message that was not started yet came, and than the clock of the event began (an event that takes the
+//! broker away: when it serves again). A hand-over in good order may wait for calls that run.
+
+mod causes;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use rows::{Row, by_kind};
+
+use crate::happened::Happened;
+use crate::record::Call;
+use causes::{explaining, too_much};
+use keylane_tests::judge::Micros;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Shorter ones are not looked at: messages come so seldom that nothing else is to be expected.
+const LEAST: Duration = Duration::from_millis(500);
+
+/// A queue stood still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The queue.
+    pub queue: String,
+    /// From when.
+    pub from: Micros,
+    /// Until when.
+    pub to: Micros,
+    /// Who ran it before, and after.
+    pub members: (usize, usize),
+    /// The events that explain it, by their place in the list.
+    pub events: Vec<usize>,
+    /// How much of it none of them excuses.
+    pub too_much: Duration,
+}
+
+impl Gap {
+    /// How long.
+    pub fn length(&self) -> Duration {
+        Duration::from_micros(self.to.saturating_sub(self.from))
+    }
+}
+
+/// When each message of each queue was known to be stored, by offset.
+pub type Arrivals = BTreeMap<String, BTreeMap<u64, Micros>>;
+
+/// The gaps of all queues.
+pub fn gaps(calls: &[Call], arrivals: &Arrivals, events: &[Happened]) -> Vec<Gap> {
+    let mut queues: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
+    for call in calls {
+        queues.entry(&call.queue).or_default().push(call);
+    }
+    let none = BTreeMap::new();
+    let mut found = Vec::new();
+    for (queue, mut calls) in queues {
+        calls.sort_by_key(|call| call.start);
+        let arrivals = arrivals.get(queue).unwrap_or(&none);
+        of_queue(&calls, arrivals, events, &mut found);
+    }
+    found.sort_by_key(|gap| gap.from);
+    found
+}
+
+fn of_queue(
+    calls: &[&Call],
+    arrivals: &BTreeMap<u64, Micros>,
+    events: &[Happened],
+    found: &mut Vec<Gap>,
+) {
+    let mut waiting: BTreeMap<u64, Micros> = arrivals.clone();
+    let mut running_until = 0;
+    for pair in calls.windows(2) {
+        let [before, after] = pair else { continue };
+        waiting.remove(&before.offset);
+        running_until = running_until.max(before.end.unwrap_or(Micros::MAX));
+        let Some(oldest) = waiting.first_key_value().map(|(_, at)| *at) else {
+            continue;
+        };
+        let from = before.start.max(oldest);
+        if after.start < from + LEAST.as_micros() as Micros {
+            continue;
+        }
+        let members = (before.member, after.member);
+        let explaining = explaining(from, after.start, members, events);
+        let from = match explaining[..] {
+            [only] => from.max(events[only].clock_from()),
+            _ => from,
+        };
+        let clean = explaining
+            .iter()
+            .all(|event| events[*event].kind.is_clean());
+        let from = if clean {
+            from.max(running_until.min(after.start))
+        } else {
+            from
+        };
+        let gap = Gap {
+            queue: after.queue.clone(),
+            from,
+            to: after.start,
+            members,
+            too_much: too_much(from, after.start, &explaining, events),
+            events: explaining,
+        };
+        if gap.length() >= LEAST {
+            found.push(gap);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Gaps by the kind of event that explains them.
+
+use super::Gap;
+use crate::happened::Happened;
+use crate::schedule::Kind;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The gaps of one kind of event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Lengths of those that one event explains, sorted.
+    pub alone: Vec<Duration>,
+    /// Lengths of those that several explain, and what of it none excuses.
+    pub among_others: Vec<(Duration, Duration)>,
+    /// Events of this kind.
+    pub events: usize,
+}
+
+impl Row {
+    /// The middle one.
+    pub fn median(&self) -> Option<Duration> {
+        self.alone.get(self.alone.len() / 2).copied()
+    }
+
+    /// The longest one that one event explains.
+    pub fn worst(&self) -> Option<Duration> {
+        self.alone.last().copied()
+    }
+
+    /// What is not excused of those that several explain, at most.
+    pub fn too_much(&self) -> Option<Duration> {
+        self.among_others.iter().map(|(_, much)| *much).max()
+    }
+
+    /// Whether none is longer than it may be.
+    pub fn passes(&self, kind: Kind) -> bool {
+        let alone = self.worst().is_none_or(|worst| worst <= kind.goal());
+        alone && self.too_much().is_none_or(|much| much.is_zero())
+    }
+}
+
+/// Gaps by kind of event; those of several events stand with the one that may take longest. The gaps
+/// that nothing explains come apart.
+pub fn by_kind(gaps: &[Gap], events: &[Happened]) -> (BTreeMap<Kind, Row>, Vec<Duration>) {
+    let mut rows: BTreeMap<Kind, Row> = BTreeMap::new();
+    for event in events {
+        rows.entry(event.kind).or_default().events += 1;
+    }
+    let mut unexplained = Vec::new();
+    for gap in gaps {
+        let kinds: Vec<Kind> = gap.events.iter().map(|event| events[*event].kind).collect();
+        let Some(heaviest) = kinds.iter().max_by_key(|kind| kind.goal()) else {
+            unexplained.push(gap.length());
+            continue;
+        };
+        let row = rows.entry(*heaviest).or_default();
+        let distinct: BTreeSet<Kind> = kinds.iter().copied().collect();
+        if distinct.len() == 1 && (kinds.len() == 1 || heaviest.is_clean()) {
+            row.alone.push(gap.length());
+        } else {
+            row.among_others.push((gap.length(), gap.too_much));
+        }
+    }
+    for row in rows.values_mut() {
+        row.alone.sort_unstable();
+        row.among_others.sort_unstable();
+    }
+    (rows, unexplained)
+}
