@@ -109,7 +109,9 @@ fn explaining((handled, by): (Micros, usize), again: Micros, events: &[Happened]
             // What a process wrote may lie in a broker that forgets it.
             Kind::BrokerKilled => (WRITTEN + BROKER_STORES, LEASE),
             // Calls that ran when it was killed went on.
-            Kind::Kill | Kind::ExecutorKilled => (WRITTEN, CALL_BOUND),
+            Kind::Kill | Kind::ExecutorKilled | Kind::ExecutorKilledUnprobed => {
+                (WRITTEN, CALL_BOUND)
+            }
             // They died with it.
             Kind::PodGone => (WRITTEN, Duration::ZERO),
             // It could write nothing down, and its lease ended.

@@ -37,6 +37,8 @@ pub struct Member {
     name_server: Relay,
     broker: Relay,
     handler: Relay,
+    /// Whether its processes can ask the handler if it is idle.
+    idle_probe: bool,
     /// Counts the pods that its processes are said to run in.
     pods: u32,
     gone: watch::Receiver<Vec<String>>,
@@ -60,6 +62,7 @@ impl Member {
         index: usize,
         of: &Broker,
         handler: u16,
+        idle_probe: bool,
         gone: watch::Receiver<Vec<String>>,
     ) -> Result<Self> {
         let broker = Relay::start(of.address().parse()?, None).await?;
@@ -71,6 +74,7 @@ impl Member {
             name_server: Relay::start(of.name_server().parse()?, Some(swap)).await?,
             broker,
             handler: Relay::start(([127, 0, 0, 1], handler).into(), None).await?,
+            idle_probe,
             pods: 0,
             gone,
             teller: None,
@@ -118,6 +122,10 @@ impl Member {
 
     fn keylane(&self, subject: &Subject, name_server: &str, admin: SocketAddr) -> Result<Command> {
         let file = subject.logs.join(format!("member-{}.json", self.index));
+        let mut http = json!({"port": self.handler.port(), "path": "/events"});
+        if self.idle_probe {
+            http["idlePath"] = json!("/idle");
+        }
         let document = json!({
             "apiVersion": "keylane.dev/v1alpha1", "kind": "OrderedConsumer",
             "metadata": {"name": "chaos"},
@@ -125,7 +133,7 @@ impl Member {
                 "rocketmq": {"nameServers": [name_server]},
                 "topic": subject.topic, "consumerGroup": subject.group,
                 "handler": {
-                    "http": {"port": self.handler.port(), "path": "/events", "idlePath": "/idle"},
+                    "http": http,
                     "timeout": format!("{}s", TIMEOUT.as_secs()),
                 },
                 // No message is given up: each must be handled in the end.

@@ -231,12 +231,12 @@ impl Teller {
         };
         eprintln!("\nHow long queues stood still ({what}; gaps of 0.5 s and more):");
         eprintln!(
-            "  {:<17} {:>6}  {:>5} {:>8} {:>8} {:>6}  {:>13} {:>8} {:>5}",
+            "  {:<24} {:>6}  {:>5} {:>8} {:>8} {:>6}  {:>13} {:>8} {:>5}",
             "event", "events", "gaps", "median", "worst", "goal", "among others", "too much", ""
         );
         for (kind, row) in rows {
             eprintln!(
-                "  {:<17} {:>6}  {:>5} {:>8} {:>8} {:>4} s  {:>13} {:>8} {:>5}",
+                "  {:<24} {:>6}  {:>5} {:>8} {:>8} {:>4} s  {:>13} {:>8} {:>5}",
                 kind.name(),
                 row.events,
                 row.alone.len(),
@@ -249,7 +249,7 @@ impl Teller {
             );
         }
         eprintln!(
-            "  {:<17} {:>6}  {:>5} {:>8} {:>8}\n",
+            "  {:<24} {:>6}  {:>5} {:>8} {:>8}\n",
             "(no event)",
             "",
             unexplained.len(),

@@ -3,6 +3,7 @@
 //! Pure. Calm minutes, in which one event's consequences can be told from another's, take turns with
 //! storms, in which they pile up.
 
+use crate::settings::has_idle_probe;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub enum Kind {
     Kill,
     /// SIGKILL of the process alone: it is started again at once beside its handler, which lives on.
     ExecutorKilled,
+    /// The same where the handler cannot be asked whether it is idle.
+    ExecutorKilledUnprobed,
     /// SIGKILL of a process and its handler, and the others are told, as the operator does.
     PodGone,
     /// SIGSTOP, SIGCONT later.
@@ -44,11 +47,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Start,
         Self::Terminate,
         Self::Kill,
         Self::ExecutorKilled,
+        Self::ExecutorKilledUnprobed,
         Self::PodGone,
         Self::Freeze,
         Self::Cut,
@@ -67,10 +71,22 @@ impl Kind {
             Self::Start => 24,
             Self::Terminate | Self::Kill => 12,
             Self::ExecutorKilled | Self::PodGone => 6,
+            // What the one with the probe is where there is none.
+            Self::ExecutorKilledUnprobed => 0,
             Self::Freeze => 8,
             Self::Cut | Self::BrokerKilled => 6,
             Self::Silence | Self::NameServerLost => 4,
             Self::HandlerSlow | Self::HandlerFailing | Self::HandlerDead | Self::HandlerCut => 5,
+        }
+    }
+
+    /// What it is when it happens to this one of so many processes.
+    fn of(self, member: Option<usize>, members: usize) -> Self {
+        match (self, member) {
+            (Self::ExecutorKilled, Some(member)) if !has_idle_probe(member, members) => {
+                Self::ExecutorKilledUnprobed
+            }
+            _ => self,
         }
     }
 
@@ -92,9 +108,8 @@ impl Kind {
     /// Seconds it lasts, at least and at most; none if it is over at once.
     fn seconds(self) -> Option<(f64, f64)> {
         match self {
-            Self::Start | Self::Terminate | Self::Kill | Self::ExecutorKilled | Self::PodGone => {
-                None
-            }
+            Self::Start | Self::Terminate | Self::Kill | Self::PodGone => None,
+            Self::ExecutorKilled | Self::ExecutorKilledUnprobed => None,
             Self::Freeze => Some((1.0, 90.0)),
             Self::Cut => Some((1.0, 40.0)),
             Self::Silence => Some((1.0, 80.0)),
@@ -224,6 +239,7 @@ impl Planner {
         });
         let lasts = lasts.min(self.end - at);
         self.note(kind, member, at + lasts);
+        let kind = kind.of(member, self.slots.len());
         Some(Planned {
             at,
             kind,
@@ -293,6 +309,14 @@ mod tests {
         let freezes = events.iter().filter(|event| event.kind == Kind::Freeze);
         let longest = freezes.map(|event| event.lasts).max();
         assert!(longest > Some(Duration::from_secs(80)), "{longest:?}");
+    }
+
+    #[test]
+    fn an_executor_dies_without_a_probe_where_there_is_none() {
+        let all = plan(1, HOUR, 4);
+        let killed = |kind: Kind| all.iter().filter(move |event| event.kind == kind);
+        assert!(killed(Kind::ExecutorKilled).all(|event| event.member < Some(3)));
+        assert!(killed(Kind::ExecutorKilledUnprobed).all(|event| event.member == Some(3)));
     }
 
     #[test]

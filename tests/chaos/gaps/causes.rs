@@ -46,10 +46,9 @@ pub(super) fn too_much(
 fn goal(index: usize, from: Micros, explaining: &[usize], events: &[Happened]) -> Duration {
     let event = &events[index];
     let stood = event.at > from + LEAST.as_micros() as Micros;
-    let disturbs = |other: &Happened| match event.kind {
-        Kind::ExecutorKilled => other.kind.moves(),
-        // Whoever starts is told, and whoever ends knows it already.
-        _ => other.kind.moves() && !other.kind.is_clean(),
+    let disturbs = |other: &Happened| {
+        // Of a pod that is gone whoever starts is told, and whoever ends knows it already.
+        other.kind.moves() && (event.kind.is_of_executor_alone() || !other.kind.is_clean())
     };
     let mut others = explaining.iter().filter(|other| **other != index);
     let disturbed = others.any(|other| disturbs(&events[*other]));
@@ -85,7 +84,7 @@ pub(super) fn explaining(
     // An executor that died alone does not explain why its queue went to another.
     let moved = |index: &usize| {
         let event = &events[*index];
-        event.kind == Kind::ExecutorKilled && event.member != Some(members.1)
+        event.kind.is_of_executor_alone() && event.member != Some(members.1)
     };
     if !direct.is_empty() && !direct.iter().any(moved) {
         return direct;

@@ -109,6 +109,17 @@ fn a_proven_death_alone_may_take_less_than_one_that_nobody_knows_of() {
 }
 
 #[test]
+fn an_executor_whose_handler_cannot_be_asked_may_take_as_long_as_its_calls() {
+    let killed = event(Kind::ExecutorKilledUnprobed, Some(0), S, S);
+    for (back, passes) in [(12, true), (14, false)] {
+        let calls = [call(0, 0, 0), call(1, 0, back * S)];
+        let found = gaps(&calls, &steady(2), std::slice::from_ref(&killed));
+        let (rows, _) = by_kind(&found, std::slice::from_ref(&killed));
+        assert_eq!(rows[&killed.kind].passes(killed.kind), passes, "{back} s");
+    }
+}
+
+#[test]
 fn a_proven_death_while_the_queue_stood_still_may_take_as_long_as_a_kill() {
     let calls = [call(0, 0, 0), call(1, 1, 35 * S)];
     let broker = event(Kind::BrokerKilled, None, S, 8 * S);

@@ -56,7 +56,9 @@ impl Run<'_> {
             }
             Kind::Terminate => self.leaving.add(place.terminate()),
             Kind::Kill => place.stop_now(),
-            Kind::ExecutorKilled => place.start_again(self.subject)?,
+            Kind::ExecutorKilled | Kind::ExecutorKilledUnprobed => {
+                place.start_again(self.subject)?;
+            }
             Kind::PodGone => {
                 place.stop_now();
                 place.connect_handler(Mode::Closed);

@@ -11,6 +11,7 @@ use crate::record::Call;
 use crate::relay::Mode;
 use crate::report::Teller;
 use crate::schedule::Planned;
+use crate::settings::has_idle_probe;
 use acts::Back;
 use anyhow::Result;
 use ending::Leaving;
@@ -92,7 +93,8 @@ pub async fn run(
     let mut places = Vec::new();
     for index in 0..members {
         let handler = recorder.handler(index);
-        places.push(Member::new(index, &broker, handler, told.clone()).await?);
+        let probe = has_idle_probe(index, members);
+        places.push(Member::new(index, &broker, handler, probe, told.clone()).await?);
     }
     let mut run = Run {
         subject,
