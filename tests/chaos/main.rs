@@ -6,14 +6,17 @@
 //! nothing happens to; each consumer process has TCP relays of its own to broker, name server and handler,
 //! which is where connections are cut. Progress and tables go to standard error; with `--json` every
 //! event, every verdict and a summary are JSON objects on standard output. The exit code is 1 if order was
-//! broken, a message lost, or a process ended by itself.
+//! broken, a message lost, or a process ended by itself; of systems that run beside Keylane it is not.
 
+mod figures;
 mod gaps;
 mod gone;
 mod happened;
 mod load;
+mod options;
 mod order;
 mod peer;
+mod pieces;
 mod processes;
 mod record;
 mod recorder;
@@ -22,20 +25,25 @@ mod report;
 mod run;
 mod schedule;
 mod settings;
+mod system;
 mod verdict;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use keylane_tests::cluster::Paths;
-use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
-use peer::Peer;
+use figures::Figures;
+use options::Options;
+use pieces::Pieces;
 use processes::Subject;
 use report::Teller;
 use run::Load;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use system::System;
 use verdict::Verdict;
+
+/// What beginning and ending a piece may take beside the time in which things happen.
+const BEGINS_AND_ENDS: Duration = Duration::from_secs(900);
 
 /// Consumes under faults and judges from outside.
 #[derive(Debug, Parser)]
@@ -57,44 +65,6 @@ enum Part {
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct Options {
-    /// How long things happen. Some time before and after it is needed to begin and to end.
-    #[arg(long, default_value_t = 5.0)]
-    minutes: f64,
-    /// Gives the schedule: the same seed, the same events.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// One JSON object an event, a verdict and a summary on standard output.
-    #[arg(long)]
-    json: bool,
-    /// Places for consumer processes.
-    #[arg(long, default_value_t = 4)]
-    members: usize,
-    /// Messages a second.
-    #[arg(long, default_value_t = 100)]
-    rate: u32,
-    /// Keys.
-    #[arg(long, default_value_t = 200)]
-    keys: u64,
-    /// Queues of the topic.
-    #[arg(long, default_value_t = 8)]
-    queues: u32,
-    /// Run RocketMQ's own consumer in place of Keylane's executor.
-    #[arg(long, value_enum)]
-    peer: Option<Peer>,
-    /// The executor to run. Default: this workspace's, built in release mode.
-    #[arg(long, value_name = "FILE")]
-    consumer: Option<PathBuf>,
-    /// Directory for the logs of the consumer processes, and for the record of all calls. Default: one that
-    /// is removed at the end.
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
-    /// Print the schedule and do nothing.
-    #[arg(long)]
-    plan: bool,
-}
-
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let cli = Cli::parse_from(keylane_tests::arguments());
@@ -106,74 +76,103 @@ async fn main() -> Result<ExitCode> {
 }
 
 async fn chaos(options: Options) -> Result<ExitCode> {
-    ensure!(
-        options.members >= 3,
-        "--members is {}: at least 3, two of which can work at any time",
-        options.members
-    );
-    ensure!(
-        (0.5..=1_440.0).contains(&options.minutes),
-        "--minutes is {}: from 0.5 to 1440",
-        options.minutes
-    );
-    let length = Duration::from_secs_f64(options.minutes * 60.0);
-    let plan = schedule::plan(options.seed, length, options.members);
+    let pieces = options.pieces()?;
+    let seeds = pieces.seeds();
     if options.plan {
-        for event in &plan {
-            println!("{:8.1} s  {:?}", event.at.as_secs_f64(), event);
+        for seed in seeds {
+            println!("seed {seed}");
+            for event in schedule::plan(seed, pieces.length, pieces.members) {
+                println!("{:8.1} s  {:?}", event.at.as_secs_f64(), event);
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let temporary = tempfile::tempdir()?;
-    let logs = options
-        .logs
-        .clone()
-        .unwrap_or_else(|| temporary.path().into());
-    std::fs::create_dir_all(&logs)
-        .with_context(|| format!("--logs {}: it cannot be created", logs.display()))?;
-    let subject = Subject {
-        peer: options.peer,
-        program: program(&options, temporary.path().into()).await?,
-        topic: "CHAOS".into(),
-        group: "chaos".into(),
-        logs,
-    };
-    let what = options.peer.map_or("keylane", Peer::name);
-    let teller = Teller::new(options.json);
-    teller.say(&format!(
-        "{what}, seed {}: {} events in {:.1} minutes",
-        options.seed,
-        plan.len(),
-        options.minutes
-    ));
-    let load = Load {
-        rate: options.rate,
-        keys: options.keys,
-        queues: options.queues,
-    };
-    let outcome = run::run(&plan, length, load, &subject, &teller).await?;
-    ensure!(!outcome.calls.is_empty(), "no handler was ever called");
-    if options.logs.is_some() {
-        let record = serde_json::to_string(&outcome.calls)?;
-        std::fs::write(subject.logs.join("record.json"), record)?;
+    let built = tempfile::tempdir()?;
+    let mut programs: Vec<(System, PathBuf)> = Vec::new();
+    for system in &pieces.systems {
+        let given = options.consumer.as_deref();
+        programs.push((*system, system.program(given, built.path()).await?));
     }
-    let verdict = Verdict::of(&outcome);
-    teller.verdicts(&outcome, &verdict);
-    teller.summary(what, options.seed, &outcome, &verdict);
-    Ok(match verdict.passes(&outcome) {
+    let teller = Teller::new(options.json);
+    if let Some(events) = pieces.events {
+        let minutes = pieces.length.as_secs_f64() / 60.0;
+        teller.say(&format!(
+            "{events} events: {} pieces of {minutes:.1} minutes of {} systems",
+            seeds.len(),
+            pieces.systems.len()
+        ));
+    }
+    let sums = pieces.run(&teller, async |system, seed, teller: &Teller| {
+        let program = programs.iter().find(|(of, _)| *of == system);
+        let (_, program) = program.context("a system without a program")?;
+        one(&options, &pieces, (system, program), seed, teller).await
+    });
+    let sums = sums.await;
+    if pieces.events.is_some() || sums.len() > 1 {
+        teller.sums(&sums);
+    }
+    Ok(match pieces.passed(&sums) {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
-/// The executor, or the directory of the peer's classes.
-async fn program(options: &Options, directory: PathBuf) -> Result<PathBuf> {
-    if options.peer.is_some() {
-        return tokio::task::spawn_blocking(move || peer::compile(&directory)).await?;
+/// One piece of one system.
+async fn one(
+    options: &Options,
+    pieces: &Pieces,
+    (system, program): (System, &Path),
+    seed: u64,
+    teller: &Teller,
+) -> Result<Figures> {
+    let temporary = tempfile::Builder::new()
+        .prefix("keylane-chaos-")
+        .tempdir()?;
+    let logs = options.logs.as_deref().unwrap_or(temporary.path());
+    let subject = Subject {
+        system,
+        program: program.into(),
+        topic: "CHAOS".into(),
+        group: "chaos".into(),
+        logs: logs.join(format!("{}-{seed}", system.name())),
+    };
+    std::fs::create_dir_all(&subject.logs)
+        .with_context(|| format!("{}: it cannot be created", subject.logs.display()))?;
+    let load = Load {
+        rate: options.rate,
+        keys: options.keys,
+        queues: options.queues,
+    };
+    let within = pieces.length + BEGINS_AND_ENDS;
+    let ended = tokio::time::timeout(within, judged(pieces, seed, load, &subject, teller)).await;
+    let ended = ended
+        .with_context(|| format!("it has not ended within {} s", within.as_secs()))
+        .flatten();
+    let passed = ended.as_ref().is_ok_and(Figures::passed);
+    if !passed && options.logs.is_none() && pieces.judges(system) {
+        // Whoever comes back in the morning wants to know why.
+        teller.say(&format!("logs and record: {}", subject.logs.display()));
+        let _kept = temporary.keep();
     }
-    if let Some(program) = &options.consumer {
-        return Ok(program.clone());
-    }
-    let built = tokio::task::spawn_blocking(|| release_binaries(&Paths::from_env(), &PROGRAMS));
-    Ok(built.await??.swap_remove(1))
+    ended
+}
+
+async fn judged(
+    pieces: &Pieces,
+    seed: u64,
+    load: Load,
+    subject: &Subject,
+    teller: &Teller,
+) -> Result<Figures> {
+    let plan = schedule::plan(seed, pieces.length, pieces.members);
+    teller.begins(&plan, pieces.length);
+    let outcome = run::run(&plan, pieces.length, load, subject, teller).await?;
+    ensure!(!outcome.calls.is_empty(), "no handler was ever called");
+    let record = serde_json::to_string(&outcome.calls)?;
+    std::fs::write(subject.logs.join("record.json"), record)?;
+    let verdict = Verdict::of(&outcome);
+    let figures = Figures::of(seed, &outcome, &verdict);
+    teller.verdicts(&outcome, &verdict);
+    teller.summary(subject.system, &figures);
+    Ok(figures)
 }

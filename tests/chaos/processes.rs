@@ -1,10 +1,11 @@
 //! The consumer processes, and the recording process.
 
 use crate::gone;
-use crate::peer::{self, Peer};
+use crate::peer;
 use crate::record::{Call, Count, Manner, Ports};
 use crate::relay::{Mode, Relay, Swap};
-use crate::settings::TIMEOUT;
+use crate::settings::{DRAINS, TIMEOUT};
+use crate::system::System;
 use anyhow::{Context, Result, ensure};
 use keylane_tests::rocketmq::Broker;
 use rustix::process::{Pid, Signal};
@@ -19,8 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What is consumed, by what.
 pub struct Subject {
-    /// RocketMQ's consumer; none: Keylane's.
-    pub peer: Option<Peer>,
+    /// What consumes.
+    pub system: System,
     /// Keylane's executor, or the directory of the peer's compiled classes.
     pub program: PathBuf,
     /// The topic.
@@ -97,9 +98,9 @@ impl Member {
     pub fn start_again(&mut self, subject: &Subject) -> Result<()> {
         self.stop_now();
         let name_server = format!("127.0.0.1:{}", self.name_server.port());
-        let mut command = match subject.peer {
-            Some(peer) => peer::command(peer, subject, &name_server, self.handler.port())?,
-            None => {
+        let mut command = match subject.system {
+            System::Peer(peer) => peer::command(peer, subject, &name_server, self.handler.port())?,
+            System::Keylane => {
                 let admin = gone::free_address()?;
                 self.teller = Some(gone::tell(admin, self.gone.clone()));
                 self.keylane(subject, &name_server, admin)?
@@ -141,7 +142,7 @@ impl Member {
                     "maxAttempts": 1000, "backoff": {"initial": "200ms", "max": "2s"},
                     "budget": {"blocked": "24h", "per": "24h"},
                 },
-                "drain": {"timeout": "15s"},
+                "drain": {"timeout": format!("{}s", DRAINS.as_secs())},
             }
         });
         std::fs::write(&file, document.to_string())?;

@@ -13,6 +13,9 @@ pub const PERSIST: Duration = Duration::from_secs(2);
 /// What the broker takes to free the locks of a silent owner.
 pub const BROKER_FREES: Duration = Duration::from_secs(60);
 
+/// How long calls that run may take to finish when a consumer is asked to end.
+pub const DRAINS: Duration = Duration::from_secs(15);
+
 /// Whether the executor in this place of so many can ask its handler if it is idle: all but the last.
 pub fn has_idle_probe(member: usize, members: usize) -> bool {
     member + 1 < members

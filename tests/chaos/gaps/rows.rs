@@ -28,6 +28,20 @@ impl Row {
         self.alone.last().copied()
     }
 
+    /// The longest one that several explain.
+    pub fn worst_among_others(&self) -> Option<Duration> {
+        self.among_others.last().map(|(length, _)| *length)
+    }
+
+    /// Counts those of another run.
+    pub fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.alone.extend(other.alone);
+        self.alone.sort_unstable();
+        self.among_others.extend(other.among_others);
+        self.among_others.sort_unstable();
+    }
+
     /// What is not excused of those that several explain, at most.
     pub fn too_much(&self) -> Option<Duration> {
         self.among_others.iter().map(|(_, much)| *much).max()

@@ -1,7 +1,8 @@
 //! RocketMQ's ordered consumer, in place of Keylane's executor.
 
 use crate::processes::Subject;
-use crate::settings::TIMEOUT;
+use crate::schedule::Kind;
+use crate::settings::{CALL_BOUND, DRAINS, TIMEOUT};
 use anyhow::{Context, Result, ensure};
 use keylane_tests::rocketmq::jars;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,18 @@ impl Peer {
     pub fn name(self) -> &'static str {
         match self {
             Self::JavaOrderly => "java-orderly",
+        }
+    }
+
+    /// What happens to it in place of an event that makes no sense for it: it has no pod whose end it
+    /// could be told, and knows nothing of one that ran beside its handler before it.
+    pub fn instead(self, of: Kind) -> Option<&'static str> {
+        match of {
+            Kind::ExecutorKilled | Kind::ExecutorKilledUnprobed => {
+                Some("process killed and started again, and nobody knows")
+            }
+            Kind::PodGone => Some("process and handler killed, and nobody is told"),
+            _ => None,
         }
     }
 }
@@ -56,7 +69,7 @@ pub fn command(_: Peer, subject: &Subject, name_server: &str, handler: u16) -> R
         .arg(format!("-Duser.home={}", subject.logs.display()))
         .args(["-cp", &classes, "Orderly", name_server])
         .args([&subject.topic, &subject.group])
-        .arg(format!("http://127.0.0.1:{handler}/events"))
-        .arg(TIMEOUT.as_millis().to_string());
+        .arg(format!("http://127.0.0.1:{handler}"))
+        .args([TIMEOUT, CALL_BOUND, DRAINS].map(|time| time.as_millis().to_string()));
     Ok(command)
 }

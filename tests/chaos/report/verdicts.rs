@@ -1,0 +1,79 @@
+//! What was found, one line each.
+
+use super::{Teller, seconds};
+use crate::record::now;
+use crate::run::Outcome;
+use crate::verdict::Verdict;
+use keylane_tests::judge::Micros;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+impl Teller {
+    /// Every verdict in the order of time.
+    pub fn verdicts(&self, outcome: &Outcome, verdict: &Verdict) {
+        let event = |index: usize| {
+            let event = &outcome.events[index];
+            json!({"kind": event.kind.name(), "member": event.member, "at": self.since(event.at)})
+        };
+        let mut lines: Vec<(Micros, Value)> = Vec::new();
+        for gap in &verdict.gaps {
+            let events: Vec<Value> = gap.events.iter().map(|index| event(*index)).collect();
+            lines.push((
+                gap.to,
+                json!({
+                    "verdict": "gap", "queue": gap.queue, "seconds": seconds(gap.length()), "too_much": seconds(gap.too_much),
+                    "members": [gap.members.0, gap.members.1], "events": events,
+                }),
+            ));
+        }
+        for replay in &verdict.replays {
+            let lay = Duration::from_micros(replay.again.0 - replay.handled.0);
+            lines.push((
+                replay.again.0,
+                json!({
+                    "verdict": "replay", "queue": replay.message.0, "offset": replay.message.1,
+                    "members": [replay.handled.1, replay.again.1], "seconds_after": seconds(lay),
+                    "event": replay.event.map_or(json!("unexplained"), event),
+                }),
+            ));
+        }
+        for example in &verdict.order.examples {
+            lines.push((
+                example.start,
+                json!({
+                    "verdict": example.kind, "queue": example.queue, "key": example.key,
+                    "offset": example.offset, "other": example.other,
+                }),
+            ));
+        }
+        for index in &verdict.frozen {
+            let call = &outcome.calls[*index];
+            lines.push((
+                call.start,
+                json!({
+                    "verdict": "written by a frozen process", "queue": call.queue, "key": call.key,
+                    "offset": call.offset, "member": call.member,
+                }),
+            ));
+        }
+        for (queue, offset) in &verdict.lost {
+            lines.push((
+                now(),
+                json!({"verdict": "lost", "queue": queue, "offset": offset}),
+            ));
+        }
+        for (regression, lasted) in &verdict.regressions {
+            lines.push((
+                regression.since,
+                json!({
+                    "verdict": "committed offset went back", "queue": regression.queue,
+                    "from": regression.from, "to": regression.to, "seconds": seconds(*lasted),
+                }),
+            ));
+        }
+        lines.sort_by_key(|(at, _)| *at);
+        for (at, line) in lines {
+            self.line(at, line);
+        }
+    }
+}
