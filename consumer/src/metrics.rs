@@ -219,7 +219,7 @@ fn pod(page: &Page, stats: &Stats) -> Result<(), prometheus::Error> {
         ),
         (
             "keylane_broker_available",
-            "1 if all brokers answer.",
+            "1 if all brokers answer, and nothing failed in the last 10 s.",
             f64::from(u8::from(stats.broker_error.is_none())),
         ),
         (

@@ -93,7 +93,8 @@ pub struct Stats {
     /// Whether the handler answers. `false` while calls are held back because several keys found it
     /// unreachable or overloaded.
     pub handler_available: bool,
-    /// What the executor last found wrong with its brokers, in words for a person; none when all is well.
+    /// What the executor last found wrong with its brokers, in words for a person; none when all has been
+    /// well for 10 s.
     pub broker_error: Option<String>,
     /// Client ids in the consumer group that are not Keylane's, at most 32: they get no queue of ours, and
     /// may take queues themselves.

@@ -19,6 +19,7 @@ use super::owner::Owner;
 use super::reset::Resets;
 use super::start::Starts;
 use super::tasks::{self, Event, Events, Group, ToRead};
+use super::troubles::Troubles;
 use super::{Measures, Options};
 use crate::contract::admin::LaneTarget;
 use crate::contract::spec::{ConsumerSpec, Consumption};
@@ -119,7 +120,7 @@ pub struct Executor<S, H> {
     next_persist: Time,
     unlocking: u32,
     expired: u64,
-    broker_error: Option<String>,
+    troubles: Troubles,
     unkeyed_reported: bool,
 }
 
@@ -196,7 +197,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             next_persist: options.persist_interval,
             unlocking: 0,
             expired: 0,
-            broker_error: None,
+            troubles: Troubles::default(),
             unkeyed_reported: false,
             spec: spec.clone(),
             options,
@@ -476,9 +477,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
             Ok(answer) => Some(answer),
             Err(error) => {
                 let text = format!("{what}: {error}");
-                if self.broker_error.as_ref() != Some(&text) {
+                if self.troubles.heard(self.clock.now(), &text) {
                     warn!("{text}");
-                    self.broker_error = Some(text);
                 }
                 None
             }
@@ -528,7 +528,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let members = self.membership.members(&broker);
             self.owner.members(&broker, members);
         }
-        if well && self.broker_error.take().is_some() {
+        if well && self.troubles.all_answer(now) {
             info!("all brokers answer");
         }
         if self.draining.is_none() {

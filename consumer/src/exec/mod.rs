@@ -32,6 +32,7 @@ mod runners;
 mod start;
 mod tasks;
 mod together;
+mod troubles;
 
 /// What [`gate`] and [`runners`] lock with; `interleavings` compiles them over something else.
 mod sync {

@@ -170,7 +170,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 .take(LISTED_MEMBERS)
                 .map(str::to_owned)
                 .collect(),
-            broker_error: self.broker_error.clone(),
+            broker_error: self.troubles.latest().map(str::to_owned),
             gone_queues: self
                 .gone
                 .stranded()
