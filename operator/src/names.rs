@@ -16,7 +16,9 @@ pub const MESH_EXCLUSIONS: [&str; 2] = [
     "traffic.sidecar.istio.io/excludeInboundPorts",
     "config.linkerd.io/skip-inbound-ports",
 ];
-/// Prefix of labels and annotations that only Keylane sets.
+/// Annotation of an OrderedConsumer that asks for a reset of its group's offsets.
+pub const RESET_OFFSETS: &str = "keylane.dev/reset-offsets";
+/// Prefix of labels and annotations that only Keylane sets on pods.
 pub const PREFIX: &str = "keylane.dev/";
 /// Label that says who made an object; ours carry `keylane`.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -3,6 +3,7 @@
 //! pods come and go. Order and completeness are judged from the handlers' side, offsets by mqadmin.
 
 mod hpa;
+mod resets;
 
 use anyhow::{Result, ensure};
 use keylane_tests::cluster::Target;
@@ -168,6 +169,8 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
     );
 
     hpa::drives_the_pods(&stack).await?;
+    resets::goes_back_to_the_beginning(&stack).await?;
+    until_ready(&stack, 1).await?;
 
     // Handlers report their last calls when they end.
     stack.kubectl(&["delete", "orderedconsumer", NAME])?;

@@ -3,6 +3,7 @@
 
 mod charts;
 mod leaders;
+mod offsets;
 mod plugin;
 mod process;
 mod resource;

@@ -10,12 +10,14 @@ use super::validate::Consumer;
 use super::{Context, build, fetch, retire};
 use crate::broker::{self, Reading};
 use crate::crd::OrderedConsumerStatus;
+use crate::pods::PodError;
 use crate::scale::{self, Recorded};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::Mode;
+use keylane_consumer::message::Topic;
 use keylane_consumer::source::SourceError;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +41,10 @@ pub struct Pods {
     objects: Vec<Arc<Pod>>,
     /// The admin token.
     pub token: String,
+    /// The queues of the topic, as broker name/queue id; none if brokers do not tell all of them.
+    pub queues: Option<BTreeSet<String>>,
+    /// Why pods cannot be asked to reset offsets.
+    pub unable_to_reset: Option<String>,
 }
 
 /// What brokers and pods said in one round.
@@ -185,6 +191,8 @@ async fn pods(
             .collect(),
         token: state.token.clone().unwrap_or_default(),
         objects: pods,
+        queues: None,
+        unable_to_reset: None,
     })
 }
 
@@ -212,6 +220,12 @@ async fn ask(
         .iter()
         .zip(&stats)
         .any(|(address, stats)| stats.is_err() && pods.ready.contains(address));
+    pods.unable_to_reset = unable_to_reset(pods, &stats);
+    let all = offsets.as_ref().ok().filter(|of| of.error.is_none());
+    pods.queues = all.map(|of| {
+        let main = of.queues.keys().filter(|queue| queue.topic == Topic::Main);
+        main.map(ToString::to_string).collect()
+    });
     let answered = pods.addresses.iter().zip(&stats);
     pods.incarnations = answered
         .filter_map(|(address, stats)| {
@@ -236,6 +250,23 @@ async fn ask(
         stats: stats.into_iter().filter_map(Result::ok).collect(),
         silent,
     }
+}
+
+/// A pod that does not know of resets would undo them in queues that it takes over.
+fn unable_to_reset(pods: &Pods, stats: &[Result<Stats, PodError>]) -> Option<String> {
+    let answers = || pods.addresses.iter().zip(stats);
+    if pods.ready.is_empty() {
+        return Some("no pod is ready".to_owned());
+    }
+    let older = answers().find(|(_, stats)| stats.as_ref().is_ok_and(|of| !of.resets_offsets));
+    if let Some((address, _)) = older {
+        return Some(format!(
+            "the pod at {address} runs an executor of an older version; let the rollout end, or set spec.executor.image"
+        ));
+    }
+    let silent = answers().find(|(address, stats)| stats.is_err() && pods.ready.contains(*address));
+    let (address, _) = silent?;
+    Some(format!("the pod at {address} does not answer"))
 }
 
 fn report_brokers(answers: &Answers, found: &mut Findings) {

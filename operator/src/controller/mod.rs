@@ -16,6 +16,7 @@ pub mod index;
 pub mod look;
 pub mod record;
 pub mod replay;
+pub mod reset;
 pub mod retire;
 pub mod snapshot;
 pub mod state;
@@ -37,7 +38,7 @@ use kube::runtime::controller::{self, Action};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
-use kube::runtime::{Controller, WatchStreamExt, predicates};
+use kube::runtime::{Controller, Predicate, WatchStreamExt, predicates};
 use kube::{Api, Client, ResourceExt};
 use state::State;
 use status::Findings;
@@ -125,12 +126,15 @@ pub async fn run(
         None => Api::all(client.clone()),
     };
     let (consumers, writer) = reflector::store();
-    // What we write into the status is no reason to look again.
+    // What we write into the status is no reason to look again; annotations are not ours.
     let changes = watcher(api, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(predicates::generation, Default::default());
+        .predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            Default::default(),
+        );
     let (sender, touched) = unbounded();
     let (ended, pod_events) = unbounded();
     let told = Told {
@@ -249,11 +253,15 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
     }
     let last = object.status.as_ref();
     let pods = look::look(&context, &mut state, &consumer, last, &mut found).await;
+    let written = state.last_written().or(last).cloned();
+    let (written, there) = (written.as_ref(), pods.as_ref());
+    reset::find(&object, &state.reset, written, there, &mut found);
     if !context.tenure.holds() {
         return Ok(Action::requeue(SOON));
     }
     record::write_status(&context, &mut state, &object, &found).await?;
     if let Some(pods) = pods {
+        reset::drive(&context, &mut state.reset, &object, &found, &pods).await;
         act::act(&context, &mut state, &object, &consumer, &found, &pods).await;
         context.metrics.decided(started.elapsed());
     }

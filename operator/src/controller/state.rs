@@ -3,6 +3,7 @@
 
 use super::apply::Marks;
 use super::replay::Kept;
+use super::reset::Driven;
 use super::validate::Consumer;
 use crate::broker::{Broker, Reading};
 use crate::crd::OrderedConsumerStatus;
@@ -35,6 +36,8 @@ pub struct State {
     pub marks: Marks,
     /// Which decisions were kept.
     pub kept: Kept,
+    /// How far a reset of offsets is.
+    pub reset: Driven,
     /// The admin token of the pods, once known.
     pub token: Option<String>,
     written: Option<(OrderedConsumerStatus, Instant)>,
@@ -115,6 +118,7 @@ impl State {
         written.conditions != status.conditions
             || size(written) != size(status)
             || decided(written) != decided(status)
+            || written.offsets_reset != status.offsets_reset
             || (written != status && at.elapsed() >= FIGURES_EVERY)
     }
 

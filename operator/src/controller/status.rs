@@ -1,7 +1,9 @@
 //! What users see: conditions, figures, events. Pure.
 
 use crate::broker::Lag;
-use crate::crd::{self, DecisionInputs, LastDecision, OrderedConsumerStatus, Rates};
+use crate::crd::{
+    self, DecisionInputs, LastDecision, OffsetsReset, OrderedConsumerStatus, Rates, ResetPhase,
+};
 use crate::scale::{Decision, HotKey, Inputs, Limits, Recorded};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -22,6 +24,8 @@ pub const GROUP_SHARED: &str = "GroupShared";
 pub const QUEUE_GONE: &str = "QueueGone";
 /// A key was met in more than one queue, so that nothing can keep its order.
 pub const KEY_SPANS_QUEUES: &str = "KeySpansQueues";
+/// A reset of offsets was asked for that cannot be made, or not yet.
+pub const RESET_HELD: &str = "ResetHeld";
 /// More pods are wanted than the bounds or the queues allow.
 pub const SCALING_LIMITED: &str = "ScalingLimited";
 /// A key needs more than its one lane can give.
@@ -78,6 +82,10 @@ pub struct Findings {
     pub queue_gone: Option<String>,
     /// Which keys were met in more than one queue.
     pub key_spans_queues: Option<String>,
+    /// The reset of offsets that was last asked for.
+    pub offsets_reset: Option<OffsetsReset>,
+    /// Why it is not made, or what is wrong with what was asked for.
+    pub reset_held: Option<String>,
     /// Why children could not be applied.
     pub apply_failed: Option<String>,
 }
@@ -125,6 +133,11 @@ pub fn status(
             .cloned()
             .map(bounded)
             .collect(),
+        // What was done is not forgotten because a round ended early.
+        offsets_reset: found
+            .offsets_reset
+            .clone()
+            .or_else(|| last.offsets_reset.clone()),
         ..OrderedConsumerStatus::default()
     };
     if let Some(decision) = &found.decision {
@@ -146,6 +159,8 @@ pub fn status(
         });
     }
     let mut happened = Vec::new();
+    let before = last.offsets_reset.as_ref();
+    happened.extend(reset(before, found.offsets_reset.as_ref()));
     for (kind, state, reason, message) in conditions(found) {
         let before = last
             .conditions
@@ -184,6 +199,41 @@ pub fn status(
         });
     }
     (status, happened)
+}
+
+/// A reset of offsets that begins or is done.
+fn reset(last: Option<&OffsetsReset>, now: Option<&OffsetsReset>) -> Option<Happened> {
+    let now = now?;
+    let before = last.filter(|last| last.id == now.id).map(|last| last.phase);
+    if before == Some(now.phase) {
+        return None;
+    }
+    let OffsetsReset { id, to, .. } = now;
+    let (reason, note) = match now.phase {
+        ResetPhase::Pending => (
+            "ResettingOffsets",
+            format!("the group's offsets are being reset to {to} ({id})"),
+        ),
+        ResetPhase::Done => (
+            "OffsetsReset",
+            format!(
+                "the group's offsets were reset to {to} ({id}) in {} queues: {} offsets are skipped, {} are consumed again",
+                now.queues_done, now.skipped, now.replayed
+            ),
+        ),
+        ResetPhase::Withdrawn => (
+            "ResetWithdrawn",
+            format!(
+                "the reset of the group's offsets to {to} ({id}) was withdrawn when {} queues were done",
+                now.queues_done
+            ),
+        ),
+    };
+    Some(Happened {
+        warning: false,
+        reason: reason.to_owned(),
+        note,
+    })
 }
 
 /// Keeps a status within its size, whatever an API server, a broker or a handler said.
@@ -235,6 +285,11 @@ fn conditions(found: &Findings) -> Vec<ConditionOf> {
             KEY_SPANS_QUEUES,
             found.key_spans_queues.as_ref(),
             "each key is in one queue, as far as seen",
+        ),
+        (
+            RESET_HELD,
+            found.reset_held.as_ref(),
+            "no reset of offsets is held back",
         ),
     ];
     let mut conditions = vec![ready(found)];
@@ -439,6 +494,45 @@ mod tests {
         let (again, events) = status(Timestamp::UNIX_EPOCH, &limited, &found);
         assert_eq!(again.conditions, limited.conditions);
         assert!(events.is_empty());
+    }
+
+    #[test]
+    fn a_reset_is_told_when_it_begins_and_when_it_is_done() {
+        let of = |phase, queues_done| OffsetsReset {
+            id: "a".into(),
+            to: "earliest".into(),
+            phase,
+            queues_done,
+            skipped: 0,
+            replayed: 7,
+            completed_at: None,
+        };
+        let mut found = Findings::default();
+        let mut last = OrderedConsumerStatus::default();
+        let mut next = |reset: OffsetsReset| {
+            found.offsets_reset = Some(reset);
+            let (status, happened) = status(Timestamp::UNIX_EPOCH, &last, &found);
+            last = status;
+            let of_it = happened
+                .into_iter()
+                .filter(|of| of.reason != "ScaledToZero");
+            of_it.map(|of| (of.reason, of.note)).collect::<Vec<_>>()
+        };
+        let begun = next(of(ResetPhase::Pending, 0));
+        assert_eq!(begun[0].0, "ResettingOffsets");
+        assert_eq!(next(of(ResetPhase::Pending, 1)), []);
+        let done = next(of(ResetPhase::Done, 2));
+        assert_eq!(done[0].0, "OffsetsReset");
+        assert!(
+            done[0].1.contains("2 queues: 0 offsets are skipped, 7 are"),
+            "{done:?}"
+        );
+        assert_eq!(next(of(ResetPhase::Done, 2)), []);
+        let again = OffsetsReset {
+            id: "b".into(),
+            ..of(ResetPhase::Pending, 0)
+        };
+        assert_eq!(next(again).len(), 1);
     }
 
     #[test]

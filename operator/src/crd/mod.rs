@@ -326,10 +326,46 @@ pub struct OrderedConsumerStatus {
     /// Keys that wait for a person, at most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked_keys: Vec<String>,
+    /// The reset of offsets that was last asked for by the annotation keylane.dev/reset-offsets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets_reset: Option<OffsetsReset>,
     /// What is well and what is not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A reset of the group's offsets. Counts are of queue offsets, over the queues that are done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OffsetsReset {
+    /// Id in the annotation.
+    pub id: String,
+    /// Where the group goes on: earliest, latest or a time.
+    pub to: String,
+    /// How far it is.
+    pub phase: ResetPhase,
+    /// Queues that are done.
+    pub queues_done: u32,
+    /// Offsets that were not finished and are skipped.
+    pub skipped: u64,
+    /// Offsets that were finished and are consumed again.
+    pub replayed: u64,
+    /// When the last queue was seen done, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<String>,
+}
+
+/// How far a reset of offsets is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum ResetPhase {
+    /// Not every queue is done yet.
+    Pending,
+    /// Every queue goes on from its new position.
+    Done,
+    /// The annotation was removed before every queue was done.
+    Withdrawn,
 }
 
 /// How far behind a group is, in messages.

@@ -6,6 +6,7 @@ pub mod usage;
 use futures::future::join_all;
 use keylane_consumer::contract::ADMIN_PORT;
 use keylane_consumer::contract::admin::{LaneTarget, MembersGone, Stats};
+use keylane_consumer::contract::offsets::{ResetOffsets, ResetReport};
 use reqwest::{Client, RequestBuilder, Response};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -83,6 +84,40 @@ impl PodClient {
             .bearer_auth(token)
             .json(&gone);
         answered(address, "members gone", request).await.map(drop)
+    }
+
+    /// Asks pods to go on from other offsets; what each says has become of it. All are asked at once.
+    pub async fn reset_offsets(
+        &self,
+        addresses: &[String],
+        token: &str,
+        request: &ResetOffsets,
+    ) -> Vec<Result<ResetReport, PodError>> {
+        let calls = addresses.iter().map(|address| async move {
+            let asked = self
+                .0
+                .post(url(address, "offsets/reset")?)
+                .bearer_auth(token)
+                .json(request);
+            let response = asked
+                .send()
+                .await
+                .map_err(|error| unknown(address, causes(&error)))?;
+            let status = response.status();
+            let body = bounded(response)
+                .await
+                .map_err(|reason| unknown(address, reason))?;
+            // A report comes with refusals, too; everything else is a sentence.
+            serde_json::from_slice(&body).map_err(|_| {
+                let text = String::from_utf8_lossy(&body);
+                let text: String = text.chars().take(300).collect();
+                unknown(
+                    address,
+                    format!("reset of offsets refused: {status}: {text}"),
+                )
+            })
+        });
+        join_all(calls).await
     }
 
     async fn stats_of(&self, address: &str, token: &str) -> Result<Stats, PodError> {

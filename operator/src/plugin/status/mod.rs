@@ -8,7 +8,9 @@ mod text;
 pub(super) use text::text;
 
 use crate::controller::status::READY;
-use crate::crd::{Lag, LastDecision, Mode, OrderedConsumer, OrderedConsumerStatus, Rates};
+use crate::crd::{
+    Lag, LastDecision, Mode, OffsetsReset, OrderedConsumer, OrderedConsumerStatus, Rates,
+};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -46,6 +48,8 @@ pub(super) struct Report {
     pods: Option<Vec<PodLine>>,
     /// Keys that wait for a person.
     blocked_keys: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offsets_reset: Option<OffsetsReset>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<LastDecision>,
     conditions: Vec<Condition>,
@@ -105,6 +109,7 @@ pub(super) fn report(consumer: &OrderedConsumer, pods: Option<&[Pod]>, now: Time
         },
         pods: pods.map(|pods| pods::lines(pods, now)),
         blocked_keys: status.blocked_keys.clone(),
+        offsets_reset: status.offsets_reset.clone(),
         // The controller's memory is for the controller.
         decision: status.decision.clone().map(|decision| LastDecision {
             history: None,

@@ -32,6 +32,9 @@ fn consumer() -> Value {
                 "inputs": {"busyLanes": "12.3"}, "history": "{}"
             },
             "blockedKeys": ["order-9 (broker-a/1)"],
+            "offsetsReset": {
+                "id": "a", "to": "earliest", "phase": "Pending", "queuesDone": 1, "skipped": 0, "replayed": 7
+            },
             "conditions": [
                 condition("Ready", "False", "3 of 4 pods are ready"),
                 condition("BrokerUnavailable", "False", "the brokers answer"),
@@ -102,6 +105,7 @@ OrderedConsumer shop/order-status  PodsNotReady: 3 of 4 pods are ready
 ├─ keys
 │  ├─ KeyStuck: the first message of key \"order-8\" is not finished (for 2m27s)
 │  └─ order-9 (broker-a/1) waits for a person: its message has used up its attempts (retry.onExhausted is Block)
+├─ offsets reset to earliest (a): Pending, 1 queue done, 0 offsets skipped, 7 consumed again
 ├─ last decision: Steady
 │  └─ 8 lanes a pod, 4 pods: it fits
 └─ conditions

@@ -50,6 +50,17 @@ pub(in crate::plugin) fn text(report: &Report, paint: Paint) -> String {
     if !keys.is_empty() {
         tree = tree.with(Tree::new("keys").with_all(keys));
     }
+    if let Some(reset) = &report.offsets_reset {
+        tree = tree.with(format!(
+            "offsets reset to {} ({}): {:?}, {} done, {} offsets skipped, {} consumed again",
+            reset.to,
+            reset.id,
+            reset.phase,
+            count(reset.queues_done, "queue"),
+            reset.skipped,
+            reset.replayed
+        ));
+    }
     if let Some(decision) = &report.decision {
         tree = tree.with(
             Tree::new(format!("last decision: {}", paint.strong(&decision.reason)))
