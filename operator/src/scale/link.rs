@@ -2,8 +2,9 @@
 //! longer and finish nothing more. Slow calls alone do not tell that from work that takes longer; fewer
 //! lanes for a moment do: the calls of a saturated downstream become shorter, slower work does not.
 //!
-//! Promises: while the downstream is the limit there are about as many calls at once as it can use, and
-//! every half minute a few more, to notice when it can do more again.
+//! Promises: while the downstream is the limit there are about as many calls at once as it can use, also
+//! when each of them takes longer than before, and every half minute a few more, to notice when it can do
+//! more again.
 
 use super::history::tidy;
 use super::model::Model;
@@ -25,6 +26,8 @@ const TRY_WITH: f64 = 1.3;
 const NOT_WAITING: f64 = 1.05;
 /// More lanes brought more if it is so much more.
 const MORE: f64 = 1.1;
+/// Less is finished if it is less than this part of what was finished before.
+const LESS: f64 = 0.85;
 /// A limit is remembered so long after it was left.
 const REMEMBERED: f64 = 600.0;
 
@@ -55,6 +58,12 @@ enum State {
         next_try: f64,
         trying: u32,
         idle: u32,
+        /// What got through when more pods brought nothing, if that is how it was found.
+        #[serde(default)]
+        pods: Option<f64>,
+        /// Messages finished a second, and seconds of a call, at the last look.
+        #[serde(default)]
+        last: Option<(f64, f64)>,
     },
 }
 
@@ -102,13 +111,20 @@ impl Link {
         self.remembered_until
     }
 
-    /// Pods that were added brought nothing: what is behind them is the limit.
-    pub fn bind(&mut self, rate: f64, now: f64) {
+    /// Pods that were added brought nothing: what is behind them is the limit. After a while that may be
+    /// tried again.
+    pub fn brought_nothing(&mut self, rate: f64, now: f64) {
+        self.bind(rate, now, Some(tidy(rate)), None);
+    }
+
+    fn bind(&mut self, rate: f64, now: f64, pods: Option<f64>, last: Option<(f64, f64)>) {
         self.state = State::Bound {
             most: tidy(rate),
             next_try: tidy(now + TRY_EVERY),
             trying: 0,
             idle: 0,
+            pods,
+            last,
         };
         self.remembered_until = Some(tidy(now + REMEMBERED));
     }
@@ -121,6 +137,8 @@ impl Link {
         };
         let slow = call / usual >= SLOW;
         let full = seen.full() >= MOST;
+        let remembered = self.remembered(now);
+        let this = Some((tidy(rate), tidy(call * 1e3) / 1e3));
         match &mut self.state {
             State::Free { slow: looks } => {
                 if !(slow && full) {
@@ -153,7 +171,7 @@ impl Link {
                     let (before, most) = (*before, *most);
                     self.state = State::Free { slow: 0 };
                     if call < 0.85 * before {
-                        self.bind(most, now);
+                        self.bind(most, now, None, this);
                     } else {
                         model.works_at(call);
                     }
@@ -164,28 +182,44 @@ impl Link {
                 next_try,
                 trying,
                 idle,
+                pods,
+                last,
             } => {
                 let room = *trying == 0 && full && call <= NOT_WAITING * usual;
+                // Fewer lanes finish less, and their calls are no longer for that: they wait for nothing.
+                let too_few = *trying == 0
+                    && full
+                    && last.is_some_and(|(before, took)| rate < LESS * before && call <= took);
                 if *trying > 0 {
                     *trying -= 1;
                     if rate > MORE * *most {
                         *most = tidy(rate);
                         *next_try = tidy(now);
-                        if call / usual < SLOW {
+                        if !slow {
                             self.remembered_until = Some(tidy(now + REMEMBERED));
                             self.state = State::Free { slow: 0 };
                             return Order::None;
                         }
+                        // Calls waited for nothing when there were fewer: they are slower by themselves.
+                        model.works_at(last.map_or(call, |(_, took)| took.min(call)));
                     }
+                } else if too_few {
+                    model.works_at(call.max(usual));
                 } else if room {
                     *most = tidy(rate.max(*most));
                     *next_try = tidy(now);
                 } else {
                     *most = tidy(*most + 0.3 * (rate - *most));
                 }
-                // Less arrives than gets through, or pods do all they can: it is not the limit any more.
+                *last = this;
                 *idle = if seen.full() < 0.5 { *idle + 1 } else { 0 };
-                if *idle >= 3 || (full && used_up(seen, model)) {
+                // What got through when there were more pods shows nothing of what one can do.
+                let found = *pods;
+                let shown = found.is_none_or(|found| rate > MORE * found) && used_up(seen, model);
+                let pods_full = full && (hot(seen) || shown);
+                let forgotten = found.is_some() && !remembered;
+                // Less arrives than gets through, or pods do all they can: it is not the limit any more.
+                if *idle >= 3 || pods_full || forgotten {
                     self.state = State::Free { slow: 0 };
                     return Order::None;
                 }
@@ -203,10 +237,11 @@ impl Link {
             (State::Probing { .. }, _) => Order::Probe,
             (State::Bound { most, trying, .. }, Some(service)) => {
                 let lanes = most * service * SPARE;
-                let tried = if *trying > 0 { TRY_WITH } else { 1.0 };
+                // At least one more: a part of a lane is none.
+                let tried = (lanes * TRY_WITH).max(lanes.ceil() + 1.0);
                 Order::Total {
                     lanes,
-                    most: lanes * tried,
+                    most: if *trying > 0 { tried } else { lanes },
                 }
             }
             _ => Order::None,
@@ -217,11 +252,15 @@ impl Link {
 /// Whether the pods themselves are the limit: their CPU is used up, or those with all lanes busy finish
 /// about as much as a pod has ever been seen to.
 fn used_up(seen: &Seen, model: &Model) -> bool {
-    let hot = seen.pods.iter().filter(|pod| pod.hot).count() * 2 > seen.pods.len();
     let full = seen.pods.iter().filter(|pod| pod.full);
     let rates: Vec<f64> = full.filter_map(|pod| pod.rate).collect();
     let each = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
-    hot || (!rates.is_empty() && each >= BELOW_SHOWN * model.shown())
+    hot(seen) || (!rates.is_empty() && each >= BELOW_SHOWN * model.shown())
+}
+
+/// Most pods use up their CPU.
+fn hot(seen: &Seen) -> bool {
+    seen.pods.iter().filter(|pod| pod.hot).count() * 2 > seen.pods.len()
 }
 
 /// Pods with slow calls and all lanes busy can do no more.

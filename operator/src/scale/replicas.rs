@@ -200,7 +200,7 @@ fn ineffective(case: &Case<'_>, history: &mut History) -> Option<u32> {
     if case.seen.full() < 0.6 || rate - before >= EFFECTIVE * should {
         return None;
     }
-    history.link.bind(rate.max(before), now);
+    history.link.brought_nothing(rate.max(before), now);
     history.calm.no_up_before = Some(now + NO_UP);
     Some(change.from).filter(|from| *from < case.snapshot.replicas)
 }

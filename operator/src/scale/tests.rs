@@ -1,5 +1,7 @@
 //! The controller against the simulated group, and against figures nobody would expect.
 
+mod downstream;
+
 use super::*;
 use crate::simulate::{Autopilot, Controller, Plant, Run, Setup, Sizes, Span, Trace, World, run};
 use keylane_consumer::message::QueueId;
