@@ -155,10 +155,30 @@ async fn messages_without_a_key_or_without_a_place_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_database_that_is_not_there_is_no_fault_of_the_message() {
+    // Nothing listens on port 1.
+    let database = "postgres://orders@127.0.0.1:1/orders";
+    let handler = Running::start(&["serve", "--postgres", database]).await;
+    let request = handler.client.post(&handler.url);
+    let request = request.header("ce-source", "q").header("ce-sequence", 1);
+    let order = request
+        .try_clone()
+        .unwrap()
+        .body(r#"{"order":"a","event":1}"#);
+    let answer = order.send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let reason = answer.text().await.unwrap();
+    assert!(reason.contains("database"), "{reason}");
+    let answer = request.body("paid").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
 async fn wrong_options_are_named() {
     for (args, named) in [
         (["serve", "--judge", "judge:x/"], "--judge"),
         (["serve", "--path", "/verdict"], "--path"),
+        (["serve", "--postgres", "orders:x/"], "--postgres"),
         (["serve", "--listen", "192.0.2.1"], "cannot listen"),
     ] {
         let mut child = Command::new(PROGRAM)

@@ -82,6 +82,7 @@ async fn show(stack: &Stack) -> Result<()> {
         mode: "Auto",
         max_replicas: 4,
         stabilization_window: WINDOW,
+        handler: Vec::new(),
     };
     consumer.apply(stack)?;
     println!(

@@ -2,11 +2,12 @@
 //! The main job from end to end: an OrderedConsumer on a real Kubernetes consumes a real RocketMQ while
 //! pods come and go. Order and completeness are judged from the handlers' side, offsets by mqadmin.
 
+mod downstream;
 mod hpa;
 mod resets;
+mod shared;
 
 use anyhow::{Result, ensure};
-use keylane_tests::cluster::Target;
 use keylane_tests::judge::Verdict;
 use keylane_tests::stack::{OrderedConsumer, Stack};
 use keylane_tests::wait;
@@ -16,7 +17,6 @@ const MESSAGES: u64 = 50_000;
 const KEYS: u64 = 1_000;
 const QUEUES: u32 = 8;
 const LONG: Duration = Duration::from_secs(600);
-const NAMESPACE: &str = "keylane-e2e";
 const NAME: &str = "orders";
 
 async fn until(stack: &Stack, what: &str, condition: impl Fn(&Verdict) -> bool) -> Result<Verdict> {
@@ -82,8 +82,10 @@ async fn until_told(stack: &Stack, victim: &str, uid: &str) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Result<()> {
-    let stack =
-        tokio::task::spawn_blocking(|| Stack::install(&Target::from_env(), NAMESPACE)).await??;
+    shared::with_stack(pods_come_and_go).await
+}
+
+async fn pods_come_and_go(stack: &Stack) -> Result<()> {
     // What an earlier run left would be counted.
     stack.kubectl(&["delete", "orderedconsumers", "--all", "--timeout=120s"])?;
     stack.kubectl(&[
@@ -104,17 +106,18 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
         mode: "LanesOnly",
         max_replicas: 3,
         stabilization_window: Duration::from_secs(660),
+        handler: Vec::new(),
     };
     stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
-    consumer.apply(&stack)?;
-    until(&stack, "5,000 handled by one pod", |verdict| {
+    consumer.apply(stack)?;
+    until(stack, "5,000 handled by one pod", |verdict| {
         verdict.distinct >= 5_000
     })
     .await?;
 
     stack.kubectl(&["scale", "orderedconsumer", NAME, "--replicas=3"])?;
-    until_ready(&stack, 3).await?;
-    until(&stack, "25,000 handled by three pods", |verdict| {
+    until_ready(stack, 3).await?;
+    until(stack, "25,000 handled by three pods", |verdict| {
         verdict.distinct >= 25_000
     })
     .await?;
@@ -129,20 +132,20 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
     let uid = stack.kubectl(&["get", &victim, "--output=jsonpath={.metadata.uid}"])?;
     stack.kubectl(&["delete", "--wait=false", &victim])?;
     // Its queues go on without a wait, because the others hear that nothing of it runs any more.
-    until_told(&stack, &victim, &uid).await?;
+    until_told(stack, &victim, &uid).await?;
     until(
-        &stack,
+        stack,
         "35,000 handled after one pod was deleted",
         |verdict| verdict.distinct >= 35_000,
     )
     .await?;
 
     stack.kubectl(&["scale", "orderedconsumer", NAME, "--replicas=1"])?;
-    until(&stack, "everything handled", |verdict| {
+    until(stack, "everything handled", |verdict| {
         verdict.distinct >= MESSAGES
     })
     .await?;
-    until_ready(&stack, 1).await?;
+    until_ready(stack, 1).await?;
 
     let progress = wait::until(LONG, "everything committed", async || {
         let progress = stack
@@ -168,9 +171,9 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
         "{progress:?}"
     );
 
-    hpa::drives_the_pods(&stack).await?;
-    resets::goes_back_to_the_beginning(&stack).await?;
-    until_ready(&stack, 1).await?;
+    hpa::drives_the_pods(stack).await?;
+    resets::goes_back_to_the_beginning(stack).await?;
+    until_ready(stack, 1).await?;
 
     // Handlers report their last calls when they end.
     stack.kubectl(&["delete", "orderedconsumer", NAME])?;
@@ -194,7 +197,5 @@ async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Re
         verdict.examples
     );
     ensure!(verdict.keys == KEYS, "{} keys", verdict.keys);
-    // Left in place when something failed, to be looked at.
-    tokio::task::spawn_blocking(move || stack.remove()).await??;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod calls;
 mod event;
 mod forward;
 mod judge;
+mod orders;
 mod serve;
 
 use clap::{Parser, Subcommand};

@@ -9,6 +9,7 @@ use crate::calls::Calls;
 use crate::event::Event;
 use crate::forward::{Destination, Remote};
 use crate::judge::Shared;
+use crate::orders::{Change, Orders};
 use anyhow::Context;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -44,6 +45,9 @@ pub struct Options {
     /// Base URL of the judge that all handlers report to; without it this handler judges its own calls.
     #[arg(long, value_name = "URL", env = "JUDGE_URL")]
     judge: Option<String>,
+    /// Database that each call writes the state of its order to, after its work.
+    #[arg(long, value_name = "URL", env = "POSTGRES_URL", hide_env_values = true)]
+    postgres: Option<String>,
     /// Name of this process in the record. Default: random.
     #[arg(long, env = "HANDLER_NAME")]
     name: Option<String>,
@@ -84,6 +88,7 @@ struct Handler {
     /// The judge of this process, if it is the one.
     judge: Option<Shared>,
     verdict_elsewhere: String,
+    orders: Option<Orders>,
     work: TaskTracker,
 }
 
@@ -124,6 +129,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         calls: calls.clone(),
         judge,
         verdict_elsewhere,
+        orders: options.postgres.as_deref().map(Orders::new).transpose()?,
         work: TaskTracker::new(),
     });
     let app = Router::new()
@@ -164,12 +170,20 @@ async fn handle(State(handler): Shelf, request: Request) -> Response {
 
 impl Handler {
     async fn work(&self, event: &Event, body: Body) -> Result<(), Response> {
-        axum::body::to_bytes(body, LARGEST)
+        let body = axum::body::to_bytes(body, LARGEST)
             .await
             .map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
         let control = self.control();
         if control.work_ms > 0 {
             tokio::time::sleep(Duration::from_millis(control.work_ms)).await;
+        }
+        if let Some(orders) = &self.orders {
+            let change = Change::read(&body)
+                .map_err(|reason| refuse(StatusCode::UNPROCESSABLE_ENTITY, reason))?;
+            orders
+                .write(&change)
+                .await
+                .map_err(|error| refuse(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")))?;
         }
         // Asked after the work: a change applies to calls that run.
         let control = self.control();

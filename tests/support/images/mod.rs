@@ -7,4 +7,4 @@ pub mod workspace;
 
 pub use base::Base;
 pub use build::{Image, Recipe, build};
-pub use workspace::{build_image, build_workspace_images, rocketmq, toolbox};
+pub use workspace::{build_image, build_workspace_images, postgres, rocketmq, toolbox};

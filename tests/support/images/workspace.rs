@@ -17,6 +17,8 @@ pub const CONSUMER: &str = "keylane-consumer:dev";
 pub const SAMPLE_HANDLER: &str = "keylane-sample-handler:dev";
 /// The broker's image.
 pub const ROCKETMQ: &str = "keylane-rocketmq:5.3.3";
+/// The image of a database and of a connection pool in front of it.
+pub const POSTGRES: &str = "keylane-postgres:15";
 
 /// An image of a shell and small network programs, for tests.
 pub const TOOLBOX: &str = "keylane-toolbox:dev";
@@ -99,6 +101,19 @@ pub fn rocketmq(paths: &Paths, jars: &Path) -> Result<Image> {
             containerfile: include_str!("rocketmq.Containerfile"),
             base: Some(Base::Java),
             files: &[("lib", jars)],
+        },
+    )
+}
+
+/// Makes the image of PostgreSQL and PgBouncer, which both run as whoever runs them.
+pub fn postgres(paths: &Paths) -> Result<Image> {
+    build(
+        paths,
+        &Recipe {
+            name: POSTGRES,
+            containerfile: include_str!("postgres.Containerfile"),
+            base: Some(Base::Postgres),
+            files: &[],
         },
     )
 }

@@ -24,17 +24,26 @@ pub struct OrderedConsumer {
     pub max_replicas: u32,
     /// autoscaling.scaleDown.stabilizationWindow.
     pub stabilization_window: Duration,
+    /// More options of the handler.
+    pub handler: Vec<String>,
 }
 
 impl OrderedConsumer {
-    /// Its manifest. The name server is named as users name it: by its Service.
-    pub fn manifest(&self, namespace: &str) -> Value {
+    /// Its manifest for a namespace, with the brokers of another one or the same. The name server is named
+    /// as users name it: by its Service.
+    pub fn manifest(&self, namespace: &str, brokers: &str) -> Value {
+        let mut options = vec![
+            "serve".to_owned(),
+            format!("--work-ms={}", self.work.as_millis()),
+            format!("--judge=http://judge.{namespace}:8080"),
+        ];
+        options.extend_from_slice(&self.handler);
         json!({
             "apiVersion": "keylane.dev/v1alpha1",
             "kind": "OrderedConsumer",
             "metadata": {"name": self.name, "namespace": namespace},
             "spec": {
-                "rocketmq": {"nameServers": [format!("rocketmq.{namespace}:9876")]},
+                "rocketmq": {"nameServers": [format!("rocketmq.{brokers}:9876")]},
                 "topic": self.topic,
                 "consumerGroup": self.name,
                 "handler": {
@@ -59,8 +68,7 @@ impl OrderedConsumer {
                         "image": super::HANDLER_IMAGE,
                         "imagePullPolicy": "IfNotPresent",
                         "resources": {"requests": {"cpu": "10m"}, "limits": {"cpu": "2"}},
-                        "args": ["serve", format!("--work-ms={}", self.work.as_millis()),
-                                 format!("--judge=http://judge.{namespace}:8080")],
+                        "args": options,
                         "env": [{"name": "HANDLER_NAME",
                                  "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
                         "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
@@ -73,7 +81,7 @@ impl OrderedConsumer {
 
     /// Creates or changes it.
     pub fn apply(&self, stack: &Stack) -> Result<()> {
-        let manifest = self.manifest(stack.namespace());
+        let manifest = self.manifest(&stack.namespace, &stack.brokers);
         // kubectl reads JSON as YAML only if it does not begin with a brace.
         let text = serde_norway::to_string(&manifest).context("the manifest cannot be written")?;
         Ok(stack

@@ -22,6 +22,8 @@ const START: Duration = Duration::from_secs(240);
 pub struct Stack {
     cluster: Cluster,
     namespace: String,
+    /// The namespace RocketMQ is in.
+    brokers: String,
 }
 
 impl Stack {
@@ -33,6 +35,7 @@ impl Stack {
         let stack = Self {
             cluster,
             namespace: namespace.to_owned(),
+            brokers: namespace.to_owned(),
         };
         stack.load_images()?;
         stack.create_namespace(namespace)?;
@@ -43,6 +46,26 @@ impl Stack {
         stack.rollout(namespace, "statefulset/rocketmq")?;
         stack.rollout(namespace, "deployment/judge")?;
         Ok(stack)
+    }
+
+    /// The same brokers and operator, with a judge of its own, in another namespace, which is made anew.
+    /// Blocks.
+    pub fn beside(&self, namespace: &str) -> Result<Self> {
+        let stack = Self {
+            cluster: self.cluster.clone(),
+            namespace: namespace.to_owned(),
+            brokers: self.brokers.clone(),
+        };
+        stack.remove_namespace()?;
+        stack.create_namespace(namespace)?;
+        stack.apply("the judge", include_str!("judge.yaml"))?;
+        stack.rollout(namespace, "deployment/judge")?;
+        Ok(stack)
+    }
+
+    /// Removes the namespace; brokers of another one and the operator stay. Blocks.
+    pub fn remove_namespace(&self) -> Result<()> {
+        remove_namespace(&self.cluster, &self.namespace)
     }
 
     /// The cluster.
@@ -73,17 +96,18 @@ impl Stack {
 
     /// Address of the name server, as reachable from this machine and from pods.
     pub fn name_server(&self) -> Result<String> {
-        let address = self.kubectl(&[
-            "get",
-            "pod",
-            "rocketmq-0",
-            "--output=jsonpath={.status.podIP}",
-        ])?;
-        ensure!(
-            !address.trim().is_empty(),
-            "pod rocketmq-0 has no address yet"
-        );
-        Ok(format!("{}:9876", address.trim()))
+        let address = self.pod_address(&self.brokers, "rocketmq-0")?;
+        Ok(format!("{address}:9876"))
+    }
+
+    /// Address of a pod, as reachable from this machine.
+    pub fn pod_address(&self, namespace: &str, pod: &str) -> Result<String> {
+        let mut command = self.cluster.kubectl();
+        command.args(["--namespace", namespace, "get", "pod", pod]);
+        command.arg("--output=jsonpath={.status.podIP}");
+        let address = run::output(&format!("the address of pod {pod}"), &mut command)?;
+        ensure!(!address.trim().is_empty(), "pod {pod} has no address yet");
+        Ok(address.trim().to_owned())
     }
 
     /// What the judge says of all handlers together.
@@ -171,7 +195,8 @@ impl Stack {
         Ok(())
     }
 
-    fn apply(&self, what: &str, manifest: &str) -> Result<()> {
+    /// Applies manifests in which `@NAMESPACE@` stands for the namespace.
+    pub fn apply(&self, what: &str, manifest: &str) -> Result<()> {
         Ok(self
             .cluster
             .apply(what, &manifest.replace("@NAMESPACE@", &self.namespace))?)
@@ -219,7 +244,8 @@ impl Stack {
         self.rollout(SYSTEM, "deployment/keylane-operator")
     }
 
-    fn rollout(&self, namespace: &str, what: &str) -> Result<()> {
+    /// Waits until a Deployment or StatefulSet is as it should be. Blocks.
+    pub fn rollout(&self, namespace: &str, what: &str) -> Result<()> {
         crate::cluster::progress::step(&format!("Waiting for {what}"), || {
             let mut command = self.cluster.kubectl();
             let timeout = format!("--timeout={}s", START.as_secs());
@@ -239,27 +265,8 @@ impl Stack {
 
 /// Removes a namespace and the operator from a cluster.
 pub fn remove(cluster: &Cluster, namespace: &str) -> Result<()> {
-    let mut consumers = cluster.kubectl();
-    consumers.args([
-        "--namespace",
-        namespace,
-        "delete",
-        "orderedconsumers",
-        "--all",
-        "--ignore-not-found",
-    ]);
-    // Without the definition there are none.
-    let _ = consumers.output();
     for namespace in [namespace, SYSTEM] {
-        let mut command = cluster.kubectl();
-        command.args([
-            "delete",
-            "namespace",
-            namespace,
-            "--ignore-not-found",
-            "--timeout=120s",
-        ]);
-        run::output(&format!("deleting namespace {namespace}"), &mut command)?;
+        remove_namespace(cluster, namespace)?;
     }
     for kind in [
         "clusterrole",
@@ -276,6 +283,30 @@ pub fn remove(cluster: &Cluster, namespace: &str) -> Result<()> {
         ]);
         run::output(&format!("deleting the operator's {kind}"), &mut command)?;
     }
+    Ok(())
+}
+
+fn remove_namespace(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let mut consumers = cluster.kubectl();
+    consumers.args([
+        "--namespace",
+        namespace,
+        "delete",
+        "orderedconsumers",
+        "--all",
+        "--ignore-not-found",
+    ]);
+    // Without the definition there are none.
+    let _ = consumers.output();
+    let mut command = cluster.kubectl();
+    command.args([
+        "delete",
+        "namespace",
+        namespace,
+        "--ignore-not-found",
+        "--timeout=120s",
+    ]);
+    run::output(&format!("deleting namespace {namespace}"), &mut command)?;
     Ok(())
 }
 
