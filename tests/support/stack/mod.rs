@@ -14,7 +14,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
 
-const SYSTEM: &str = "keylane-system";
+/// The operator's namespace.
+pub const SYSTEM: &str = "keylane-system";
 const HANDLER_IMAGE: &str = images::workspace::SAMPLE_HANDLER;
 const START: Duration = Duration::from_secs(240);
 

@@ -1,0 +1,185 @@
+//! A steady load, and how old its oldest message is that is not finished.
+
+use anyhow::{Context as _, Result, ensure};
+use keylane_tests::rocketmq::{Message, Offsets, Producer};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+/// Orders whose messages make up the load.
+const ORDERS: u64 = 2_000;
+const EVERY: Duration = Duration::from_millis(50);
+
+/// Messages a second.
+#[derive(Clone, Debug, Default)]
+pub struct Rates {
+    /// Of all orders together.
+    pub orders: f64,
+    /// Of one key more.
+    pub key: Option<(String, f64)>,
+}
+
+/// Sends until it is dropped.
+pub struct Load {
+    shared: Arc<Shared>,
+    offsets: Offsets,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    rates: Mutex<Rates>,
+    ledger: Mutex<Ledger>,
+}
+
+/// What was sent when.
+#[derive(Default)]
+struct Ledger {
+    queues: Vec<Queue>,
+    failed: Option<String>,
+}
+
+#[derive(Clone, Default)]
+struct Queue {
+    /// Offset of the next message.
+    end: u64,
+    /// Ends of batches that may be unfinished, with the time before each was sent.
+    sent: VecDeque<(u64, Instant)>,
+}
+
+impl Queue {
+    fn add(&mut self, count: u64, at: Instant) {
+        if count > 0 {
+            self.end += count;
+            self.sent.push_back((self.end, at));
+        }
+    }
+
+    /// When the oldest message at or after this offset was sent.
+    fn oldest(&mut self, committed: u64) -> Option<Instant> {
+        while self.sent.front().is_some_and(|(end, _)| *end <= committed) {
+            self.sent.pop_front();
+        }
+        self.sent.front().map(|(_, at)| *at)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Load {
+    /// Begins to send to a topic that has no messages yet.
+    pub async fn begin(name_server: &str, topic: &str, group: &str, rates: Rates) -> Result<Self> {
+        let producer = Producer::connect(name_server, topic).await?;
+        let (host, _) = name_server.rsplit_once(':').context("no port")?;
+        let offsets = Offsets::connect(&format!("{host}:10911"), topic, group).await?;
+        let shared = Arc::new(Shared {
+            rates: Mutex::new(rates),
+            ledger: Mutex::new(Ledger {
+                queues: vec![Queue::default(); producer.queues()],
+                failed: None,
+            }),
+        });
+        let task = tokio::task::spawn_local(send(producer, shared.clone()));
+        Ok(Self {
+            shared,
+            offsets,
+            task,
+        })
+    }
+
+    /// Sends so much from now on.
+    pub fn set(&self, rates: Rates) {
+        *lock(&self.shared.rates) = rates;
+    }
+
+    /// Age of the oldest message that is not known to be finished: what has been committed is, which is 2 s
+    /// behind. An error if the load is not what it should be.
+    pub async fn oldest(&self) -> Result<Duration> {
+        let queues = {
+            let ledger = lock(&self.shared.ledger);
+            ensure!(
+                ledger.failed.is_none(),
+                "the load broke off: {:?}",
+                ledger.failed
+            );
+            ledger.queues.len()
+        };
+        let mut oldest: Option<Instant> = None;
+        for queue in 0..queues {
+            let committed = self.offsets.committed(u32::try_from(queue)?).await?;
+            let sent = lock(&self.shared.ledger).queues[queue].oldest(committed.unwrap_or(0));
+            oldest = [oldest, sent].into_iter().flatten().min();
+        }
+        Ok(oldest.map_or(Duration::ZERO, |at| at.elapsed()))
+    }
+}
+
+async fn send(producer: Producer, shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (mut orders, mut key) = (0.0, 0.0);
+    loop {
+        ticks.tick().await;
+        let rates = lock(&shared.rates).clone();
+        orders += rates.orders * EVERY.as_secs_f64();
+        let mut batch: Vec<Message> = Vec::new();
+        while orders >= 1.0 {
+            orders -= 1.0;
+            batch.push(message(&format!("order-{}", rand::random_range(0..ORDERS))));
+        }
+        if let Some((name, rate)) = &rates.key {
+            key += rate * EVERY.as_secs_f64();
+            while key >= 1.0 {
+                key -= 1.0;
+                batch.push(message(name));
+            }
+        }
+        let at = Instant::now();
+        let sent = producer.send_all(batch).await;
+        let mut ledger = lock(&shared.ledger);
+        match sent {
+            Ok(counts) => {
+                for (queue, count) in ledger.queues.iter_mut().zip(counts) {
+                    queue.add(count, at);
+                }
+            }
+            Err(error) => {
+                // Which of them were stored is not known: ages would be wrong from here on.
+                ledger.failed = Some(error.to_string());
+                return;
+            }
+        }
+    }
+}
+
+fn message(key: &str) -> Message {
+    Message::keyed(key, format!(r#"{{"order":"{key}"}}"#))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_message_is_the_first_that_is_not_committed() {
+        let first = Instant::now();
+        let later = first + Duration::from_secs(1);
+        let mut queue = Queue::default();
+        queue.add(10, first);
+        queue.add(0, later);
+        queue.add(5, later);
+        assert_eq!(queue.oldest(0), Some(first));
+        assert_eq!(queue.oldest(9), Some(first));
+        assert_eq!(queue.oldest(10), Some(later));
+        assert_eq!(queue.oldest(15), None);
+    }
+}
