@@ -11,7 +11,6 @@ pub struct Figure {
     /// None: it never came to be.
     figure: Option<f64>,
     goal: f64,
-    at_least: bool,
 }
 
 impl Figure {
@@ -27,20 +26,6 @@ impl Figure {
             what: what.into(),
             figure: figure.into(),
             goal,
-            at_least: false,
-        }
-    }
-
-    /// A figure that must not be smaller than its goal.
-    pub fn least(
-        scene: &'static str,
-        what: impl Into<String>,
-        figure: impl Into<Option<f64>>,
-        goal: f64,
-    ) -> Self {
-        Self {
-            at_least: true,
-            ..Self::most(scene, what, figure, goal)
         }
     }
 
@@ -51,19 +36,14 @@ impl Figure {
 
     /// Whether the goal is met.
     pub fn pass(&self) -> bool {
-        match (self.figure, self.at_least) {
-            (None, _) => false,
-            (Some(figure), true) => figure >= self.goal,
-            (Some(figure), false) => figure <= self.goal,
-        }
+        self.figure.is_some_and(|figure| figure <= self.goal)
     }
 
     /// As JSON; a figure that never came to be is null.
     pub fn json(&self) -> Value {
         json!({
             "scene": self.scene, "what": self.what, "figure": self.figure.map(round),
-            "goal": self.goal, "bound": if self.at_least { "least" } else { "most" },
-            "pass": self.pass(),
+            "goal": self.goal, "pass": self.pass(),
         })
     }
 }
@@ -79,10 +59,9 @@ impl fmt::Display for Figure {
             || "never".to_owned(),
             |figure| format!("{:.1}", round(figure)),
         );
-        let bound = if self.at_least { "at least" } else { "at most" };
         write!(
             f,
-            "{:9} {verdict}  {figure:>7} ({bound} {})  {}",
+            "{:9} {verdict}  {figure:>7} (at most {})  {}",
             self.scene, self.goal, self.what
         )
     }
@@ -99,7 +78,5 @@ mod tests {
         assert_eq!(never.json()["figure"], Value::Null);
         assert!(Figure::most("step", "lanes follow, s", 10.0, 10.0).pass());
         assert!(!Figure::most("step", "lanes follow, s", 10.1, 10.0).pass());
-        assert!(Figure::least("broker", "pods", 3.0, 3.0).pass());
-        assert!(!Figure::least("broker", "pods", 2.0, 3.0).pass());
     }
 }
