@@ -1,9 +1,13 @@
 #![recursion_limit = "512"]
 //! `cargo demo`: the main job on a bare machine, or on an existing cluster.
 
+mod sample;
+
 use anyhow::Result;
 use clap::Parser;
 use keylane_tests::cluster::{self, Paths, Target};
+use keylane_tests::judge::Verdict;
+use keylane_tests::samples::Sample;
 use keylane_tests::stack::{self, OrderedConsumer, Stack};
 use std::time::{Duration, Instant};
 
@@ -26,6 +30,10 @@ struct Cli {
     /// or be able to pull them.
     #[arg(long, value_name = "NAME", env = "KEYLANE_TEST_CONTEXT")]
     context: Option<String>,
+    /// Show one of the handlers of consumer/samples instead: two pods of it work off a backlog, and what
+    /// they log is judged.
+    #[arg(long, value_enum, conflicts_with = "down")]
+    sample: Option<Sample>,
     /// Remove everything the demo made.
     #[arg(long)]
     down: bool,
@@ -39,8 +47,42 @@ async fn main() -> Result<()> {
         return tokio::task::spawn_blocking(move || down(&target)).await?;
     }
     let stack = tokio::task::spawn_blocking(move || Stack::install(&target, NAMESPACE)).await??;
-    show(&stack).await?;
-    next_steps(&stack);
+    match cli.sample {
+        Some(sample) => sample::show(&stack, sample).await,
+        None => {
+            show(&stack).await?;
+            next_steps(&stack);
+            Ok(())
+        }
+    }
+}
+
+/// A topic of its own for each run: the backlog is then exactly what was sent.
+fn new_topic() -> String {
+    format!("{TOPIC}_{:06x}", rand::random::<u32>() & 0xff_ffff)
+}
+
+/// Tells what a judge says of a backlog that was handled; an error if something is missing or order was
+/// broken.
+fn tell(verdict: &Verdict, messages: u64) -> Result<()> {
+    println!(
+        "  {} orders handled, {} keys, {} handled twice, {} failed attempts",
+        verdict.distinct, verdict.keys, verdict.duplicates, verdict.failed
+    );
+    println!(
+        "  {} inversions of a key, {} overlaps of a key",
+        verdict.inversions, verdict.overlaps
+    );
+    anyhow::ensure!(
+        verdict.distinct == messages,
+        "{} of {messages} orders were handled",
+        verdict.distinct
+    );
+    anyhow::ensure!(
+        verdict.inversions + verdict.overlaps == 0,
+        "order was broken: {:?}",
+        verdict.examples
+    );
     Ok(())
 }
 
@@ -54,8 +96,7 @@ fn down(target: &Target) -> Result<()> {
 }
 
 async fn show(stack: &Stack) -> Result<()> {
-    // A topic of its own for each run: the backlog is then exactly what was sent.
-    let topic = format!("{TOPIC}_{:06x}", rand::random::<u32>() & 0xff_ffff);
+    let topic = new_topic();
     stack.kubectl(&[
         "delete",
         "orderedconsumer",
@@ -103,24 +144,7 @@ async fn show(stack: &Stack) -> Result<()> {
     ])?;
     let verdict = stack.verdict().await?;
     println!("\nThe handlers' own verdict, all pods together:");
-    println!(
-        "  {} orders handled, {} keys, {} handled twice",
-        verdict.distinct, verdict.keys, verdict.duplicates
-    );
-    println!(
-        "  {} inversions of a key, {} overlaps of a key",
-        verdict.inversions, verdict.overlaps
-    );
-    anyhow::ensure!(
-        verdict.distinct == MESSAGES,
-        "{} of {MESSAGES} orders were handled",
-        verdict.distinct
-    );
-    anyhow::ensure!(
-        verdict.inversions + verdict.overlaps == 0,
-        "order was broken: {:?}",
-        verdict.examples
-    );
+    tell(&verdict, MESSAGES)?;
     consumer.apply(stack)
 }
 

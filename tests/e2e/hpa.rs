@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(240);
 const DEFINITION: &str = "pods.metrics.k8s.io";
-const SELECTOR: &str = "--selector=keylane.dev/ordered-consumer";
+const SELECTOR: &str = "--selector=keylane.dev/ordered-consumer=orders";
 
 /// An autoscaler that wants a third of what each pod is said to use, then twice as much.
 pub async fn drives_the_pods(stack: &Stack) -> Result<()> {

@@ -5,6 +5,7 @@
 mod downstream;
 mod hpa;
 mod resets;
+mod samples;
 mod shared;
 
 use anyhow::{Result, ensure};
@@ -171,7 +172,11 @@ async fn pods_come_and_go(stack: &Stack) -> Result<()> {
         "{progress:?}"
     );
 
-    hpa::drives_the_pods(stack).await?;
+    // Beside each other, because both mostly wait.
+    tokio::try_join!(
+        hpa::drives_the_pods(stack),
+        samples::keep_order_behind_a_socket(stack)
+    )?;
     resets::goes_back_to_the_beginning(stack).await?;
     until_ready(stack, 1).await?;
 

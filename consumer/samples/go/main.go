@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log"
 	"net"
 	"os"
@@ -181,15 +182,33 @@ func finish(outcome ended, running map[uint64]context.CancelFunc, response *pb.H
 	}
 }
 
-func main() {
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "9090"
+// The executor is in the same pod: SOCKET names a socket for handler.grpc.unixSocket, else PORT a port of
+// 127.0.0.1 for handler.grpc.port.
+func listen() (net.Listener, error) {
+	socket := os.Getenv("SOCKET")
+	if socket == "" {
+		port := os.Getenv("PORT")
+		if port == "" {
+			port = "9090"
+		}
+		return net.Listen("tcp", "127.0.0.1:"+port)
 	}
-	// The executor is in the same pod.
-	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+	// A process before this one may have left it.
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", socket)
 	if err != nil {
-		log.Fatalf("PORT=%s: %v", port, err)
+		return nil, err
+	}
+	// The executor may run as another user.
+	return listener, os.Chmod(socket, 0o666)
+}
+
+func main() {
+	listener, err := listen()
+	if err != nil {
+		log.Fatal(err)
 	}
 	handler := &server{ending: make(chan struct{})}
 	ready := health.NewServer()

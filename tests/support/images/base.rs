@@ -24,6 +24,8 @@ pub enum Base {
     Toolbox,
     /// PostgreSQL 15, PgBouncer and busybox.
     Postgres,
+    /// Python 3. No shell.
+    Python,
 }
 
 /// The way bases are made: another text, another base.
@@ -40,6 +42,7 @@ impl Base {
             Self::Java => "java",
             Self::Toolbox => "toolbox",
             Self::Postgres => "postgres",
+            Self::Python => "python",
         }
     }
 
@@ -50,6 +53,7 @@ impl Base {
             Self::Java => "openjdk-17-jre-headless,busybox,ca-certificates,tzdata",
             Self::Toolbox => "busybox,ca-certificates",
             Self::Postgres => "postgresql-15,pgbouncer,busybox,ca-certificates",
+            Self::Python => "python3,ca-certificates,tzdata",
         }
     }
 
@@ -57,7 +61,7 @@ impl Base {
         match self {
             // A program built here needs the C library of here.
             Self::Runtime => host_suite(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
-            Self::Java | Self::Toolbox | Self::Postgres => "bookworm".to_owned(),
+            Self::Java | Self::Toolbox | Self::Postgres | Self::Python => "bookworm".to_owned(),
         }
     }
 
@@ -196,6 +200,7 @@ impl Base {
                 }
                 busybox(root)
             }
+            Self::Python => Ok(()),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The samples of `consumer/samples`, built and started as a user would, and what they log of each call.
 
+mod deployed;
+
+pub use deployed::Deployed;
+
 use crate::cluster::error::{ClusterError, Result};
 use crate::cluster::lock::take_turn;
 use crate::cluster::packages::{self, ensure_go};
@@ -12,7 +16,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// A sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sample {
     /// A handler behind HTTP.
     Python,
