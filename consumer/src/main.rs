@@ -1,9 +1,9 @@
 #![recursion_limit = "512"]
 //! `keylane-consumer`: runs an OrderedConsumer in this process.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use keylane_consumer::admin;
+use keylane_consumer::admin::{self, Access, Files};
 use keylane_consumer::config::Config;
 use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
 use keylane_consumer::exec::{Executor, Measures, Options, follow, incarnation};
@@ -52,9 +52,16 @@ struct Run {
     /// Port of the admin API.
     #[arg(long, default_value_t = ADMIN_PORT)]
     admin_port: u16,
-    /// File with the bearer token of the admin API; without it the admin API is not served.
+    /// File with the bearer token of the admin API; without it the admin API is not served. It and the two
+    /// below are read again every few seconds.
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
+    /// File with the certificate chain (PEM) of the admin API; without it the admin API is served in clear.
+    #[arg(long, value_name = "FILE", requires_all = ["admin_key_file", "admin_token_file"])]
+    admin_cert_file: Option<PathBuf>,
+    /// File with the certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "admin_cert_file")]
+    admin_key_file: Option<PathBuf>,
     /// Uid of the pod, part of this process's identity.
     #[arg(long, env = "POD_UID", hide_env_values = true)]
     pod_uid: Option<String>,
@@ -96,7 +103,7 @@ async fn main() -> Result<()> {
     let executor = Executor::new(spec, options, source, handler, measures.clone());
     let control = executor.control();
 
-    let mut servers = vec![
+    let servers = [
         (
             admin::listen(run.listen, run.probe_port, "probe").await?,
             admin::probes(control.clone()),
@@ -106,22 +113,24 @@ async fn main() -> Result<()> {
             admin::metrics(control.clone(), Metrics::new(measures)),
         ),
     ];
-    if let Some(path) = &run.admin_token_file {
-        let token = std::fs::read_to_string(path)
-            .with_context(|| format!("the admin token file {} cannot be read", path.display()))?;
-        let token = token.trim().to_owned();
-        anyhow::ensure!(
-            token.len() >= 16,
-            "the admin token in {} has fewer than 16 characters",
-            path.display()
-        );
-        servers.push((
-            admin::listen(run.listen, run.admin_port, "admin").await?,
-            admin::admin(control.clone(), token),
-        ));
-    }
     for (listener, router) in servers {
         tokio::spawn(async move { axum::serve(listener, router).await });
+    }
+    if let Some(token) = &run.admin_token_file {
+        let access = Access::read(Files {
+            token: token.clone(),
+            tls: run.admin_cert_file.clone().zip(run.admin_key_file.clone()),
+        })?;
+        let listener = admin::listen(run.listen, run.admin_port, "admin").await?;
+        if !access.is_encrypted() && !run.listen.is_loopback() {
+            warn!(
+                "the admin API is served in clear on {}: its token can be read on the way; give it a certificate \
+                 (--admin-cert-file, --admin-key-file) or --listen 127.0.0.1",
+                run.listen
+            );
+        }
+        tokio::spawn(access.clone().follow());
+        tokio::spawn(admin::serve_admin(listener, control.clone(), access));
     }
 
     tokio::spawn({

@@ -3,6 +3,7 @@
 //! Beside it `kubectl keylane`, which looks into them.
 
 pub mod broker;
+pub mod certificate;
 pub mod controller;
 pub mod crd;
 pub mod leader;

@@ -8,7 +8,6 @@ use keylane_consumer::program;
 use keylane_operator::controller;
 use keylane_operator::leader::{self, Tenure, Terms};
 use keylane_operator::metrics::Metrics;
-use keylane_operator::pods::PodClient;
 use keylane_operator::{crd, server};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -134,14 +133,13 @@ async fn operate(run: Run) -> Result<()> {
         executor_image: run.executor_image,
         namespace: run.watch_namespace,
     };
-    let (shutdown, pods) = (program::shutdown(), PodClient::new()?);
+    let shutdown = program::shutdown();
     let work = {
         let (client, metrics, shutdown) = (client.clone(), metrics.clone(), shutdown.clone());
         move |tenure| {
             controller::run(
                 client.clone(),
                 options.clone(),
-                pods.clone(),
                 metrics.clone(),
                 tenure,
                 shutdown.clone(),

@@ -36,12 +36,10 @@ pub const POD_UID_VARIABLE: &str = "POD_UID";
 pub const START_LANES_VARIABLE: &str = "KEYLANE_START_LANES";
 /// Environment variables that users must leave alone.
 pub const RESERVED_VARIABLES: [&str; 2] = [POD_UID_VARIABLE, START_LANES_VARIABLE];
-/// Key of the admin token in the Secret.
-pub const TOKEN_FILE: &str = "token";
 /// Where the configuration is mounted in the executor.
 pub const CONFIG_DIR: &str = "/etc/keylane";
-/// Where the admin token is mounted in the executor.
-pub const TOKEN_DIR: &str = "/etc/keylane-admin";
+/// Where the Secret with what opens the admin API is mounted in the executor.
+pub const ADMIN_DIR: &str = "/etc/keylane-admin";
 
 /// Name of the Deployment, ConfigMap, ServiceAccount, Service and PodDisruptionBudget of a consumer.
 pub fn child(consumer: &str) -> String {
@@ -53,7 +51,12 @@ pub fn decisions(consumer: &str) -> String {
     format!("{consumer}-keylane-decisions")
 }
 
-/// Name of the Secret with the admin token.
+/// The name that pods of a consumer are known by in their certificate: that of their Service.
+pub fn admin_server(namespace: &str, consumer: &str) -> String {
+    format!("{}.{namespace}.svc", child(consumer))
+}
+
+/// Name of the Secret with what opens the admin API.
 pub fn admin_secret(consumer: &str) -> String {
     format!("{consumer}-keylane-admin")
 }

@@ -3,7 +3,7 @@
 
 use crate::faulty::{Faults, Faulty};
 use crate::world::{SOON, World};
-use keylane_consumer::admin;
+use keylane_consumer::admin::{self, Access, Files};
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::offsets::{ResetOffsets, ResetReport, ResetState, ResetTo};
 use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
@@ -483,8 +483,11 @@ async fn a_bad_request_says_what_to_write() {
     member.until_owns(1).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/offsets/reset", listener.local_addr().unwrap());
-    let router = admin::admin(member.control.clone(), TOKEN.into());
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let access = Access::read(Files { token, tls: None }).unwrap();
+    tokio::spawn(admin::serve_admin(listener, member.control.clone(), access));
     let client = reqwest::Client::new();
     let post = async |token: &str, body: &str| {
         let request = client.post(&url).bearer_auth(token);

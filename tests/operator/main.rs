@@ -81,8 +81,8 @@ fn children_are_made_owned_and_removed_with_their_consumer() -> Result<()> {
 }
 
 #[test]
-fn the_admin_token_is_made_once() -> Result<()> {
-    let space = Space::with_operator("token")?;
+fn what_opens_the_admin_api_is_made_once_and_its_certificate_exchanged_in_time() -> Result<()> {
+    let space = Space::with_operator("access")?;
     space.apply(&consumer("orders"))?;
     let secret = space.until_object("secret", "orders-keylane-admin", |_| true)?;
     let token = secret["data"]["token"].as_str().unwrap_or_default();
@@ -98,6 +98,21 @@ fn the_admin_token_is_made_once() -> Result<()> {
     })?;
     let after = space.get("secret", "orders-keylane-admin")?;
     assert_eq!(after["data"], secret["data"]);
+
+    let soon = json!({"stringData": {"expires": "2026-01-01"}}).to_string();
+    space.kubectl(&["patch", "secret", "orders-keylane-admin", "--patch", &soon])?;
+    changed["spec"]["handler"]["timeout"] = json!("6s");
+    space.apply(&changed)?;
+    let renewed = space.until_object("secret", "orders-keylane-admin", |secret| {
+        !secret["data"]["previous.crt"].is_null()
+    })?;
+    let (old, new) = (&secret["data"], &renewed["data"]);
+    assert_eq!(new["previous.crt"], old["tls.crt"]);
+    assert_eq!(new["token"], old["token"]);
+    assert_eq!(new["expires"], old["expires"]);
+    for key in ["tls.crt", "tls.key"] {
+        assert_ne!(new[key], old[key]);
+    }
     Ok(())
 }
 

@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result};
 use keylane_operator::controller::{self, Options};
 use keylane_operator::leader::Tenure;
 use keylane_operator::metrics::Metrics;
-use keylane_operator::pods::PodClient;
 use keylane_tests::cluster::run;
 use keylane_tests::cluster::wait::{self, Pending};
 use keylane_tests::cluster::{self, Cluster};
@@ -107,8 +106,7 @@ impl Space {
                     namespace: Some(namespace),
                 };
                 let metrics = Metrics::new(&prometheus::Registry::new())?;
-                let (pods, tenure) = (PodClient::new()?, Tenure::unlimited());
-                controller::run(client, options, pods, metrics, tenure, stop).await;
+                controller::run(client, options, metrics, Tenure::unlimited(), stop).await;
                 anyhow::Ok(())
             });
             if let Err(error) = outcome {

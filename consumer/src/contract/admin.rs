@@ -8,7 +8,8 @@
 //! [`Stats::drained`] when it is over.
 //!
 //! Every request carries `Authorization: Bearer <token>`; without a valid token the answer is 401 and
-//! nothing else. Bodies are JSON. Counters only grow during the life of one incarnation; a new
+//! nothing else. More than 50 requests a second in the long run are answered with 429. In a pod it is TLS 1.3
+//! by a certificate for `<name>-keylane.<namespace>.svc`, both in the Secret `<name>-keylane-admin`. Bodies are JSON. Counters only grow during the life of one incarnation; a new
 //! incarnation starts them at zero, so a reader takes differences only within one incarnation.
 
 use serde::{Deserialize, Serialize};

@@ -11,11 +11,13 @@
 
 use super::build::{self, Resources};
 use super::validate::Consumer;
+use crate::certificate::{self, CertificateError};
 use crate::metrics::Metrics;
 use crate::names;
+use jiff::civil::Date;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -24,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use tracing::info;
 
 /// Why children are not as they should be.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,9 @@ pub enum ApplyError {
     /// An object cannot be written as JSON.
     #[error("a child cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// No certificate can be made.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 impl ApplyError {
@@ -114,6 +120,16 @@ pub struct Applier<'a> {
     pub marks: &'a mut Marks,
     /// Counts writes.
     pub metrics: &'a Metrics,
+    /// The day, UTC.
+    pub today: Date,
+}
+
+/// Children that rounds go on with, as the API server has them now.
+pub struct Applied {
+    /// The pods.
+    pub deployment: Deployment,
+    /// What opens the admin API.
+    pub secret: Secret,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -123,11 +139,11 @@ enum Present {
 }
 
 impl Applier<'_> {
-    /// Applies all children; returns the Deployment as the API server has it now.
+    /// Applies all children.
     ///
     /// In this order, because a pod cannot start before what it mounts exists. A template that is new is
     /// tried as a pod first: pods of the old one stay when the new one would be refused.
-    pub async fn apply(&mut self, resources: Resources) -> Result<Deployment, ApplyError> {
+    pub async fn apply(&mut self, resources: Resources) -> Result<Applied, ApplyError> {
         let Resources {
             service_account,
             config_map,
@@ -138,11 +154,41 @@ impl Applier<'_> {
         } = resources;
         self.ensure(service_account, Present::Update).await?;
         self.ensure(config_map, Present::Update).await?;
-        self.ensure(secret, Present::Keep).await?;
+        let secret = self.ensure(secret, Present::Keep).await?;
+        let secret = self.renew(secret).await?;
         self.ensure(service, Present::Update).await?;
         self.ensure(disruption_budget, Present::Update).await?;
         self.try_template(&deployment).await?;
-        self.ensure(deployment, Present::Update).await
+        let deployment = self.ensure(deployment, Present::Update).await?;
+        Ok(Applied { deployment, secret })
+    }
+
+    /// Exchanges a certificate that ends soon.
+    async fn renew(&self, secret: Secret) -> Result<Secret, ApplyError> {
+        let (namespace, consumer) = (self.consumer.namespace(), self.consumer.name());
+        let server_name = names::admin_server(namespace, consumer);
+        let Some(data) = certificate::renewal(&secret, &server_name, self.today)? else {
+            return Ok(secret);
+        };
+        let name = secret.name_any();
+        let patch = json!({
+            "metadata": {"uid": secret.uid(), "resourceVersion": secret.resource_version()},
+            "stringData": data,
+        });
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let parameters = PatchParams {
+            field_manager: Some(names::FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let renewed = api.patch(&name, &parameters, &Patch::Merge(&patch)).await;
+        let renewed = renewed.map_err(|source| ApplyError::Api {
+            kind: Secret::kind(&()).into_owned(),
+            name: name.clone(),
+            source,
+        })?;
+        self.metrics.wrote_child(&Secret::kind(&()));
+        info!("{namespace}/{consumer}: the pods have a new certificate in Secret {name}");
+        Ok(renewed)
     }
 
     async fn ensure<K>(&mut self, desired: K, present: Present) -> Result<K, ApplyError>

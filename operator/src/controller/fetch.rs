@@ -3,6 +3,8 @@
 use super::index::Name;
 use super::watch::Watched;
 use crate::names;
+use crate::pods::PodClient;
+use crate::pods::access::{Access, AccessError};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -54,10 +56,27 @@ pub fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// The admin token the pods of a consumer know; none if there is none yet.
-pub async fn token(client: &Client, consumer: &Name) -> Result<Option<String>, kube::Error> {
+/// Why the pods of a consumer cannot be called.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreachable {
+    /// The Secret cannot be read.
+    #[error("the Secret of the admin API cannot be read: {0}")]
+    Api(#[from] kube::Error),
+    /// The Secret is of no use.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+}
+
+/// A client of the pods of a consumer; none if they have no Secret yet.
+pub async fn pod_client(
+    client: &Client,
+    consumer: &Name,
+) -> Result<Option<PodClient>, Unreachable> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &consumer.0);
     let secret = secrets.get_opt(&names::admin_secret(&consumer.1)).await?;
-    let token = secret.and_then(|secret| secret.data?.remove(names::TOKEN_FILE));
-    Ok(token.map(|token| String::from_utf8_lossy(&token.0).into_owned()))
+    let Some(secret) = secret else {
+        return Ok(None);
+    };
+    let access = Access::of(&secret, &names::admin_server(&consumer.0, &consumer.1))?;
+    Ok(Some(PodClient::new(&access)?))
 }

@@ -10,7 +10,6 @@ use super::watch::Watched;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
 use crate::names;
-use crate::pods::PodClient;
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::future::join_all;
@@ -117,10 +116,8 @@ impl Notices {
 
 /// Tells members which pods have ended, as soon as it is known.
 pub struct Teller {
-    /// Reads tokens.
+    /// Reads Secrets.
     pub client: Client,
-    /// Calls pods.
-    pub pods: PodClient,
     /// Knows the pods.
     pub watched: Arc<Watched>,
     /// Counts.
@@ -167,22 +164,19 @@ impl Teller {
         if members.is_empty() {
             return;
         }
-        let token = match fetch::token(&self.client, consumer).await {
-            Ok(Some(token)) => token,
+        let pods = match fetch::pod_client(&self.client, consumer).await {
+            Ok(Some(pods)) => pods,
             Ok(None) => return,
             Err(error) => {
-                self.metrics.failed("token");
-                warn!(
-                    "the admin token of {}/{} cannot be read: {error}",
-                    consumer.0, consumer.1
-                );
+                self.metrics.failed("access");
+                warn!("{}/{}: {error}", consumer.0, consumer.1);
                 return;
             }
         };
         let calls = members.into_iter().map(|(uid, address, news)| {
-            let token = &token;
+            let pods = &pods;
             async move {
-                let told = self.pods.members_gone(&address, token, &news).await;
+                let told = pods.members_gone(&address, &news).await;
                 (uid, news, told)
             }
         });

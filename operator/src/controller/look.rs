@@ -1,7 +1,7 @@
 //! The first half of a round: applies children, reads what there is to know, decides. What goes wrong is a
 //! finding.
 
-use super::apply::{Applier, ApplyError};
+use super::apply::{Applied, Applier, ApplyError};
 use super::index::Name;
 use super::snapshot::{self, Read};
 use super::state::{State, Wanted};
@@ -9,12 +9,16 @@ use super::status::Findings;
 use super::validate::Consumer;
 use super::{Context, build, fetch, retire};
 use crate::broker::{self, Reading};
+use crate::certificate::CertificateError;
 use crate::crd::OrderedConsumerStatus;
+use crate::names;
 use crate::pods::PodError;
+use crate::pods::access::{self, Access, AccessError};
 use crate::scale::{self, Recorded};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::tz::TimeZone;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::Mode;
 use keylane_consumer::message::Topic;
@@ -24,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The pods of a consumer, and the token they know.
+/// The pods of a consumer.
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
     /// Addresses of all pods that have one, those that are stopping too: they still finish messages.
@@ -39,8 +43,6 @@ pub struct Pods {
     ready: BTreeSet<String>,
     /// The pods as they were last told of.
     objects: Vec<Arc<Pod>>,
-    /// The admin token.
-    pub token: String,
     /// The queues of the topic, as broker name/queue id; none if brokers do not tell all of them.
     pub queues: Option<BTreeSet<String>>,
     /// Why pods cannot be asked to reset offsets.
@@ -83,14 +85,7 @@ pub async fn look(
     if found.group_shared.is_some() {
         return None;
     }
-    let mut pods = match pods(context, state, consumer, &deployment).await {
-        Ok(pods) => pods,
-        Err(error) => {
-            context.metrics.failed("token");
-            found.apply_failed = Some(format!("the admin token cannot be read: {error}"));
-            return None;
-        }
-    };
+    let mut pods = pods(context, consumer, &deployment);
     let answers = ask(context, state, consumer, &mut pods).await;
     report_brokers(&answers, found);
     report_pods(&answers.stats, consumer, found);
@@ -104,6 +99,10 @@ enum Problem {
     Apply(#[from] ApplyError),
     #[error(transparent)]
     Build(#[from] build::BuildError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 impl Problem {
@@ -113,6 +112,7 @@ impl Problem {
             Self::Apply(error) if error.is_invalid() => "template",
             Self::Apply(_) => "apply",
             Self::Build(_) => "build",
+            Self::Access(_) | Self::Certificate(_) => "access",
         }
     }
 
@@ -146,16 +146,19 @@ async fn children(
     }
     // Many at once would be a burst of requests, after a start above all.
     let _turn = context.turns.acquire().await;
-    let token: [u8; 32] = rand::random();
-    let token: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
-    let resources = build::build(consumer, &context.options.executor_image, &token)?;
+    let server_name = names::admin_server(consumer.namespace(), consumer.name());
+    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    let access = access::new(rand::random(), &server_name, today)?;
+    let resources = build::build(consumer, &context.options.executor_image, access)?;
     let mut applier = Applier {
         client: &context.client,
         consumer,
         marks: &mut state.marks,
         metrics: &context.metrics,
+        today,
     };
-    let deployment = applier.apply(resources).await?;
+    let Applied { deployment, secret } = applier.apply(resources).await?;
+    state.reach(Access::of(&secret, &server_name)?)?;
     state.applied(wanted);
     Ok(deployment)
 }
@@ -164,19 +167,10 @@ fn key(consumer: &Consumer) -> Name {
     (consumer.namespace().to_owned(), consumer.name().to_owned())
 }
 
-async fn pods(
-    context: &Context,
-    state: &mut State,
-    consumer: &Consumer,
-    deployment: &Deployment,
-) -> Result<Pods, kube::Error> {
-    let name = key(consumer);
-    let pods = fetch::pods(&context.watched, &name, deployment);
-    if state.token.is_none() && !pods.is_empty() {
-        state.token = fetch::token(&context.client, &name).await?;
-    }
+fn pods(context: &Context, consumer: &Consumer, deployment: &Deployment) -> Pods {
+    let pods = fetch::pods(&context.watched, &key(consumer), deployment);
     let address = |pod: &_| fetch::address(pod).map(str::to_owned);
-    Ok(Pods {
+    Pods {
         addresses: pods.iter().filter_map(|pod| address(pod)).collect(),
         incarnations: BTreeMap::new(),
         costs: Vec::new(),
@@ -189,11 +183,10 @@ async fn pods(
             .filter(|pod| fetch::is_ready(pod))
             .filter_map(|pod| address(pod))
             .collect(),
-        token: state.token.clone().unwrap_or_default(),
         objects: pods,
         queues: None,
         unable_to_reset: None,
-    })
+    }
 }
 
 async fn ask(
@@ -202,6 +195,7 @@ async fn ask(
     consumer: &Consumer,
     pods: &mut Pods,
 ) -> Answers {
+    let client = state.pods().cloned();
     let brokers = async {
         let started = Instant::now();
         let offsets = state.offsets(consumer).await;
@@ -210,9 +204,16 @@ async fn ask(
             .asked_brokers(started.elapsed(), offsets.is_ok());
         offsets
     };
+    let asked = async {
+        match &client {
+            Some(client) => client.stats(&pods.addresses).await,
+            // Children are applied before pods are looked at.
+            None => Vec::new(),
+        }
+    };
     let (offsets, stats, used) = tokio::join!(
         brokers,
-        context.pods.stats(&pods.addresses, &pods.token),
+        asked,
         context.usage.of(consumer.namespace(), &pods.objects),
     );
     let silent = pods

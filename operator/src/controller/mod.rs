@@ -28,7 +28,6 @@ use crate::crd::OrderedConsumer;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
 use crate::names;
-use crate::pods::PodClient;
 use crate::pods::usage::Usage;
 use error::Error;
 use futures::StreamExt;
@@ -78,7 +77,6 @@ type Known = (String, Arc<Mutex<State>>);
 pub struct Context {
     client: Client,
     options: Options,
-    pods: PodClient,
     usage: Usage,
     recorder: Recorder,
     metrics: Metrics,
@@ -115,7 +113,6 @@ impl Context {
 pub async fn run(
     client: Client,
     options: Options,
-    pods: PodClient,
     metrics: Metrics,
     tenure: Tenure,
     shutdown: CancellationToken,
@@ -147,7 +144,6 @@ pub async fn run(
     watched.start(&client, namespace.as_deref(), &told, &mut tasks);
     let teller = Teller {
         client: client.clone(),
-        pods: pods.clone(),
         watched: watched.clone(),
         metrics: metrics.clone(),
         tenure: tenure.clone(),
@@ -162,7 +158,6 @@ pub async fn run(
         usage: Usage::new(client.clone()),
         client,
         options,
-        pods,
         metrics,
         tenure,
         watched,
@@ -261,7 +256,7 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
     }
     record::write_status(&context, &mut state, &object, &found).await?;
     if let Some(pods) = pods {
-        reset::drive(&context, &mut state.reset, &object, &found, &pods).await;
+        reset::drive(&context, &mut state, &object, &found, &pods).await;
         act::act(&context, &mut state, &object, &consumer, &found, &pods).await;
         context.metrics.decided(started.elapsed());
     }

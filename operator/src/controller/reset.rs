@@ -8,6 +8,7 @@
 
 use super::Context;
 use super::look::Pods;
+use super::state::State;
 use super::status::Findings;
 use crate::crd::{OffsetsReset, OrderedConsumer, OrderedConsumerStatus, ResetPhase};
 use crate::names;
@@ -242,11 +243,15 @@ fn obstacle(object: &OrderedConsumer, pods: Option<&Pods>, found: &Findings) -> 
 /// Asks pods, if there is something to ask for that is in the status.
 pub async fn drive(
     context: &Context,
-    driven: &mut Driven,
+    state: &mut State,
     object: &OrderedConsumer,
     found: &Findings,
     pods: &Pods,
 ) {
+    let Some(client) = state.pods().cloned() else {
+        return;
+    };
+    let driven = &mut state.reset;
     let pending = |of: &&OffsetsReset| of.phase == ResetPhase::Pending;
     let asked_for = found.offsets_reset.as_ref().filter(pending);
     let wanted = wanted(object).ok().flatten();
@@ -282,10 +287,7 @@ pub async fn drive(
         .iter()
         .filter(|address| !driven.held.contains_key(*address));
     let asked: Vec<String> = asked.cloned().collect();
-    let answers = context
-        .pods
-        .reset_offsets(&asked, &pods.token, &request)
-        .await;
+    let answers = client.reset_offsets(&asked, &request).await;
     for (address, answer) in asked.into_iter().zip(answers) {
         match answer {
             Ok(report) => driven.take(now, address, report),

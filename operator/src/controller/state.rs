@@ -7,6 +7,8 @@ use super::reset::Driven;
 use super::validate::Consumer;
 use crate::broker::{Broker, Reading};
 use crate::crd::OrderedConsumerStatus;
+use crate::pods::PodClient;
+use crate::pods::access::{Access, AccessError};
 use crate::scale::History;
 use keylane_consumer::source::SourceError;
 use std::time::{Duration, Instant};
@@ -38,8 +40,8 @@ pub struct State {
     pub kept: Kept,
     /// How far a reset of offsets is.
     pub reset: Driven,
-    /// The admin token of the pods, once known.
-    pub token: Option<String>,
+    /// What opens the admin API of the pods, once known, and the client it opens it for.
+    pods: Option<(Access, PodClient)>,
     written: Option<(OrderedConsumerStatus, Instant)>,
     /// The version the watch told of when something was last written, and the version that made.
     versions: Option<(String, String)>,
@@ -102,7 +104,20 @@ impl State {
     /// Children must be applied in the next round.
     pub fn forget_applied(&mut self) {
         self.applied = None;
-        self.token = None;
+    }
+
+    /// This opens the admin API of the pods.
+    pub fn reach(&mut self, access: Access) -> Result<(), AccessError> {
+        if self.pods.as_ref().is_none_or(|(known, _)| *known != access) {
+            let client = PodClient::new(&access)?;
+            self.pods = Some((access, client));
+        }
+        Ok(())
+    }
+
+    /// The client of the pods, once they can be called.
+    pub fn pods(&self) -> Option<&PodClient> {
+        self.pods.as_ref().map(|(_, client)| client)
     }
 
     /// Whether this status is worth writing now.

@@ -1,15 +1,30 @@
-//! Talks to consumer pods over their admin endpoint. A pod that does not answer in time is unknown, not
-//! idle; an answer longer than it can be is not read.
+//! Talks to consumer pods over their admin endpoint, by TLS with a certificate of their own. A pod that does
+//! not answer in time is unknown, not idle; an answer longer than it can be is not read.
 
+pub mod access;
 pub mod usage;
 
+use access::{Access, AccessError};
 use futures::future::join_all;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::{Method, Request, StatusCode};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use keylane_consumer::contract::ADMIN_PORT;
 use keylane_consumer::contract::admin::{LaneTarget, MembersGone, Stats};
 use keylane_consumer::contract::offsets::{ResetOffsets, ResetReport};
-use reqwest::{Client, RequestBuilder, Response};
+use rustls::crypto::ring;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const LARGEST_ANSWER: usize = 4 << 20;
@@ -27,39 +42,55 @@ pub enum PodError {
     },
 }
 
-/// A client of consumer pods.
-#[derive(Clone, Debug)]
-pub struct PodClient(Client);
+/// A client of the pods of one consumer.
+#[derive(Clone)]
+pub struct PodClient {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    bearer: String,
+}
 
 impl PodClient {
-    /// A client with a time-out for each call.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .no_proxy()
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none());
-        client.build().map(Self)
+    /// A client that trusts the consumer's certificates and no other. It keeps connections.
+    pub fn new(access: &Access) -> Result<Self, AccessError> {
+        let failed = |error: rustls::Error| AccessError::Tls(error.to_string());
+        let mut roots = RootCertStore::empty();
+        for certificate in &access.trusted {
+            roots.add(certificate.clone()).map_err(failed)?;
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(failed)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        // Pods are called by their addresses.
+        let names = FixedServerNameResolver::new(access.server_name.clone());
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_only()
+            .with_server_name_resolver(names)
+            .enable_http1()
+            .wrap_connector(connector);
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            bearer: format!("Bearer {}", access.token),
+        })
     }
 
     /// What each pod knows of itself, all asked at once.
-    pub async fn stats(&self, addresses: &[String], token: &str) -> Vec<Result<Stats, PodError>> {
-        join_all(
-            addresses
-                .iter()
-                .map(|address| self.stats_of(address, token)),
-        )
-        .await
+    pub async fn stats(&self, addresses: &[String]) -> Vec<Result<Stats, PodError>> {
+        join_all(addresses.iter().map(|address| self.stats_of(address))).await
     }
 
     /// Sets the lane target of each pod, all at once. A pod that has a newer one keeps it.
-    pub async fn set_lanes(&self, targets: &[(String, LaneTarget)], token: &str) -> Vec<PodError> {
+    pub async fn set_lanes(&self, targets: &[(String, LaneTarget)]) -> Vec<PodError> {
         let calls = targets.iter().map(|(address, target)| async move {
-            let request = self
-                .0
-                .put(url(address, "lanes")?)
-                .bearer_auth(token)
-                .json(target);
-            answered(address, "lane target", request).await.map(drop)
+            let body = json(address, target)?;
+            self.call(address, Method::PUT, "lanes", body)
+                .await
+                .map(drop)
         });
         join_all(calls)
             .await
@@ -69,90 +100,100 @@ impl PodClient {
     }
 
     /// Tells a pod which others have ended for certain.
-    pub async fn members_gone(
-        &self,
-        address: &str,
-        token: &str,
-        pods: &[String],
-    ) -> Result<(), PodError> {
+    pub async fn members_gone(&self, address: &str, pods: &[String]) -> Result<(), PodError> {
         let gone = MembersGone {
             pods: pods.to_vec(),
         };
-        let request = self
-            .0
-            .post(url(address, "members/gone")?)
-            .bearer_auth(token)
-            .json(&gone);
-        answered(address, "members gone", request).await.map(drop)
+        let body = json(address, &gone)?;
+        let told = self.call(address, Method::POST, "members/gone", body);
+        told.await.map(drop)
     }
 
     /// Asks pods to go on from other offsets; what each says has become of it. All are asked at once.
     pub async fn reset_offsets(
         &self,
         addresses: &[String],
-        token: &str,
         request: &ResetOffsets,
     ) -> Vec<Result<ResetReport, PodError>> {
         let calls = addresses.iter().map(|address| async move {
-            let asked = self
-                .0
-                .post(url(address, "offsets/reset")?)
-                .bearer_auth(token)
-                .json(request);
-            let response = asked
-                .send()
-                .await
-                .map_err(|error| unknown(address, causes(&error)))?;
-            let status = response.status();
-            let body = bounded(response)
-                .await
-                .map_err(|reason| unknown(address, reason))?;
+            let body = json(address, request)?;
+            let asked = self.answer(address, Method::POST, "offsets/reset", body);
+            let (status, body) = asked.await?;
             // A report comes with refusals, too; everything else is a sentence.
             serde_json::from_slice(&body).map_err(|_| {
                 let text = String::from_utf8_lossy(&body);
                 let text: String = text.chars().take(300).collect();
-                unknown(
-                    address,
-                    format!("reset of offsets refused: {status}: {text}"),
-                )
+                let reason = format!("reset of offsets refused: {status}: {text}");
+                unknown(address, reason)
             })
         });
         join_all(calls).await
     }
 
-    async fn stats_of(&self, address: &str, token: &str) -> Result<Stats, PodError> {
-        let request = self.0.get(url(address, "stats")?).bearer_auth(token);
-        let response = answered(address, "stats", request).await?;
-        let body = bounded(response)
-            .await
-            .map_err(|reason| unknown(address, reason))?;
+    async fn stats_of(&self, address: &str) -> Result<Stats, PodError> {
+        let body = self
+            .call(address, Method::GET, "stats", Bytes::new())
+            .await?;
         serde_json::from_slice(&body)
             .map_err(|error| unknown(address, format!("stats cannot be read: {error}")))
     }
+
+    /// The answer of a pod that does as it is asked.
+    async fn call(
+        &self,
+        address: &str,
+        method: Method,
+        what: &str,
+        body: Bytes,
+    ) -> Result<Bytes, PodError> {
+        let (status, body) = self.answer(address, method, what, body).await?;
+        if !status.is_success() {
+            return Err(unknown(address, format!("{what} refused: {status}")));
+        }
+        Ok(body)
+    }
+
+    /// What a pod says, whatever it is.
+    async fn answer(
+        &self,
+        address: &str,
+        method: Method,
+        what: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), PodError> {
+        let asked = async {
+            let request = Request::builder()
+                .method(method)
+                .uri(url(address, what)?)
+                .header(AUTHORIZATION, &self.bearer)
+                .header(CONTENT_TYPE, "application/json")
+                .body(Full::new(body))
+                .map_err(|error| unknown(address, error.to_string()))?;
+            let response = self.client.request(request).await;
+            let response = response.map_err(|error| unknown(address, causes(&error)))?;
+            let status = response.status();
+            let read = Limited::new(response.into_body(), LARGEST_ANSWER).collect();
+            let read = read.await.map_err(|error| {
+                let reason = format!("an answer of at most {LARGEST_ANSWER} bytes: {error}");
+                unknown(address, reason)
+            })?;
+            Ok((status, read.to_bytes()))
+        };
+        let late = |_| unknown(address, format!("{what} not answered within {TIMEOUT:?}"));
+        timeout(TIMEOUT, asked).await.map_err(late)?
+    }
 }
 
-/// The answer of a pod that does as it is asked.
-async fn answered(
-    address: &str,
-    what: &str,
-    request: RequestBuilder,
-) -> Result<Response, PodError> {
-    let response = request
-        .send()
-        .await
-        .map_err(|error| unknown(address, causes(&error)))?;
-    let status = response.status();
-    if status.is_success() {
-        Ok(response)
-    } else {
-        Err(unknown(address, format!("{what} refused: {status}")))
-    }
+fn json(address: &str, body: &impl Serialize) -> Result<Bytes, PodError> {
+    let text = serde_json::to_vec(body);
+    text.map(Bytes::from)
+        .map_err(|error| unknown(address, error.to_string()))
 }
 
 fn url(address: &str, what: &str) -> Result<String, PodError> {
     match address.parse() {
-        Ok(IpAddr::V4(address)) => Ok(format!("http://{address}:{ADMIN_PORT}/v1/{what}")),
-        Ok(IpAddr::V6(address)) => Ok(format!("http://[{address}]:{ADMIN_PORT}/v1/{what}")),
+        Ok(IpAddr::V4(address)) => Ok(format!("https://{address}:{ADMIN_PORT}/v1/{what}")),
+        Ok(IpAddr::V6(address)) => Ok(format!("https://[{address}]:{ADMIN_PORT}/v1/{what}")),
         Err(_) => Err(unknown(address, "not an address".to_owned())),
     }
 }
@@ -162,17 +203,6 @@ fn unknown(address: &str, reason: String) -> PodError {
         address: address.to_owned(),
         reason,
     }
-}
-
-async fn bounded(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
-        if body.len() + chunk.len() > LARGEST_ANSWER {
-            return Err(format!("the answer is longer than {LARGEST_ANSWER} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 fn causes(error: &dyn std::error::Error) -> String {

@@ -69,14 +69,11 @@ fn document(consumer: &Consumer) -> Result<Value, serde_json::Error> {
     }))
 }
 
-pub fn secret(consumer: &Consumer, token: &str) -> Secret {
+pub fn secret(consumer: &Consumer, access: BTreeMap<String, String>) -> Secret {
     Secret {
         metadata: metadata(consumer, names::admin_secret(consumer.name())),
         type_: Some("Opaque".to_owned()),
-        string_data: Some(BTreeMap::from([(
-            names::TOKEN_FILE.to_owned(),
-            token.to_owned(),
-        )])),
+        string_data: Some(access),
         ..Secret::default()
     }
 }

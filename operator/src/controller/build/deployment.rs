@@ -3,8 +3,10 @@
 //! A native sidecar starts before the executor and stops after it, so the handler outlives the drain.
 
 use super::{hash, metadata, selector};
+use crate::certificate::{CERTIFICATE, PRIVATE_KEY};
 use crate::controller::validate::Consumer;
 use crate::names;
+use crate::pods::access::TOKEN;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, Volume, VolumeMount};
 use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
@@ -120,7 +122,9 @@ fn executor(consumer: &Consumer, default_image: &str) -> Result<Container, serde
             // From the ConfigMap, so that other bounds of lanes do not replace pods.
             format!("--lanes=$({})", names::START_LANES_VARIABLE),
             "--listen=0.0.0.0",
-            format!("--admin-token-file={}/{}", names::TOKEN_DIR, names::TOKEN_FILE),
+            format!("--admin-token-file={}/{}", names::ADMIN_DIR, TOKEN),
+            format!("--admin-cert-file={}/{}", names::ADMIN_DIR, CERTIFICATE),
+            format!("--admin-key-file={}/{}", names::ADMIN_DIR, PRIVATE_KEY),
         ],
         "env": [
             {"name": names::POD_UID_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
@@ -146,7 +150,7 @@ fn executor(consumer: &Consumer, default_image: &str) -> Result<Container, serde
         },
         "volumeMounts": [
             {"name": "keylane-config", "mountPath": names::CONFIG_DIR, "readOnly": true},
-            {"name": "keylane-admin", "mountPath": names::TOKEN_DIR, "readOnly": true},
+            {"name": "keylane-admin", "mountPath": names::ADMIN_DIR, "readOnly": true},
         ],
     }))?;
     container.resources = own.resources.clone();

@@ -20,7 +20,7 @@ pub struct Resources {
     pub service_account: ServiceAccount,
     /// The executor's configuration.
     pub config_map: ConfigMap,
-    /// The admin token. Made once: an existing one is never rewritten.
+    /// What opens the admin API. Made once; of an existing one only the certificate is exchanged.
     pub secret: Secret,
     /// Names the pods.
     pub service: Service,
@@ -81,16 +81,16 @@ pub fn hash(text: &str) -> String {
     format!("{hash:016x}")
 }
 
-/// Builds all children. `token` is the admin token for a Secret that does not exist yet.
+/// Builds all children. `access` is for a Secret that does not exist yet.
 pub fn build(
     consumer: &Consumer,
     executor_image: &str,
-    token: &str,
+    access: BTreeMap<String, String>,
 ) -> Result<Resources, BuildError> {
     let config = companions::fixed_configuration(consumer)?;
     Ok(Resources {
         service_account: companions::service_account(consumer),
-        secret: companions::secret(consumer, token),
+        secret: companions::secret(consumer, access),
         service: companions::service(consumer),
         disruption_budget: companions::disruption_budget(consumer),
         deployment: deployment::deployment(consumer, executor_image, &config)?,
@@ -125,7 +125,7 @@ mod tests {
         build(
             &validate(&tests::object(template)).unwrap(),
             "keylane-consumer:1",
-            "secret",
+            BTreeMap::new(),
         )
         .unwrap()
     }
@@ -166,7 +166,7 @@ mod tests {
         let mut object = tests::object(tests::template());
         let grpc = json!({"grpc": {"unixSocket": "/run/orders/handler.sock"}});
         object.spec.consumer.handler = serde_json::from_value(grpc).unwrap();
-        let built = build(&validate(&object).unwrap(), "i", "t").unwrap();
+        let built = build(&validate(&object).unwrap(), "i", BTreeMap::new()).unwrap();
         let built = serde_json::to_value(built.deployment.spec.unwrap().template).unwrap();
         let pod = &built["spec"];
         let mount = json!({"name": "keylane-socket", "mountPath": "/run/orders"});
@@ -251,7 +251,7 @@ mod tests {
         let pods = |change: &dyn Fn(&mut crate::crd::OrderedConsumer)| {
             let mut object = tests::object(tests::template());
             change(&mut object);
-            let built = build(&validate(&object).unwrap(), "i", "t").unwrap();
+            let built = build(&validate(&object).unwrap(), "i", BTreeMap::new()).unwrap();
             built.deployment.spec.unwrap().template
         };
         let plain = pods(&|_| {});

@@ -1,26 +1,39 @@
 //! The three listeners of an executor: probes, metrics, and the admin API.
 //!
-//! Probes tell nothing but yes or no. The admin API answers only requests with the bearer token; without
-//! a token file it is not served at all.
+//! Probes tell nothing but yes or no. The admin API answers only requests with the bearer token, so many a
+//! second and not more; without a token file it is not served at all. In a pod it is served over TLS.
+
+mod access;
+mod limit;
+
+pub use access::{Access, AccessError, Files};
 
 use crate::contract::admin::{LaneTarget, MembersGone};
 use crate::contract::offsets::ResetOffsets;
 use crate::exec::{Control, ResetError};
 use crate::metrics::Metrics;
+use crate::program::tls::TlsListener;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use limit::Limit;
+use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 /// An event loop that does not answer within this time is not alive.
 const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 const LARGEST_BODY: usize = 4096;
+/// Requests with the token in the long run. The operator needs less than one; each is work of the loop that
+/// handles messages.
+const REQUESTS_PER_SECOND: u32 = 50;
+/// Requests with the token at once.
+const REQUESTS_AT_ONCE: u32 = 100;
 
 /// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +82,29 @@ pub fn metrics(control: Control, metrics: Metrics) -> Router {
         .with_state((control, Arc::new(metrics)))
 }
 
-/// The admin API of [`crate::contract::admin`] and [`crate::contract::offsets`].
-pub fn admin(control: Control, token: String) -> Router {
-    let authenticated = middleware::from_fn_with_state(Arc::<str>::from(token), authenticate);
+/// Serves the admin API of [`crate::contract::admin`] and [`crate::contract::offsets`] until the process
+/// ends, over TLS if there is a certificate.
+pub async fn serve_admin(
+    listener: TcpListener,
+    control: Control,
+    access: Arc<Access>,
+) -> io::Result<()> {
+    let router = admin(control, access.clone());
+    if access.is_encrypted() {
+        let config = access.server_config()?;
+        let listener = TlsListener::new(listener, move || config.clone())?;
+        axum::serve(listener, router).await
+    } else {
+        axum::serve(listener, router).await
+    }
+}
+
+fn admin(control: Control, access: Arc<Access>) -> Router {
+    let gate = Gate {
+        access,
+        limit: Mutex::new(Limit::new(REQUESTS_PER_SECOND, REQUESTS_AT_ONCE)),
+    };
+    let authenticated = middleware::from_fn_with_state(Arc::new(gate), authenticate);
     Router::new()
         .route("/v1/stats", get(stats))
         .route("/v1/lanes", get(lanes).put(set_lanes))
@@ -108,7 +141,20 @@ async fn render(State((control, metrics)): State<(Control, Arc<Metrics>)>) -> Re
     }
 }
 
-async fn authenticate(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+/// Who is let in.
+struct Gate {
+    access: Arc<Access>,
+    limit: Mutex<Limit>,
+}
+
+impl Gate {
+    fn is_busy(&self) -> bool {
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        !limit.allows(Instant::now())
+    }
+}
+
+async fn authenticate(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let given = request
         .headers()
         .get(header::AUTHORIZATION)
@@ -116,20 +162,16 @@ async fn authenticate(State(token): State<Arc<str>>, request: Request, next: Nex
     let given = given
         .and_then(|value| value.strip_prefix(b"Bearer "))
         .unwrap_or_default();
-    if is_same(given, token.as_bytes()) {
-        next.run(request).await
-    } else {
-        StatusCode::UNAUTHORIZED.into_response()
+    if !gate.access.is_token(given) {
+        // Whoever has no token uses nothing up.
+        return StatusCode::UNAUTHORIZED.into_response();
     }
-}
-
-/// Compares in a time that does not tell how much agrees.
-fn is_same(given: &[u8], token: &[u8]) -> bool {
-    let differs = given
-        .iter()
-        .zip(token)
-        .fold(0, |differs, (left, right)| differs | (left ^ right));
-    given.len() == token.len() && differs == 0
+    if gate.is_busy() {
+        let problem = format!("more than {REQUESTS_PER_SECOND} requests a second");
+        let later = [(header::RETRY_AFTER, "1")];
+        return (StatusCode::TOO_MANY_REQUESTS, later, problem).into_response();
+    }
+    next.run(request).await
 }
 
 async fn stats(State(control): State<Control>) -> Response {
@@ -206,14 +248,48 @@ async fn reset_offsets(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use rustls::RootCertStore;
+    use rustls::crypto::ring;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use std::path::Path;
+    use tokio_rustls::TlsConnector;
 
-    #[test]
-    fn only_the_whole_token_is_the_token() {
-        assert!(is_same(b"secret", b"secret"));
-        for given in [&b""[..], b"s", b"secre", b"secrets", b"Secret"] {
-            assert!(!is_same(given, b"secret"));
-        }
+    /// Files as they are mounted in a pod.
+    pub struct Made {
+        pub access: Arc<Access>,
+        pub dir: tempfile::TempDir,
+    }
+
+    /// A token and a new certificate for a name.
+    pub fn make(name: &str) -> Made {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        std::fs::write(file("token"), "0123456789abcdef\n").unwrap();
+        std::fs::write(file("tls.crt"), made.cert.pem()).unwrap();
+        std::fs::write(file("tls.key"), made.signing_key.serialize_pem()).unwrap();
+        let files = Files {
+            token: file("token"),
+            tls: Some((file("tls.crt"), file("tls.key"))),
+        };
+        let access = Access::read(files).unwrap();
+        Made { access, dir }
+    }
+
+    /// A client that trusts the certificate in a file and no other.
+    pub fn trusting(certificate: &Path) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+        roots.add(certificate).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
     }
 }

@@ -1,5 +1,7 @@
 //! What Keylane's programs have in common: how they log, and when they end.
 
+pub mod tls;
+
 use crate::terminated;
 use std::io::IsTerminal;
 use tokio_util::sync::CancellationToken;
