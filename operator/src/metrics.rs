@@ -28,6 +28,23 @@ pub struct Metrics {
     pulse: Arc<Pulse>,
 }
 
+/// What can fail, as far as it is known beforehand.
+const FAILURES: [&str; 13] = [
+    "access",
+    "apply",
+    "build",
+    "changed",
+    "decisions",
+    "event",
+    "json",
+    "lanes",
+    "name_conflict",
+    "scale",
+    "status",
+    "template",
+    "watch",
+];
+
 #[derive(Debug)]
 struct Pulse {
     start: Instant,
@@ -93,6 +110,10 @@ impl Metrics {
                 beat: AtomicU64::new(0),
             }),
         };
+        // A rate misses the first failure of a kind if its count was not 0 before.
+        for what in FAILURES {
+            metrics.failures.with_label_values(&[what]);
+        }
         registry.register(Box::new(metrics.rounds.clone()))?;
         registry.register(Box::new(metrics.failures.clone()))?;
         registry.register(Box::new(metrics.decision.clone()))?;

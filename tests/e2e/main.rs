@@ -4,6 +4,7 @@
 
 mod downstream;
 mod hpa;
+mod monitoring;
 mod resets;
 mod samples;
 mod shared;
@@ -174,6 +175,7 @@ async fn pods_come_and_go(stack: &Stack) -> Result<()> {
 
     // Beside each other, because both mostly wait.
     tokio::try_join!(
+        monitoring::every_query_gives_data(stack),
         hpa::drives_the_pods(stack),
         samples::keep_order_behind_a_socket(stack)
     )?;

@@ -1,7 +1,7 @@
 //! System programs the cluster is made of: found, or installed where that can be done, or named
 //! with the package that has them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{ClusterError, Result};
 use super::paths::Paths;
@@ -85,6 +85,63 @@ pub fn ensure(paths: &Paths, needs: &[Need]) -> Result<()> {
             reason: format!("apt-get installed {} and it is not there", still.package),
         }),
     }
+}
+
+/// Unpacks a package and installs nothing: the program may come with a service that its installation would
+/// start. Gives the directory it was unpacked in.
+pub fn unpacked(paths: &Paths, package: &str) -> Result<PathBuf> {
+    let dir = paths.bin().join(format!("{package}.unpacked"));
+    if dir.is_dir() {
+        return Ok(dir);
+    }
+    let cannot = |reason: &str| ClusterError::MissingCommand {
+        command: package.to_owned(),
+        package: format!("the package {package}"),
+        reason: reason.to_owned(),
+    };
+    if run::find("apt-get").is_none() || run::find("dpkg-deb").is_none() {
+        return Err(cannot("this system has no apt-get to fetch it with"));
+    }
+    let bin = paths.bin();
+    std::fs::create_dir_all(&bin).map_err(ClusterError::io("create", &bin))?;
+    let work = tempfile::Builder::new()
+        .prefix("unpacking-")
+        .tempdir_in(&bin)
+        .map_err(ClusterError::io("create a directory in", &bin))?;
+    let log = paths.build_logs().join("apt.log");
+    step(
+        &format!("Fetching {package} (log: {})", log.display()),
+        || {
+            if rustix::process::geteuid().is_root() {
+                apt_get(&["update"], &log)?;
+            }
+            run::logged(
+                &format!("apt-get download {package}"),
+                run::command("apt-get")
+                    .current_dir(work.path())
+                    .args(["download", package]),
+                &log,
+            )?;
+            let files = std::fs::read_dir(work.path());
+            let files = files.map_err(ClusterError::io("read", work.path()))?;
+            let archive = files
+                .flatten()
+                .map(|file| file.path())
+                .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+                .ok_or_else(|| cannot("apt-get downloaded nothing"))?;
+            let partial = work.path().join("partial");
+            run::logged(
+                &format!("unpacking {package}"),
+                run::command("dpkg-deb")
+                    .arg("-x")
+                    .arg(&archive)
+                    .arg(&partial),
+                &log,
+            )?;
+            std::fs::rename(&partial, &dir).map_err(ClusterError::io("write", &dir))
+        },
+    )?;
+    Ok(dir)
 }
 
 /// Makes sure that Go is there and new enough for Kubernetes.
