@@ -5,6 +5,7 @@
 //! pure functions of the objects it read. An error names what went wrong, why, and what to do.
 
 mod check;
+mod complete;
 mod connect;
 mod error;
 mod explain;
@@ -85,16 +86,21 @@ Examples:
 Examples:
   kubectl keylane check                      # and the OrderedConsumers of the context's namespace
   kubectl keylane check order-status -n shop
-  kubectl keylane check -A && echo all is well")]
+  kubectl keylane check -A && echo all is well
+  kubectl keylane check -A -o json")]
     Check(check::Check),
     /// Try a load on the real controller with the bounds of an OrderedConsumer, before it comes. No
     /// cluster is asked.
     #[command(after_help = "\
 Examples:
-  kubectl keylane simulate -f order-status.yaml --rate 500 --peak 4000
+  kubectl keylane simulate -f order-status.yaml --rate 500 --peak 4000 --svg peak.svg
   kubectl keylane simulate -f order-status.yaml --rate 500 --work 20ms --pod-rate 800 --backlog 100000
   kubectl keylane simulate -f order-status.yaml --trace night.json --at 2026-11-11T00:00:00+08:00")]
     Simulate(simulate::Simulate),
+    /// What the words typed so far can go on with, in the format that kubectl asks plugins for: let
+    /// kubectl_complete-keylane on your PATH be a script with exec kubectl-keylane __complete "$@".
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::Complete),
 }
 
 #[derive(Debug, Args)]
@@ -159,8 +165,12 @@ pub enum Verdict {
 pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict, PluginError> {
     let connect = || Cluster::connect(&cli.target);
     match cli.command {
+        Command::Complete(what) => {
+            complete::complete(&what, out).await?;
+            Ok(Verdict::Well)
+        }
         Command::Simulate(what) => {
-            write!(out, "{}", simulate::simulate(&what, paint)?)?;
+            simulate::simulate(&what, paint, out)?;
             Ok(Verdict::Well)
         }
         Command::Status(args) => {
@@ -197,7 +207,10 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
         Command::Check(what) => {
             let cluster = connect().await?;
             let sections = check::check(&cluster, &what).await?;
-            write!(out, "{}", check::text(&sections, paint))?;
+            match what.output {
+                Some(format) => format.write(&sections, out)?,
+                None => write!(out, "{}", check::text(&sections, paint))?,
+            }
             Ok(if check::is_well(&sections) {
                 Verdict::Well
             } else {

@@ -5,6 +5,7 @@
 //! what is behind them.
 
 mod autopilot;
+pub mod picture;
 mod plant;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,11 @@ mod consumers;
 mod definition;
 mod operator;
 
-use super::PluginError;
 use super::connect::Cluster;
 use super::paint::Paint;
+use super::{Format, PluginError};
 use clap::Args;
+use serde::Serialize;
 use std::fmt::Write as _;
 
 /// What is to be checked.
@@ -23,18 +24,22 @@ pub(super) struct Check {
     /// Look for the operator in this namespace only. Default: all.
     #[arg(long, value_name = "NAMESPACE")]
     operator_namespace: Option<String>,
+    /// Print it for programs.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(super) output: Option<Format>,
 }
 
 /// What came out of looking at one thing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Line {
     level: Level,
     text: String,
     /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum Level {
     Well,
     /// To be known; nothing is broken.
@@ -68,7 +73,7 @@ impl Line {
 }
 
 /// Lines under a title.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Section {
     title: String,
     lines: Vec<Line>,
@@ -158,6 +163,7 @@ pub(super) fn text(sections: &[Section], paint: Paint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn each_line_is_well_or_says_what_to_do_and_the_last_one_counts() {
@@ -183,6 +189,12 @@ Operator
 "
         );
         assert!(!is_well(&sections));
+        let said = serde_json::to_value(&sections).unwrap();
+        assert_eq!(
+            said[0]["lines"][0],
+            json!({"level": "Well", "text": "it runs"})
+        );
+        assert_eq!(said[0]["lines"][2]["hint"], "look at its log");
         sections[0].lines.pop();
         assert!(is_well(&sections) && text(&sections, Paint::PLAIN).ends_with("\nAll is well.\n"));
     }

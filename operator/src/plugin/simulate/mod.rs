@@ -3,12 +3,12 @@
 
 mod load;
 mod plot;
+mod report;
 #[cfg(test)]
 mod tests;
 
-use super::PluginError;
 use super::paint::Paint;
-use super::time;
+use super::{Format, PluginError};
 use crate::controller::{snapshot, validate};
 use crate::crd::OrderedConsumer;
 use crate::scale::{Policy, Window};
@@ -18,8 +18,8 @@ use k8s_openapi::jiff::Timestamp;
 use keylane_consumer::contract::duration::DurationText;
 use kube::ResourceExt;
 use load::Load;
-use serde::Deserialize;
-use std::fmt::Write as _;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,14 +44,21 @@ pub(super) struct Simulate {
     /// How long a pod takes to start.
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pod_start: DurationText,
+    /// Write a picture of the run into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Print it for programs.
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
     /// When it begins, such as 2026-11-11T00:00:00+08:00: autoscaling.schedules count from there. Default: now.
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
 }
 
 /// The number of pods changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Change {
+    /// Seconds after the beginning.
     second: u32,
     from: u32,
     to: u32,
@@ -69,8 +76,12 @@ struct Outcome {
     changes: Vec<Change>,
 }
 
-/// Simulates; returns what there is to say.
-pub(super) fn simulate(what: &Simulate, paint: Paint) -> Result<String, PluginError> {
+/// Simulates; what there is to say goes to `out`.
+pub(super) fn simulate(
+    what: &Simulate,
+    paint: Paint,
+    out: &mut dyn Write,
+) -> Result<(), PluginError> {
     let trace = what.load.trace()?;
     let at = what.at.unwrap_or_else(Timestamp::now);
     let at = Duration::from_secs(u64::try_from(at.as_second()).unwrap_or(0));
@@ -89,10 +100,17 @@ pub(super) fn simulate(what: &Simulate, paint: Paint) -> Result<String, PluginEr
         ..World::default()
     };
     let replicas = consumer.replicas().unsigned_abs().max(1);
-    Ok(text(
-        &run(consumer.name(), trace, world, policy, replicas),
-        paint,
-    ))
+    let outcome = run(consumer.name(), trace, world, policy, replicas);
+    if let Some(path) = &what.svg {
+        std::fs::write(path, report::picture(&outcome)).map_err(|error| PluginError::Input {
+            path: path.display().to_string(),
+            reason: format!("the picture cannot be written: {error}"),
+        })?;
+    }
+    match what.output {
+        Some(format) => format.write(&report::report(&outcome), out),
+        None => Ok(write!(out, "{}", report::text(&outcome, paint))?),
+    }
 }
 
 fn run(name: &str, trace: Trace, world: World, policy: Policy, replicas: u32) -> Outcome {
@@ -181,64 +199,4 @@ fn announced(consumer: &validate::Consumer, at: Duration, seconds: u32) -> Vec<W
         }
     }
     windows
-}
-
-/// The outcome for people.
-fn text(outcome: &Outcome, paint: Paint) -> String {
-    let (run, world, policy) = (&outcome.run, &outcome.world, &outcome.policy);
-    let mut text = String::new();
-    let span = |seconds: u32| time::span(i64::from(seconds));
-    let _ = writeln!(
-        text,
-        "OrderedConsumer {}: {} with {} queues; a call takes {:.0} ms, a pod does {:.0}/s at most and starts in {}",
-        paint.strong(&outcome.name),
-        span(outcome.trace.seconds),
-        outcome.trace.queues,
-        world.service * 1e3,
-        world.pod_cap,
-        span(world.start_delay)
-    );
-    let _ = writeln!(
-        text,
-        "mode {:?}, {} to {} pods, {} to {} lanes; it begins with nothing learned\n",
-        policy.mode, policy.min_replicas, policy.max_replicas, policy.min_lanes, policy.max_lanes
-    );
-    text += &plot::plot(&run.course);
-    let score = &run.score;
-    let objective = policy.max_message_age.as_secs_f64();
-    let late = run.course.iter().filter(|moment| moment.age > objective);
-    let late = u32::try_from(late.count()).unwrap_or(u32::MAX);
-    let verdict = format!(
-        "oldest message at worst {:.0} s old; older than maxMessageAge ({objective:.0} s) for {}",
-        score.worst_age,
-        span(late)
-    );
-    let left = run.course.last().map_or(0.0, |moment| moment.backlog);
-    let _ = writeln!(
-        text,
-        "\n{}",
-        if late == 0 {
-            paint.well(&verdict)
-        } else {
-            paint.bad(&verdict)
-        }
-    );
-    let _ = writeln!(
-        text,
-        "at most {} pods; {:.1} pod-hours, {:.1} would carry the load of each second; {left:.0} messages are left at the end",
-        score.most_pods,
-        score.pod_seconds as f64 / 3600.0,
-        score.least_pod_seconds as f64 / 3600.0
-    );
-    for change in &outcome.changes {
-        let _ = writeln!(
-            text,
-            "  {:>7}  pods {} -> {}  {}",
-            span(change.second),
-            change.from,
-            change.to,
-            change.reason
-        );
-    }
-    text
 }

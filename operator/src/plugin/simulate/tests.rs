@@ -40,9 +40,33 @@ fn simulated(schedules: &str, args: &[&str]) -> Result<String, PluginError> {
     let mut line = vec!["simulate", "-f", &name];
     line.extend(args);
     let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
-    let outcome = simulate(&line.simulate, Paint::PLAIN);
+    let mut out = Vec::new();
+    let outcome = simulate(&line.simulate, Paint::PLAIN, &mut out);
     std::fs::remove_file(&file)?;
-    outcome
+    outcome.map(|()| String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn a_run_is_there_for_programs_and_as_a_picture() {
+    let path = std::env::temp_dir().join(format!("keylane-{:016x}.svg", rand::random::<u64>()));
+    let picture = path.display().to_string();
+    let peak = ["--rate", "100", "--peak", "4000", "--queues", "16"];
+    let args = [&peak[..], &["-o", "json", "--svg", &picture]].concat();
+    let text = simulated("objective: {}", &args).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["name"], "order-status");
+    assert_eq!(report["seconds"], 3600);
+    assert!(report["mostPods"].as_u64() > Some(1), "{report}");
+    assert!(report["changes"][0]["to"].as_u64() > Some(1), "{report}");
+    let svg = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(svg.matches("<polyline").count(), 6);
+    assert!(svg.contains("order-status"), "{svg}");
+    let nowhere = [&peak[..], &["--svg", "/not/there/run.svg"]].concat();
+    let error = simulated("objective: {}", &nowhere)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("/not/there/run.svg"), "{error}");
 }
 
 #[test]
