@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod controller;
 pub mod crd;
 pub mod leader;
+pub mod live;
 pub mod metrics;
 pub mod names;
 pub mod plugin;

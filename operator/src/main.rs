@@ -8,9 +8,10 @@ use keylane_consumer::program;
 use keylane_operator::controller;
 use keylane_operator::leader::{self, Tenure, Terms};
 use keylane_operator::metrics::Metrics;
-use keylane_operator::{crd, server};
+use keylane_operator::{crd, live, server};
 use std::net::IpAddr;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tracing::info;
 
 /// How often a process that leads without an election says that it is alive.
@@ -27,7 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator, in a cluster or outside with a kubeconfig.
-    Run(Run),
+    Run(Box<Run>),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -51,6 +52,20 @@ struct Run {
     log_json: bool,
     #[command(flatten)]
     election: Election,
+    #[command(flatten)]
+    live: Live,
+}
+
+/// The aggregated API live.keylane.dev.
+#[derive(Args)]
+struct Live {
+    /// Name of the Service, in the operator's namespace, by which the API server reaches this; without it the
+    /// API is not served.
+    #[arg(long, value_name = "NAME")]
+    live_service: Option<String>,
+    /// Port it is served on.
+    #[arg(long, default_value_t = 9404)]
+    live_port: u16,
 }
 
 /// Which of several operators decides.
@@ -101,7 +116,7 @@ impl Election {
 #[tokio::main]
 async fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Run(run) => operate(run).await,
+        Command::Run(run) => operate(*run).await,
         Command::Crd => {
             print!("{}", crd::yaml()?);
             Ok(())
@@ -109,25 +124,30 @@ async fn main() -> Result<()> {
     }
 }
 
+async fn listen(address: IpAddr, port: u16, option: &str) -> Result<TcpListener> {
+    TcpListener::bind((address, port)).await.with_context(|| {
+        format!("cannot listen on {address}:{port}; free the port or choose another with {option}")
+    })
+}
+
 async fn operate(run: Run) -> Result<()> {
     program::start_logging(run.log_json);
     keylane_operator::install_crypto();
+    let namespace = run.election.lease_namespace.clone();
     let election = run.election.options()?;
     let client = kube::Client::try_default()
         .await
         .context("no Kubernetes: set KUBECONFIG, or run in a pod with a service account")?;
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry)?;
-    let listener = tokio::net::TcpListener::bind((run.listen, run.port))
-        .await
-        .with_context(|| {
-            format!(
-                "cannot listen on {}:{}; free the port or choose another with --port",
-                run.listen, run.port
-            )
-        })?;
+    let listener = listen(run.listen, run.port, "--port").await?;
     let router = server::router(registry, metrics.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
+    if let Some(service) = run.live.live_service {
+        let listener = listen(run.listen, run.live.live_port, "--live-port").await?;
+        let options = live::Options { namespace, service };
+        tokio::spawn(live::serve(client.clone(), listener, options));
+    }
 
     let options = controller::Options {
         executor_image: run.executor_image,

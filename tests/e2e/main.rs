@@ -4,6 +4,7 @@
 
 mod downstream;
 mod hpa;
+mod live;
 mod monitoring;
 mod resets;
 mod samples;
@@ -175,6 +176,7 @@ async fn pods_come_and_go(stack: &Stack) -> Result<()> {
 
     // Beside each other, because both mostly wait.
     tokio::try_join!(
+        live::a_viewer_sees_what_pods_know(stack),
         monitoring::every_query_gives_data(stack),
         hpa::drives_the_pods(stack),
         samples::keep_order_behind_a_socket(stack)

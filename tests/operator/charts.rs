@@ -30,7 +30,7 @@ fn kind<'o>(objects: &'o [Value], kind: &str) -> Vec<&'o Value> {
 
 const EVERYTHING: [&str; 2] = [
     "--set",
-    "monitoring.enabled=true,monitoring.rules=true,dashboard.enabled=true,priorityClassName=high",
+    "monitoring.enabled=true,monitoring.rules=true,dashboard.enabled=true,liveApi.enabled=true,priorityClassName=high",
 ];
 
 #[test]
@@ -74,6 +74,7 @@ fn pods_of_the_operator_are_restricted_and_one_decides() -> Result<()> {
         "PodMonitor",
         "PrometheusRule",
         "ValidatingAdmissionPolicy",
+        "APIService",
     ] {
         assert_eq!(kind(&objects, wanted).len(), 1, "{wanted}");
     }

@@ -13,6 +13,7 @@ use keylane_operator::metrics::Metrics;
 use keylane_tests::cluster::run;
 use keylane_tests::cluster::wait::{self, Pending};
 use keylane_tests::cluster::{self, Cluster};
+use keylane_tests::stack::LIVE_API;
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -151,6 +152,10 @@ impl Space {
             ]);
             run::output("waiting for an installed operator to stop", &mut gone)?;
         }
+        // An API that nobody serves would keep namespaces from being deleted.
+        let mut api = self.cluster.kubectl();
+        api.args(["delete", "apiservice", LIVE_API, "--ignore-not-found"]);
+        run::output("deleting the live API", &mut api)?;
         Ok(())
     }
 

@@ -7,26 +7,37 @@ use crate::pods::PodClient;
 use crate::pods::access::{Access, AccessError};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Pods that belong to a Deployment by the uids of owners: a label can be set by anybody.
+/// Pods that belong to a Deployment, as watches have told of them.
 pub fn pods(watched: &Watched, consumer: &Name, deployment: &Deployment) -> Vec<Arc<Pod>> {
+    let sets = watched.sets(consumer);
+    let sets = sets.iter().map(|set| &set.metadata);
+    owned(watched.pods(consumer), sets, deployment)
+}
+
+/// Those of the pods that belong to a Deployment by the uids of owners, `sets` being ReplicaSets: a label can
+/// be set by anybody.
+pub fn owned<'s>(
+    pods: Vec<Arc<Pod>>,
+    sets: impl Iterator<Item = &'s ObjectMeta>,
+    deployment: &Deployment,
+) -> Vec<Arc<Pod>> {
     let deployments: BTreeSet<String> = deployment.uid().into_iter().collect();
-    let sets: BTreeSet<String> = watched
-        .sets(consumer)
-        .into_iter()
-        .filter(|set| is_controlled(&set.metadata.owner_references, &deployments))
-        .filter_map(|set| set.metadata.uid.clone())
+    let sets: BTreeSet<String> = sets
+        .filter(|set| is_controlled(&set.owner_references, &deployments))
+        .filter_map(|set| set.uid.clone())
         .collect();
-    let pods = watched.pods(consumer).into_iter();
-    pods.filter(|pod| is_controlled(&pod.metadata.owner_references, &sets))
+    pods.into_iter()
+        .filter(|pod| is_controlled(&pod.metadata.owner_references, &sets))
         .collect()
 }
 
-fn is_controlled(owners: &Option<Vec<OwnerReference>>, by: &BTreeSet<String>) -> bool {
+/// Whether one of these uids controls an object.
+pub fn is_controlled(owners: &Option<Vec<OwnerReference>>, by: &BTreeSet<String>) -> bool {
     let mut owners = owners.iter().flatten();
     owners.any(|owner| owner.controller == Some(true) && by.contains(&owner.uid))
 }

@@ -2,8 +2,10 @@
 
 use super::PluginError;
 use crate::crd::OrderedConsumer;
+use crate::live::{self, ConsumerStats, GROUP, RESOURCE};
 use crate::names;
 use clap::Args;
+use hyper::Request;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
@@ -151,6 +153,25 @@ impl Cluster {
         let found =
             found.map_err(|error| self.error(&format!("read ConfigMap {name:?}"), error))?;
         Ok(found.and_then(|found| found.data).unwrap_or_default())
+    }
+
+    /// What the pods of an OrderedConsumer say at this moment.
+    pub async fn live(&self, name: &str) -> Result<ConsumerStats, PluginError> {
+        let request = Request::get(live::path(&self.namespace, name)).body(Vec::new());
+        let request = request.map_err(|error| PluginError::Input {
+            path: name.to_owned(),
+            reason: error.to_string(),
+        })?;
+        match self.client.request(request).await {
+            Ok(stats) => Ok(stats),
+            // No such API, or nobody behind it.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 503) => {
+                // The name may be wrong instead.
+                self.consumer(name).await?;
+                Err(PluginError::NotLive(status.message.clone()))
+            }
+            Err(error) => Err(self.error(&format!("read {RESOURCE}.{GROUP} {name:?}"), error)),
+        }
     }
 
     pub fn error(&self, what: &str, error: kube::Error) -> PluginError {

@@ -75,6 +75,11 @@ pub enum PluginError {
         "what the cluster has cannot be read by this plugin: {0}; use the plugin of the operator's version (kubectl keylane check tells both)"
     )]
     Unreadable(Box<kube::Error>),
+    /// The live API is not there.
+    #[error(
+        "this cluster does not serve live.keylane.dev, which says what pods know at this moment ({0}); serve it with: helm upgrade keylane charts/keylane --namespace keylane-system --reuse-values --set liveApi.enabled=true (kubectl get apiservice v1alpha1.live.keylane.dev tells how it is)"
+    )]
+    NotLive(String),
     /// A file or an option cannot be used.
     #[error("{path}: {reason}")]
     Input {

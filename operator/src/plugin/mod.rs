@@ -9,11 +9,13 @@ mod complete;
 mod connect;
 mod error;
 mod explain;
+mod keys;
 mod paint;
 mod simulate;
 mod status;
 mod suspend;
 mod time;
+mod top;
 mod tree;
 
 pub use connect::Target;
@@ -63,6 +65,23 @@ Examples:
   kubectl keylane explain order-status -n shop
   kubectl keylane explain order-status -n shop --replay    # decide again what was decided, and compare")]
     Explain(Explain),
+    /// The keys of an OrderedConsumer that matter now: hot, stuck, blocked, and those with most messages waiting.
+    ///
+    /// From the pods, by the API live.keylane.dev.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane keys order-status -n shop
+  kubectl keylane keys order-status -n shop -o json")]
+    Keys(Status),
+    /// An OrderedConsumer as it works: queues and pods with lanes, rates, messages and their age, every two
+    /// seconds until it is interrupted; once where the output is no terminal.
+    ///
+    /// From the pods, by the API live.keylane.dev.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane top order-status -n shop
+  kubectl keylane top order-status -n shop --once | less")]
+    Top(top::Top),
     /// Hold back everything, some queues or some keys of an OrderedConsumer, without a restart.
     ///
     /// Writes spec.suspend and nothing else. Running calls finish, and nothing is lost.
@@ -201,6 +220,19 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
                 None => write!(out, "{}", explain::text(&explanation, paint))?,
             }
             Ok(verdict)
+        }
+        Command::Keys(args) => {
+            let live = connect().await?.live(&args.name).await?;
+            let keys = keys::keys(&live);
+            match args.output {
+                Some(format) => format.write(&keys, out)?,
+                None => write!(out, "{}", keys::text(&keys, paint))?,
+            }
+            Ok(Verdict::Well)
+        }
+        Command::Top(what) => {
+            top::top(&connect().await?, &what, paint, out).await?;
+            Ok(Verdict::Well)
         }
         Command::Suspend(what) => hold(&connect().await?, &what, Way::Suspend, out).await,
         Command::Resume(what) => hold(&connect().await?, &what, Way::Resume, out).await,

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// The operator's namespace.
 pub const SYSTEM: &str = "keylane-system";
+/// The APIService of the chart.
+pub const LIVE_API: &str = "v1alpha1.live.keylane.dev";
 const HANDLER_IMAGE: &str = images::workspace::SAMPLE_HANDLER;
 const START: Duration = Duration::from_secs(240);
 
@@ -217,6 +219,7 @@ impl Stack {
             .arg(&chart)
             .args(["--namespace", SYSTEM, "--skip-crds"])
             .args(["--set", "image.repository=keylane-operator,image.tag=dev"])
+            .args(["--set", "liveApi.enabled=true"])
             .args([
                 "--set",
                 "executorImage.repository=keylane-consumer,executorImage.tag=dev",
@@ -266,19 +269,22 @@ impl Stack {
 
 /// Removes a namespace and the operator from a cluster.
 pub fn remove(cluster: &Cluster, namespace: &str) -> Result<()> {
+    // An API that nobody serves would keep namespaces from being deleted.
+    let mut api = cluster.kubectl();
+    api.args(["delete", "apiservice", LIVE_API, "--ignore-not-found"]);
+    run::output("deleting the live API", &mut api)?;
     for namespace in [namespace, SYSTEM] {
         remove_namespace(cluster, namespace)?;
     }
     for kind in [
         "clusterrole",
         "clusterrolebinding",
+        "rolebinding --namespace=kube-system",
         "validatingadmissionpolicybinding",
         "validatingadmissionpolicy",
     ] {
         let mut command = cluster.kubectl();
-        command.args([
-            "delete",
-            kind,
+        command.arg("delete").args(kind.split(' ')).args([
             "--selector=app.kubernetes.io/name=keylane",
             "--ignore-not-found",
         ]);
