@@ -9,6 +9,7 @@ pub mod judge;
 pub mod rocketmq;
 pub mod samples;
 pub mod stack;
+pub mod usage;
 pub mod wait;
 
 pub use arguments::arguments;

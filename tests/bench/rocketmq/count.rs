@@ -3,9 +3,9 @@
 use crate::load::{HOT_KEY, TIME_DIGITS};
 use crate::order::Order;
 use crate::printed::{Printed, STARTED};
-use crate::usage::{peak_memory, processor_time};
 use crate::work::Work;
 use anyhow::{Context, Result};
+use keylane_tests::usage::{peak_memory, processor_time};
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};

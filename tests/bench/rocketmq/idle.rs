@@ -2,11 +2,11 @@
 //! handled, all of its queues held.
 
 use crate::load::Load;
-use crate::usage::{peak_memory, processor_time};
 use anyhow::{Context, Result};
 use keylane_consumer::contract::admin::QueuePhase;
 use keylane_consumer::{Consumer, Failure};
 use keylane_tests::rocketmq::Broker;
+use keylane_tests::usage::{peak_memory, processor_time};
 use keylane_tests::wait;
 use serde::{Deserialize, Serialize};
 use std::process::Stdio;

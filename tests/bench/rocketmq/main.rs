@@ -20,7 +20,6 @@ mod peers;
 mod printed;
 mod report;
 mod serve;
-mod usage;
 mod work;
 
 use anyhow::{Result, ensure};

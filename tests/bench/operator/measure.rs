@@ -1,0 +1,206 @@
+//! An operator that runs, and what it uses.
+
+use anyhow::{Context as _, Result, bail};
+use keylane_tests::cluster::{Cluster, run};
+use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
+use keylane_tests::usage::{peak_memory, processor_time};
+use keylane_tests::wait;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SETTLED: Duration = Duration::from_secs(600);
+/// A decision is made so often for each OrderedConsumer.
+const DECIDES_EVERY: f64 = 5.0;
+
+/// What an operator used.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// OrderedConsumers.
+    pub resources: usize,
+    /// Cores, on average.
+    pub cores: f64,
+    /// The largest resident memory so far.
+    pub mib: f64,
+    /// Requests that the API server counted and does not make itself, those of its other clients taken off.
+    pub api_requests_per_second: f64,
+    /// Looks at the offsets of a group.
+    pub broker_requests_per_second: f64,
+    /// Decisions that were carried out.
+    pub decisions_per_second: f64,
+    /// One for each OrderedConsumer every 5 s.
+    pub expected_decisions_per_second: f64,
+    /// Time from the begin of a look to its decision carried out: the bucket that 99 % are within.
+    pub decision_p99_seconds: f64,
+}
+
+/// A running operator; killed when dropped.
+pub struct Operator {
+    child: Child,
+    url: String,
+    client: reqwest::Client,
+    /// API requests a second without it.
+    others: f64,
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Values of metrics, by name with labels.
+type Page = BTreeMap<String, f64>;
+
+impl Operator {
+    /// Starts one that watches a namespace.
+    pub async fn start(cluster: &Cluster, namespace: &str) -> Result<Self> {
+        let paths = cluster.paths().clone();
+        let build = move || release_binaries(&paths, &PROGRAMS);
+        let program = tokio::task::spawn_blocking(build).await??.swap_remove(0);
+        let others = others(cluster).await?;
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        let port = free.local_addr()?.port();
+        drop(free);
+        let child = Command::new(program)
+            .args([
+                "run",
+                "--no-leader-election",
+                "--watch-namespace",
+                namespace,
+            ])
+            .args(["--port", &port.to_string()])
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("RUST_LOG", "warn,rocketmq=off")
+            .env_remove("HTTPS_PROXY")
+            .env_remove("https_proxy")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let client = reqwest::Client::builder().no_proxy();
+        Ok(Self {
+            child,
+            url: format!("http://127.0.0.1:{port}/metrics"),
+            client: client.timeout(Duration::from_secs(5)).build()?,
+            others,
+        })
+    }
+
+    /// Waits until it looks after so many and writes children no more.
+    pub async fn until_settled(&self, resources: usize) -> Result<()> {
+        let mut before = f64::NAN;
+        wait::until(SETTLED, "everything settled", async || {
+            let page = self.page().await.map_err(|error| error.to_string())?;
+            let known = sum(&page, "keylane_operator_consumers");
+            let written = sum(&page, "keylane_operator_child_writes_total");
+            let quiet = written == before;
+            before = written;
+            if known as usize == resources && quiet && written > 0.0 {
+                return Ok(());
+            }
+            tokio::time::sleep(DECISION).await;
+            Err(format!("{known} known, {written} children written"))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Measures for a while.
+    pub async fn measure(
+        &self,
+        cluster: &Cluster,
+        resources: usize,
+        length: Duration,
+    ) -> Result<Figures> {
+        let (page, asked, used) = (self.page().await?, requests(cluster)?, self.used()?);
+        let begun = Instant::now();
+        tokio::time::sleep(length).await;
+        let (now, asked_now, using) = (self.page().await?, requests(cluster)?, self.used()?);
+        let seconds = begun.elapsed().as_secs_f64();
+        let more = |name: &str| (sum(&now, name) - sum(&page, name)) / seconds;
+        let api = (asked_now - asked) / seconds - self.others;
+        Ok(Figures {
+            resources,
+            cores: (using - used).as_secs_f64() / seconds,
+            mib: peak_memory(self.child.id())?,
+            api_requests_per_second: api.max(0.0),
+            broker_requests_per_second: more("keylane_operator_broker_seconds_count"),
+            decisions_per_second: more("keylane_operator_decision_seconds_count"),
+            expected_decisions_per_second: resources as f64 / DECIDES_EVERY,
+            decision_p99_seconds: within(&page, &now, 0.99)?,
+        })
+    }
+
+    fn used(&self) -> Result<Duration> {
+        processor_time(self.child.id())
+    }
+
+    async fn page(&self) -> Result<Page> {
+        let text = self.client.get(&self.url).send().await?.text().await?;
+        Ok(page(&text))
+    }
+}
+
+/// Between two looks at whether it is settled: longer than a round.
+const DECISION: Duration = Duration::from_secs(6);
+/// How long the other clients of the API server are measured.
+const OTHERS: Duration = Duration::from_secs(15);
+
+fn page(text: &str) -> Page {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let values = lines.filter_map(|line| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    });
+    values.collect()
+}
+
+/// The sum of a metric over its labels.
+fn sum(page: &Page, name: &str) -> f64 {
+    let of = page.iter().filter(|(found, _)| {
+        let rest = found.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+    });
+    of.map(|(_, value)| value).sum()
+}
+
+/// The bound of the bucket that this part of what was observed in between is within.
+fn within(before: &Page, now: &Page, part: f64) -> Result<f64> {
+    let name = "keylane_operator_decision_seconds_bucket{le=\"";
+    let mut buckets: Vec<(f64, f64)> = now
+        .iter()
+        .filter_map(|(found, value)| {
+            let bound = found.strip_prefix(name)?.strip_suffix("\"}")?;
+            let bound = if bound == "+Inf" {
+                f64::INFINITY
+            } else {
+                bound.parse().ok()?
+            };
+            Some((bound, value - before.get(found).copied().unwrap_or(0.0)))
+        })
+        .collect();
+    buckets.sort_by(|left, right| left.0.total_cmp(&right.0));
+    let all = buckets.last().context("no decisions are measured")?.1;
+    if all <= 0.0 {
+        bail!("no decision was made in the time that was measured");
+    }
+    let bucket = buckets.iter().find(|(_, count)| *count >= all * part);
+    Ok(bucket.map_or(f64::INFINITY, |(bound, _)| *bound))
+}
+
+/// Requests that the API server has answered so far.
+fn requests(cluster: &Cluster) -> Result<f64> {
+    let mut kubectl = cluster.kubectl();
+    kubectl.args(["get", "--raw", "/metrics"]);
+    let text = run::output("asking the API server for its metrics", &mut kubectl)?;
+    Ok(sum(&page(&text), "apiserver_request_total"))
+}
+
+/// Requests a second of everybody else.
+async fn others(cluster: &Cluster) -> Result<f64> {
+    let (before, begun) = (requests(cluster)?, Instant::now());
+    tokio::time::sleep(OTHERS).await;
+    Ok((requests(cluster)? - before) / begun.elapsed().as_secs_f64())
+}
