@@ -12,6 +12,8 @@ pub mod metrics;
 pub mod names;
 pub mod plugin;
 pub mod pods;
+#[cfg(test)]
+mod reference;
 pub mod scale;
 pub mod server;
 pub mod simulate;

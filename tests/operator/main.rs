@@ -2,6 +2,7 @@
 #![recursion_limit = "512"]
 
 mod charts;
+mod docs;
 mod leaders;
 mod offsets;
 mod plugin;

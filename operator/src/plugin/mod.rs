@@ -80,7 +80,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   kubectl keylane top order-status -n shop
-  kubectl keylane top order-status -n shop --once | less")]
+  kubectl keylane top order-status -n shop --once")]
     Top(top::Top),
     /// Hold back everything, some queues or some keys of an OrderedConsumer, without a restart.
     ///
@@ -280,6 +280,12 @@ mod tests {
         let mut shown = Vec::new();
         let readme = include_str!("../../../README.md").lines();
         shown.extend(readme.filter_map(|line| line.strip_prefix("$ ")));
+        for document in [
+            include_str!("../../docs/how-to.md"),
+            include_str!("../../docs/runbook.md"),
+        ] {
+            shown.extend(document.lines());
+        }
         let helps: Vec<String> = Cli::command()
             .get_subcommands()
             .filter_map(|command| command.get_after_help().map(ToString::to_string))
