@@ -28,6 +28,8 @@ const NOT_WAITING: f64 = 1.05;
 const MORE: f64 = 1.1;
 /// Less is finished if it is less than this part of what was finished before.
 const LESS: f64 = 0.85;
+/// Less arrives than gets through, if few pods have all lanes busy at so many looks in a row.
+const IDLE_LOOKS: u32 = 3;
 /// A limit is remembered so long after it was left.
 const REMEMBERED: f64 = 600.0;
 
@@ -133,6 +135,7 @@ impl Link {
     pub fn step(&mut self, seen: &Seen, model: &mut Model, now: f64) -> Order {
         let (Some(call), Some(rate), Some(usual)) = (seen.call, seen.completions, model.service())
         else {
+            self.rest(seen);
             return self.order(model);
         };
         let slow = call / usual >= SLOW;
@@ -212,14 +215,14 @@ impl Link {
                     *most = tidy(*most + 0.3 * (rate - *most));
                 }
                 *last = this;
-                *idle = if seen.full() < 0.5 { *idle + 1 } else { 0 };
+                *idle = idle_looks(*idle, seen);
                 // What got through when there were more pods shows nothing of what one can do.
                 let found = *pods;
                 let shown = found.is_none_or(|found| rate > MORE * found) && used_up(seen, model);
                 let pods_full = full && (hot(seen) || shown);
                 let forgotten = found.is_some() && !remembered;
                 // Less arrives than gets through, or pods do all they can: it is not the limit any more.
-                if *idle >= 3 || pods_full || forgotten {
+                if *idle >= IDLE_LOOKS || pods_full || forgotten {
                     self.state = State::Free { slow: 0 };
                     return Order::None;
                 }
@@ -230,6 +233,19 @@ impl Link {
             }
         }
         self.order(model)
+    }
+
+    /// No call ended. Where lanes are free none waits for the downstream either: it is no limit then, and
+    /// nothing would ever say so, because there are no calls to judge by.
+    fn rest(&mut self, seen: &Seen) {
+        if let State::Bound { idle, .. } = &mut self.state
+            && !seen.pods_missing
+        {
+            *idle = idle_looks(*idle, seen);
+            if *idle >= IDLE_LOOKS {
+                self.state = State::Free { slow: 0 };
+            }
+        }
     }
 
     fn order(&self, model: &Model) -> Order {
@@ -247,6 +263,11 @@ impl Link {
             _ => Order::None,
         }
     }
+}
+
+/// Looks in a row at which few pods had all lanes busy.
+fn idle_looks(before: u32, seen: &Seen) -> u32 {
+    if seen.full() < 0.5 { before + 1 } else { 0 }
 }
 
 /// Whether the pods themselves are the limit: their CPU is used up, or those with all lanes busy finish

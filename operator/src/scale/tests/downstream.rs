@@ -77,3 +77,20 @@ fn a_downstream_that_gets_slower_is_used_for_what_it_can_still_do() {
         }
     }
 }
+
+#[test]
+fn a_limit_is_gone_once_nothing_is_left_to_be_done() {
+    let cap = 4.0 / SERVICE;
+    let (run, decisions) = play(&database(vec![0.0], 20_000.0, vec![cap]), 1, |setup| {
+        setup.policy.min_lanes = 2;
+        setup.policy.max_replicas = 4;
+    });
+    let bound = |decision: &Decision| decision.limits.downstream.is_some();
+    let empty = run.score.drained_at.unwrap() as usize;
+    assert!(bound(&decisions[empty / 5 - 2]), "empty at {empty} s");
+    let last = decisions.iter().rposition(bound).unwrap() * 5;
+    assert!(
+        last <= empty + 30,
+        "empty at {empty} s, a limit at {last} s"
+    );
+}
