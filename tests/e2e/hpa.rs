@@ -17,6 +17,8 @@ const SELECTOR: &str = "--selector=keylane.dev/ordered-consumer=orders";
 
 /// An autoscaler that wants a third of what each pod is said to use, then twice as much.
 pub async fn drives_the_pods(stack: &Stack) -> Result<()> {
+    // With figures of pods that an earlier run left.
+    stack.kubectl(&["delete", "crd", DEFINITION, "--ignore-not-found"])?;
     apply(stack, "the metrics API", &definition())?;
     let served = ["wait", "--for=condition=Established", "--timeout=60s"];
     stack.kubectl(&[&served[..], &[&format!("crd/{DEFINITION}")]].concat())?;

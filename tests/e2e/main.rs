@@ -83,41 +83,8 @@ async fn until_told(stack: &Stack, victim: &str, uid: &str) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Result<()> {
-    shared::with_stack(pods_come_and_go).await
-}
-
-async fn pods_come_and_go(stack: &Stack) -> Result<()> {
-    // What an earlier run left would be counted.
-    stack.kubectl(&["delete", "orderedconsumers", "--all", "--timeout=120s"])?;
-    stack.kubectl(&[
-        "wait",
-        "--for=delete",
-        "pod",
-        "--selector=keylane.dev/ordered-consumer",
-        "--timeout=120s",
-    ])?;
-    stack.forget().await?;
-    let topic = format!("ORDERS_{:08x}", rand::random::<u32>());
-    let consumer = OrderedConsumer {
-        name: NAME.to_owned(),
-        topic: topic.clone(),
-        work: Duration::from_millis(20),
-        timeout: Duration::from_secs(5),
-        lanes: (4, 16),
-        mode: "LanesOnly",
-        max_replicas: 3,
-        stabilization_window: Duration::from_secs(660),
-        handler: Vec::new(),
-    };
-    stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
-    consumer.apply(stack)?;
-    until(stack, "5,000 handled by one pod", |verdict| {
-        verdict.distinct >= 5_000
-    })
-    .await?;
-
+/// 1, 3 and 1 pods while messages are handled, and one of them deleted.
+async fn scale_and_delete(stack: &Stack) -> Result<()> {
     stack.kubectl(&["scale", "orderedconsumer", NAME, "--replicas=3"])?;
     until_ready(stack, 3).await?;
     until(stack, "25,000 handled by three pods", |verdict| {
@@ -148,6 +115,49 @@ async fn pods_come_and_go(stack: &Stack) -> Result<()> {
         verdict.distinct >= MESSAGES
     })
     .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_thousand_messages_keep_their_order_while_pods_come_and_go() -> Result<()> {
+    shared::with_stack(pods_come_and_go).await
+}
+
+async fn pods_come_and_go(stack: &Stack) -> Result<()> {
+    // What an earlier run left would be counted, or would drive the pods.
+    let all = ["delete", "hpa,orderedconsumers", "--all", "--timeout=120s"];
+    stack.kubectl(&all)?;
+    stack.kubectl(&[
+        "wait",
+        "--for=delete",
+        "pod",
+        "--selector=keylane.dev/ordered-consumer",
+        "--timeout=120s",
+    ])?;
+    stack.forget().await?;
+    let topic = format!("ORDERS_{:08x}", rand::random::<u32>());
+    let consumer = OrderedConsumer {
+        name: NAME.to_owned(),
+        topic: topic.clone(),
+        work: Duration::from_millis(20),
+        timeout: Duration::from_secs(5),
+        lanes: (4, 16),
+        mode: "LanesOnly",
+        max_replicas: 3,
+        stabilization_window: Duration::from_secs(660),
+        handler: Vec::new(),
+    };
+    stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
+    consumer.apply(stack)?;
+    until(stack, "5,000 handled by one pod", |verdict| {
+        verdict.distinct >= 5_000
+    })
+    .await?;
+
+    tokio::try_join!(
+        scale_and_delete(stack),
+        monitoring::every_query_gives_data(stack)
+    )?;
     until_ready(stack, 1).await?;
 
     let progress = wait::until(LONG, "everything committed", async || {
@@ -177,7 +187,6 @@ async fn pods_come_and_go(stack: &Stack) -> Result<()> {
     // Beside each other, because both mostly wait.
     tokio::try_join!(
         live::a_viewer_sees_what_pods_know(stack),
-        monitoring::every_query_gives_data(stack),
         hpa::drives_the_pods(stack),
         samples::keep_order_behind_a_socket(stack)
     )?;

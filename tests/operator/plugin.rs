@@ -83,7 +83,7 @@ fn explain_decides_again_what_the_operator_kept() -> Result<()> {
     let (verdict, text) = keylane(&space, &["explain", "orders", "--replay"])?;
     assert_eq!(verdict, Verdict::Well, "{text}");
     for part in [
-        "pods: 2 (",
+        "lanes a pod, 2 pods (",
         "what would change it",
         "1 -> 2 pods",
         "come out the same",
