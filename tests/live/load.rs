@@ -24,7 +24,8 @@ pub struct Rates {
 /// Sends until it is dropped.
 pub struct Load {
     shared: Arc<Shared>,
-    offsets: Offsets,
+    /// Address of the broker, topic and group.
+    asked: [String; 3],
     task: JoinHandle<()>,
 }
 
@@ -76,7 +77,7 @@ impl Load {
     pub async fn begin(name_server: &str, topic: &str, group: &str, rates: Rates) -> Result<Self> {
         let producer = Producer::connect(name_server, topic).await?;
         let (host, _) = name_server.rsplit_once(':').context("no port")?;
-        let offsets = Offsets::connect(&format!("{host}:10911"), topic, group).await?;
+        let asked = [&format!("{host}:10911"), topic, group].map(str::to_owned);
         let shared = Arc::new(Shared {
             rates: Mutex::new(rates),
             ledger: Mutex::new(Ledger {
@@ -87,7 +88,7 @@ impl Load {
         let task = tokio::task::spawn_local(send(producer, shared.clone()));
         Ok(Self {
             shared,
-            offsets,
+            asked,
             task,
         })
     }
@@ -109,9 +110,12 @@ impl Load {
             );
             ledger.queues.len()
         };
+        // A new connection each time: the broker closes one that says nothing for two minutes.
+        let [broker, topic, group] = &self.asked;
+        let offsets = Offsets::connect(broker, topic, group).await?;
         let mut oldest: Option<Instant> = None;
         for queue in 0..queues {
-            let committed = self.offsets.committed(u32::try_from(queue)?).await?;
+            let committed = offsets.committed(u32::try_from(queue)?).await?;
             let sent = lock(&self.shared.ledger).queues[queue].oldest(committed.unwrap_or(0));
             oldest = [oldest, sent].into_iter().flatten().min();
         }
