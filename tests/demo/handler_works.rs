@@ -194,3 +194,52 @@ async fn wrong_options_are_named() {
         assert!(text.contains(named), "{text}");
     }
 }
+
+#[tokio::test]
+async fn a_relay_hands_calls_on_and_is_idle_when_those_are_over_whose_callers_are_gone() {
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::HeaderMap;
+    use axum::routing::post;
+    use tokio::sync::{Semaphore, mpsc};
+
+    type Recorder = State<(mpsc::UnboundedSender<String>, std::sync::Arc<Semaphore>)>;
+    async fn called(State((told, may_end)): Recorder, headers: HeaderMap) -> StatusCode {
+        let offset = headers["ce-sequence"].to_str().unwrap().to_owned();
+        told.send(offset).unwrap();
+        may_end.acquire().await.unwrap().forget();
+        StatusCode::IM_A_TEAPOT
+    }
+
+    let (tells, mut told) = mpsc::unbounded_channel();
+    let may_end = std::sync::Arc::new(Semaphore::new(1));
+    let recorder = Router::new()
+        .route("/pods/a/", post(called))
+        .with_state((tells, may_end.clone()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = format!("http://{}/pods/a", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, recorder).await });
+    let relay = Running::start(&["relay", "--to", &to]).await;
+    let idle = async || {
+        let answer = relay.client.get(format!("{}/idle", relay.url)).send();
+        answer.await.unwrap().status()
+    };
+
+    assert_eq!(idle().await, StatusCode::OK);
+    let answer = relay.post(0, Some("k"), 7).await;
+    assert_eq!(answer.status(), StatusCode::IM_A_TEAPOT);
+    assert_eq!(told.recv().await.unwrap(), "7");
+    let caller = relay.post(0, Some("k"), 8);
+    let offset = tokio::select! {
+        _ = caller => panic!("it was answered"),
+        offset = told.recv() => offset.unwrap(),
+    };
+    // Its caller is gone, and it goes on.
+    assert_eq!(offset, "8");
+    assert_eq!(idle().await, StatusCode::CONFLICT);
+    may_end.add_permits(1);
+    while idle().await != StatusCode::OK {
+        tokio::task::yield_now().await;
+    }
+    relay.stop().await;
+}

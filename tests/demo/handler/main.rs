@@ -2,7 +2,8 @@
 //! to and judges whether order was kept.
 //!
 //! `serve` handles messages. One pod sees only its own calls, so with `--judge` it reports them to a
-//! `sample-handler judge`, which judges the calls of all pods together.
+//! `sample-handler judge`, which judges the calls of all pods together. `relay` does no work itself: a
+//! recorder elsewhere does, and knows of each call as long as it runs.
 
 mod api;
 mod calls;
@@ -10,6 +11,7 @@ mod event;
 mod forward;
 mod judge;
 mod orders;
+mod relay;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +31,8 @@ enum Command {
     Serve(serve::Options),
     /// Keep the record of all handlers and judge it.
     Judge(Listen),
+    /// Hand messages on to a recorder elsewhere.
+    Relay(relay::Options),
 }
 
 /// Where to listen.
@@ -90,5 +94,6 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(options) => serve::run(options).await,
         Command::Judge(listen) => judge::run(listen).await,
+        Command::Relay(options) => relay::run(options).await,
     }
 }

@@ -30,6 +30,7 @@ pub mod wait;
 pub use error::{ClusterError, Result};
 pub use handle::{Cluster, Target};
 pub use local::{down, status, up_local};
+pub use net::NODE_IP;
 pub use paths::Paths;
 
 /// The cluster named by `KEYLANE_TEST_CONTEXT`, else the local one, started if it does not run.

@@ -33,13 +33,7 @@ impl Stack {
     /// Brings everything up in `namespace`; what is there already is kept. Takes minutes when nothing is
     /// built yet. Blocks; says what it does.
     pub fn install(target: &Target, namespace: &str) -> Result<Self> {
-        let paths = crate::cluster::Paths::from_env();
-        let cluster = target.up(&paths)?;
-        let stack = Self {
-            cluster,
-            namespace: namespace.to_owned(),
-            brokers: namespace.to_owned(),
-        };
+        let stack = Self::on(up(target)?, namespace);
         stack.load_images()?;
         stack.create_namespace(namespace)?;
         let manifests = rocketmq::manifests(namespace);
@@ -49,6 +43,33 @@ impl Stack {
         stack.rollout(namespace, "statefulset/rocketmq")?;
         stack.rollout(namespace, "deployment/judge")?;
         Ok(stack)
+    }
+
+    /// The operator alone, on a cluster that is brought up. Blocks.
+    pub fn operator(target: &Target) -> Result<Cluster> {
+        let stack = Self::on(up(target)?, SYSTEM);
+        stack.load_images()?;
+        stack.install_operator()?;
+        Ok(stack.cluster)
+    }
+
+    /// RocketMQ alone, in a namespace that is made anew, on a cluster with the operator. Blocks.
+    pub fn brokers(cluster: &Cluster, namespace: &str) -> Result<Self> {
+        let stack = Self::on(cluster.clone(), namespace);
+        stack.remove_namespace()?;
+        stack.create_namespace(namespace)?;
+        let manifests = rocketmq::manifests(namespace);
+        stack.cluster.apply("RocketMQ", &manifests)?;
+        stack.rollout(namespace, "statefulset/rocketmq")?;
+        Ok(stack)
+    }
+
+    fn on(cluster: Cluster, namespace: &str) -> Self {
+        Self {
+            cluster,
+            namespace: namespace.to_owned(),
+            brokers: namespace.to_owned(),
+        }
     }
 
     /// The same brokers and operator, with a judge of its own, in another namespace, which is made anew.
@@ -267,6 +288,10 @@ impl Stack {
     }
 }
 
+fn up(target: &Target) -> Result<Cluster> {
+    Ok(target.up(&crate::cluster::Paths::from_env())?)
+}
+
 /// Removes a namespace and the operator from a cluster.
 pub fn remove(cluster: &Cluster, namespace: &str) -> Result<()> {
     // An API that nobody serves would keep namespaces from being deleted.
@@ -293,7 +318,8 @@ pub fn remove(cluster: &Cluster, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-fn remove_namespace(cluster: &Cluster, namespace: &str) -> Result<()> {
+/// Removes a namespace and its OrderedConsumers; the operator stays.
+pub fn remove_namespace(cluster: &Cluster, namespace: &str) -> Result<()> {
     let mut consumers = cluster.kubectl();
     consumers.args([
         "--namespace",
