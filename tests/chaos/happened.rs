@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Happened {
     /// What.
     pub kind: Kind,
-    /// To which process; none: to all.
+    /// To which member; none: to all.
     pub member: Option<usize>,
     /// When it began.
     pub at: Micros,
@@ -25,6 +25,7 @@ impl Happened {
             Kind::BrokerKilled
             | Kind::NameServerLost
             | Kind::PodGone
+            | Kind::ContainersKilled
             | Kind::HandlerDead
             | Kind::HandlerFailing
             | Kind::HandlerSlow
@@ -36,23 +37,25 @@ impl Happened {
     /// Whether a gap from `from` to `to` can be its doing.
     pub fn may_explain(&self, from: Micros, to: Micros) -> bool {
         let settled = self.until + self.kind.settles().as_micros() as Micros;
-        self.at <= to && from <= settled
+        self.kind != Kind::OperatorKilled && self.at <= to && from <= settled
     }
 }
 
 impl Kind {
     /// How long a queue may stand still. Figures for cuts, name server and handlers are the harness's own:
-    /// a process whose connections are closed is to the others as one that was killed, one in silence as
-    /// one that is frozen.
+    /// a member whose connections are closed is to the others as one that was killed, one in silence as
+    /// one that is frozen. That the operator is away is no reason at all.
     pub fn goal(self) -> Duration {
         match self {
-            Self::Start | Self::Terminate => Duration::from_secs(1),
+            Self::OperatorKilled => Duration::ZERO,
+            Self::Start | Self::Terminate | Self::PodDeleted => Duration::from_secs(1),
             Self::ExecutorKilledUnprobed => CALL_BOUND + Duration::from_secs(2),
-            Self::Kill | Self::Cut => LEASE + CALL_BOUND + Duration::from_secs(3),
-            Self::Freeze | Self::Silence => BROKER_FREES + LEASE + CALL_BOUND,
-            Self::BrokerKilled | Self::NameServerLost | Self::ExecutorKilled | Self::PodGone => {
-                Duration::from_secs(5)
+            Self::Kill | Self::ForcedDeletion | Self::Cut => {
+                LEASE + CALL_BOUND + Duration::from_secs(3)
             }
+            Self::Freeze | Self::Silence => BROKER_FREES + LEASE + CALL_BOUND,
+            Self::BrokerKilled | Self::NameServerLost => Duration::from_secs(5),
+            Self::ExecutorKilled | Self::ContainersKilled | Self::PodGone => Duration::from_secs(5),
             // A call that was lost or timed out may run until the call bound.
             Self::HandlerSlow | Self::HandlerCut => CALL_BOUND + Duration::from_secs(3),
             Self::HandlerFailing | Self::HandlerDead => Duration::from_secs(5),
@@ -63,8 +66,8 @@ impl Kind {
     /// start or to drain; whoever lost its queues meanwhile waits for them as after a kill.
     fn settles(self) -> Duration {
         match self {
-            Self::Start | Self::Terminate => Duration::from_secs(12),
-            Self::Kill | Self::Cut | Self::Freeze | Self::Silence => {
+            Self::Start | Self::Terminate | Self::PodDeleted => Duration::from_secs(12),
+            Self::Kill | Self::ForcedDeletion | Self::Cut | Self::Freeze | Self::Silence => {
                 LEASE + CALL_BOUND + Duration::from_secs(3)
             }
             _ => self.goal() + Duration::from_secs(3),
@@ -81,22 +84,25 @@ impl Kind {
 
     /// Whether queues may move by it.
     pub fn moves(self) -> bool {
-        !self.is_handler()
+        !self.is_handler() && self != Self::OperatorKilled
     }
 
     /// Whether those who take the queues know that nothing of it runs any more.
     pub fn is_proven(self) -> bool {
-        self == Self::PodGone || self.is_of_executor_alone()
+        self == Self::PodGone || self.is_known_in_its_pod_only()
     }
 
-    /// Whether an executor dies beside its handler: only in its own pod is that known.
-    pub fn is_of_executor_alone(self) -> bool {
-        matches!(self, Self::ExecutorKilled | Self::ExecutorKilledUnprobed)
+    /// Whether an executor dies and is started again in its pod: only there is its death known.
+    pub fn is_known_in_its_pod_only(self) -> bool {
+        matches!(
+            self,
+            Self::ExecutorKilled | Self::ExecutorKilledUnprobed | Self::ContainersKilled
+        )
     }
 
     /// Whether it makes queues change hands in good order.
     pub fn is_clean(self) -> bool {
-        matches!(self, Self::Start | Self::Terminate)
+        matches!(self, Self::Start | Self::Terminate | Self::PodDeleted)
     }
 
     /// Its name, as in figures.
@@ -104,15 +110,19 @@ impl Kind {
         match self {
             Self::Start => "start",
             Self::Terminate => "terminate",
+            Self::PodDeleted => "pod-deleted",
             Self::Kill => "kill",
+            Self::ForcedDeletion => "forced-deletion",
             Self::ExecutorKilled => "executor-killed",
             Self::ExecutorKilledUnprobed => "executor-killed-unprobed",
+            Self::ContainersKilled => "containers-killed",
             Self::PodGone => "pod-gone",
             Self::Freeze => "freeze",
             Self::Cut => "cut",
             Self::Silence => "silence",
             Self::BrokerKilled => "broker-killed",
             Self::NameServerLost => "name-server-lost",
+            Self::OperatorKilled => "operator-killed",
             Self::HandlerSlow => "handler-slow",
             Self::HandlerFailing => "handler-failing",
             Self::HandlerDead => "handler-dead",
@@ -144,8 +154,19 @@ mod tests {
         let proven = Kind::ALL.into_iter().filter(|kind| kind.is_proven());
         let goals: Vec<Duration> = proven.map(Kind::goal).collect();
         // Where the handler cannot be asked, its calls may run until the call bound.
-        assert_eq!(goals, [5, 12, 5].map(Duration::from_secs));
+        assert_eq!(goals, [5, 12, 5, 5].map(Duration::from_secs));
         assert!(goals.iter().all(|goal| *goal < Kind::Kill.goal()));
+    }
+
+    #[test]
+    fn that_the_operator_is_away_is_no_reason_for_a_queue_to_stand_still() {
+        let killed = Happened {
+            kind: Kind::OperatorKilled,
+            member: None,
+            at: S,
+            until: S,
+        };
+        assert!(!killed.may_explain(S, 2 * S) && !killed.kind.moves());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::gaps::Arrivals;
 use crate::record::now;
 use keylane_tests::judge::Micros;
-use keylane_tests::rocketmq::{Broker, Message, Offsets, Producer};
+use keylane_tests::rocketmq::{Message, Offsets, Producer};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -81,25 +81,12 @@ pub struct Target {
     pub name_server: String,
     /// The broker's address and name.
     pub broker: (String, &'static str),
-    /// The topic, the group, the number of queues.
+    /// The topic.
     pub topic: String,
     /// The group.
     pub group: String,
     /// Queues of the topic.
     pub queues: u32,
-}
-
-impl Target {
-    /// Of a broker.
-    pub fn new(broker: &Broker, topic: &str, group: &str, queues: u32) -> Self {
-        Self {
-            name_server: broker.name_server(),
-            broker: (broker.address(), broker.name()),
-            topic: topic.into(),
-            group: group.into(),
-            queues,
-        }
-    }
 }
 
 /// Sends `rate` messages a second with `keys` keys until `stop`; gives when each was stored.

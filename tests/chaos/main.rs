@@ -1,30 +1,34 @@
 #![recursion_limit = "512"]
 //! `cargo chaos`: consumer processes of one group on a real broker, a steady rate of keyed messages, and
 //! whatever can happen to processes, connections, handlers, broker and name server, judged from outside.
+//! With `--cluster` they are pods on a real Kubernetes, and what happens is what Kubernetes does to pods.
 //!
-//! A seed gives the schedule. The handlers are one process of their own that records every call and that
-//! nothing happens to; each consumer process has TCP relays of its own to broker, name server and handler,
-//! which is where connections are cut. Progress and tables go to standard error; with `--json` every
+//! A seed gives the schedule. One process of its own, which nothing happens to, records every handler call.
+//! Schedule, record, verdict and report are the same whoever runs the members (`ground`). Progress and tables go to standard error; with `--json` every
 //! event, every verdict and a summary are JSON objects on standard output. The exit code is 1 if order was
 //! broken, a message lost, or a process ended by itself; of systems that run beside Keylane it is not.
 
+mod course;
 mod figures;
 mod gaps;
-mod gone;
+mod ground;
 mod happened;
 mod load;
 mod options;
 mod order;
 mod peer;
 mod pieces;
+mod pods;
 mod processes;
 mod record;
 mod recorder;
-mod relay;
+mod recording;
 mod report;
 mod run;
 mod schedule;
 mod settings;
+mod stage;
+mod subject;
 mod system;
 mod verdict;
 
@@ -33,12 +37,14 @@ use clap::{Parser, Subcommand};
 use figures::Figures;
 use options::Options;
 use pieces::Pieces;
-use processes::Subject;
 use report::Teller;
 use run::Load;
+use stage::Stage;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use subject::Subject;
 use system::System;
 use verdict::Verdict;
 
@@ -60,8 +66,12 @@ enum Part {
     /// The recording process; started by the harness itself.
     #[command(hide = true)]
     Record {
-        #[arg(long)]
+        /// How many members are processes.
+        #[arg(long, default_value_t = 0)]
         members: usize,
+        /// Where pods reach it.
+        #[arg(long)]
+        pods_at: Option<IpAddr>,
     },
 }
 
@@ -69,7 +79,10 @@ enum Part {
 async fn main() -> Result<ExitCode> {
     let cli = Cli::parse_from(keylane_tests::arguments());
     match cli.part {
-        Some(Part::Record { members }) => recorder::run(members).await.map(|()| ExitCode::SUCCESS),
+        Some(Part::Record { members, pods_at }) => {
+            recorder::run(members, pods_at).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         // Waiting for a broker is not for other threads.
         None => tokio::task::LocalSet::new().run_until(chaos(cli.run)).await,
     }
@@ -81,7 +94,7 @@ async fn chaos(options: Options) -> Result<ExitCode> {
     if options.plan {
         for seed in seeds {
             println!("seed {seed}");
-            for event in schedule::plan(seed, pieces.length, pieces.members) {
+            for event in pieces.plan(seed) {
                 println!("{:8.1} s  {:?}", event.at.as_secs_f64(), event);
             }
         }
@@ -89,11 +102,15 @@ async fn chaos(options: Options) -> Result<ExitCode> {
     }
     let built = tempfile::tempdir()?;
     let mut programs: Vec<(System, PathBuf)> = Vec::new();
-    for system in &pieces.systems {
+    for system in pieces.systems.iter().filter(|_| !options.cluster) {
         let given = options.consumer.as_deref();
         programs.push((*system, system.program(given, built.path()).await?));
     }
     let teller = Teller::new(options.json);
+    let stage = match options.cluster {
+        true => Stage::cluster(&options.namespace, !options.shared_operator).await?,
+        false => Stage::Machine,
+    };
     if let Some(events) = pieces.events {
         let minutes = pieces.length.as_secs_f64() / 60.0;
         teller.say(&format!(
@@ -104,23 +121,25 @@ async fn chaos(options: Options) -> Result<ExitCode> {
     }
     let sums = pieces.run(&teller, async |system, seed, teller: &Teller| {
         let program = programs.iter().find(|(of, _)| *of == system);
-        let (_, program) = program.context("a system without a program")?;
-        one(&options, &pieces, (system, program), seed, teller).await
+        // What is in the image of a pod runs there.
+        let program = program.map_or(Path::new(""), |(_, program)| program);
+        one(&options, (&stage, &pieces), (system, program), seed, teller).await
     });
     let sums = sums.await;
     if pieces.events.is_some() || sums.len() > 1 {
         teller.sums(&sums);
     }
-    Ok(match pieces.passed(&sums) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    if !pieces.passed(&sums) {
+        return Ok(ExitCode::FAILURE);
+    }
+    stage.clear().await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One piece of one system.
 async fn one(
     options: &Options,
-    pieces: &Pieces,
+    (stage, pieces): (&Stage, &Pieces),
     (system, program): (System, &Path),
     seed: u64,
     teller: &Teller,
@@ -144,7 +163,11 @@ async fn one(
         queues: options.queues,
     };
     let within = pieces.length + BEGINS_AND_ENDS;
-    let ended = tokio::time::timeout(within, judged(pieces, seed, load, &subject, teller)).await;
+    let ended = tokio::time::timeout(
+        within,
+        judged((stage, pieces), seed, load, &subject, teller),
+    )
+    .await;
     let ended = ended
         .with_context(|| format!("it has not ended within {} s", within.as_secs()))
         .flatten();
@@ -158,15 +181,15 @@ async fn one(
 }
 
 async fn judged(
-    pieces: &Pieces,
+    (stage, pieces): (&Stage, &Pieces),
     seed: u64,
     load: Load,
     subject: &Subject,
     teller: &Teller,
 ) -> Result<Figures> {
-    let plan = schedule::plan(seed, pieces.length, pieces.members);
+    let plan = pieces.plan(seed);
     teller.begins(&plan, pieces.length);
-    let outcome = run::run(&plan, pieces.length, load, subject, teller).await?;
+    let outcome = stage.play(pieces, &plan, load, subject, teller).await?;
     ensure!(!outcome.calls.is_empty(), "no handler was ever called");
     let record = serde_json::to_string(&outcome.calls)?;
     std::fs::write(subject.logs.join("record.json"), record)?;

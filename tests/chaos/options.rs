@@ -2,6 +2,7 @@
 
 use crate::peer::Peer;
 use crate::pieces::Pieces;
+use crate::schedule::Place;
 use crate::system::System;
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
@@ -29,9 +30,24 @@ pub struct Options {
     /// One JSON object an event, a verdict and a summary on standard output.
     #[arg(long)]
     pub json: bool,
-    /// Places for consumer processes.
-    #[arg(long, default_value_t = 4)]
-    members: usize,
+    /// Let the members be pods of an OrderedConsumer on this machine's cluster, which is started if it does
+    /// not run, with the operator; what happens to them is what happens to pods.
+    #[arg(long, conflicts_with_all = ["peer", "peers", "consumer"])]
+    pub cluster: bool,
+    /// The operator is there and others use it: it is neither installed nor killed.
+    #[arg(long, hide = true, requires = "cluster")]
+    pub shared_operator: bool,
+    /// Namespace of brokers and pods; it is made anew.
+    #[arg(
+        long,
+        hide = true,
+        requires = "cluster",
+        default_value = "keylane-chaos"
+    )]
+    pub namespace: String,
+    /// Places for members. Default: 4 processes, or 6 pods, which take longer to come back.
+    #[arg(long)]
+    members: Option<usize>,
     /// Messages a second.
     #[arg(long, default_value_t = 100)]
     pub rate: u32,
@@ -50,7 +66,7 @@ pub struct Options {
     /// The executor to run. Default: this workspace's, built in release mode.
     #[arg(long, value_name = "FILE")]
     pub consumer: Option<PathBuf>,
-    /// Directory for the logs of the consumer processes, and for the record of all calls, in a directory
+    /// Directory for the logs of the members, and for the record of all calls, in a directory
     /// for each run. Default: one that is removed at the end, unless the run failed.
     #[arg(long, value_name = "DIR")]
     pub logs: Option<PathBuf>,
@@ -65,10 +81,14 @@ impl Options {
     /// # Errors
     /// If a number is out of its range.
     pub fn pieces(&self) -> Result<Pieces> {
+        let (place, usual) = match self.cluster {
+            true => (Place::Pods, 6),
+            false => (Place::Processes, 4),
+        };
+        let members = self.members.unwrap_or(usual);
         ensure!(
-            self.members >= 3,
-            "--members is {}: at least 3, two of which can work at any time",
-            self.members
+            (3..=100).contains(&members),
+            "--members is {members}: from 3, two of which can work at any time, to 100"
         );
         ensure!(
             (0.5..=1_440.0).contains(&self.minutes),
@@ -93,7 +113,8 @@ impl Options {
         Ok(Pieces {
             seed: self.seed,
             length: Duration::from_secs_f64(self.minutes * 60.0),
-            members: self.members,
+            place,
+            members,
             events: self.events,
             goals: self.goals,
             systems,

@@ -18,6 +18,8 @@ const WRITTEN: Duration = PERSIST.saturating_add(Duration::from_millis(500));
 const BROKER_STORES: Duration = Duration::from_secs(5);
 /// A process is frozen a moment after the signal was sent.
 const STOPS_WITHIN: Duration = Duration::from_millis(100);
+/// An answer is with its caller so soon.
+const ANSWERED: Duration = Duration::from_millis(100);
 
 /// A message that was handled and ran again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,18 +111,23 @@ fn explaining((handled, by): (Micros, usize), again: Micros, events: &[Happened]
             // What a process wrote may lie in a broker that forgets it.
             Kind::BrokerKilled => (WRITTEN + BROKER_STORES, LEASE),
             // Calls that ran when it was killed went on.
-            Kind::Kill | Kind::ExecutorKilled | Kind::ExecutorKilledUnprobed => {
-                (WRITTEN, CALL_BOUND)
-            }
+            Kind::Kill
+            | Kind::ForcedDeletion
+            | Kind::ExecutorKilled
+            | Kind::ExecutorKilledUnprobed => (WRITTEN, CALL_BOUND),
             // They died with it.
-            Kind::PodGone => (WRITTEN, Duration::ZERO),
+            Kind::ContainersKilled | Kind::PodGone => (WRITTEN, Duration::ZERO),
+            // The answer died with it.
+            Kind::HandlerDead => (ANSWERED, Duration::ZERO),
             // It could write nothing down, and its lease ended.
             Kind::Freeze | Kind::Cut | Kind::Silence | Kind::NameServerLost => (WRITTEN, LEASE),
             // The caller did not learn that it was handled.
             Kind::HandlerSlow | Kind::HandlerCut => (CALL_BOUND, CALL_BOUND),
-            Kind::HandlerFailing | Kind::HandlerDead | Kind::Start | Kind::Terminate => {
-                return false;
-            }
+            Kind::HandlerFailing
+            | Kind::Start
+            | Kind::Terminate
+            | Kind::PodDeleted
+            | Kind::OperatorKilled => return false,
         };
         handled + micros(before) >= event.at && handled <= event.until + micros(after)
     };

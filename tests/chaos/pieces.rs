@@ -2,7 +2,7 @@
 
 use crate::figures::Figures;
 use crate::report::Teller;
-use crate::schedule;
+use crate::schedule::{self, Place, Planned};
 use crate::system::System;
 use anyhow::Result;
 use std::time::Duration;
@@ -14,7 +14,9 @@ pub struct Pieces {
     pub seed: u64,
     /// How long things happen in each.
     pub length: Duration,
-    /// Places for processes.
+    /// Where members run.
+    pub place: Place,
+    /// Places for members.
     pub members: usize,
     /// How many events are to happen to each system; none: those of one piece.
     pub events: Option<usize>,
@@ -25,6 +27,11 @@ pub struct Pieces {
 }
 
 impl Pieces {
+    /// The events of a piece.
+    pub fn plan(&self, seed: u64) -> Vec<Planned> {
+        schedule::plan(seed, self.length, self.members, self.place)
+    }
+
     fn successive(&self) -> impl Iterator<Item = u64> {
         (0..).map(|number| self.seed.wrapping_add(number))
     }
@@ -36,7 +43,7 @@ impl Pieces {
         let mut seeds = Vec::new();
         for seed in self.successive() {
             seeds.push(seed);
-            planned += schedule::plan(seed, self.length, self.members).len();
+            planned += self.plan(seed).len();
             if planned >= wanted {
                 break;
             }
@@ -106,6 +113,7 @@ mod tests {
         Pieces {
             seed: 5,
             length: Duration::from_secs(300),
+            place: Place::Processes,
             members: 4,
             events,
             goals: false,
@@ -140,9 +148,7 @@ mod tests {
         let pieces = pieces(Some(200));
         let seeds = pieces.seeds();
         let events = |seeds: &[u64]| -> usize {
-            let plans = seeds
-                .iter()
-                .map(|seed| schedule::plan(*seed, pieces.length, 4));
+            let plans = seeds.iter().map(|seed| pieces.plan(*seed));
             plans.map(|plan| plan.len()).sum()
         };
         assert_eq!(seeds[..2], [5, 6]);

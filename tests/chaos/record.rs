@@ -13,7 +13,7 @@ pub struct Call {
     pub key: String,
     /// Queue offset.
     pub offset: u64,
-    /// The process that called.
+    /// The member that called.
     pub member: usize,
     /// When it decided to: the deadline it told less the timeout.
     pub decided: Micros,
@@ -56,6 +56,8 @@ pub struct Ports {
     pub control: u16,
     /// The handler of each process.
     pub handlers: Vec<u16>,
+    /// What the handlers of pods hand on, if there are to be pods.
+    pub pods: Option<u16>,
 }
 
 /// How a handler treats its calls.

@@ -4,7 +4,7 @@
 //! and the rest is too much.
 //!
 //! The proof of a death shortens a wait only where its owner ran the queue and whoever takes it can have
-//! the proof: of an executor, only its own pod has it. So where other events made a queue move as well, or
+//! the proof: of what is started again in its pod, only that pod has it. So where other events made a queue move as well, or
 //! it stood still already, such a death excuses what any other would.
 
 use super::LEAST;
@@ -48,7 +48,7 @@ fn goal(index: usize, from: Micros, explaining: &[usize], events: &[Happened]) -
     let stood = event.at > from + LEAST.as_micros() as Micros;
     let disturbs = |other: &Happened| {
         // Of a pod that is gone whoever starts is told, and whoever ends knows it already.
-        other.kind.moves() && (event.kind.is_of_executor_alone() || !other.kind.is_clean())
+        other.kind.moves() && (event.kind.is_known_in_its_pod_only() || !other.kind.is_clean())
     };
     let mut others = explaining.iter().filter(|other| **other != index);
     let disturbed = others.any(|other| disturbs(&events[*other]));
@@ -81,10 +81,10 @@ pub(super) fn explaining(
         .filter(|(_, event)| concerned(event))
         .map(|(index, _)| *index)
         .collect();
-    // An executor that died alone does not explain why its queue went to another.
+    // An executor that died and is started again in its pod does not explain why its queue went to another.
     let moved = |index: &usize| {
         let event = &events[*index];
-        event.kind.is_of_executor_alone() && event.member != Some(members.1)
+        event.kind.is_known_in_its_pod_only() && event.member != Some(members.1)
     };
     if !direct.is_empty() && !direct.iter().any(moved) {
         return direct;

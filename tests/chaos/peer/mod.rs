@@ -1,8 +1,8 @@
 //! RocketMQ's ordered consumer, in place of Keylane's executor.
 
-use crate::processes::Subject;
 use crate::schedule::Kind;
 use crate::settings::{CALL_BOUND, DRAINS, TIMEOUT};
+use crate::subject::Subject;
 use anyhow::{Context, Result, ensure};
 use keylane_tests::rocketmq::jars;
 use std::path::{Path, PathBuf};

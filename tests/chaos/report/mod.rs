@@ -98,22 +98,45 @@ impl Teller {
         );
     }
 
-    /// An event begins, or ends.
-    pub fn event(&self, planned: &Planned, at: Micros, begins: bool) {
-        let name = planned.kind.name();
-        let whom = planned
+    /// An event begins that lasts so long, or ends if that is not said; the member may be a pod.
+    pub fn event(&self, event: &Happened, pod: Option<&str>, lasts: Option<Duration>) {
+        let name = event.kind.name();
+        let mut whom = event
             .member
             .map_or(String::new(), |member| format!(" member {member}"));
-        let lasts = planned.lasts.as_secs_f64();
-        self.say(&match begins {
-            true if planned.lasts.is_zero() => format!("{name}{whom}"),
-            true => format!("{name}{whom} for {lasts:.1} s"),
-            false => format!("{name}{whom} ends"),
+        if let Some(pod) = pod {
+            whom += &format!(" ({pod})");
+        }
+        self.say(&match lasts {
+            Some(Duration::ZERO) => format!("{name}{whom}"),
+            Some(lasts) => format!("{name}{whom} for {:.1} s", lasts.as_secs_f64()),
+            None => format!("{name}{whom} ends"),
         });
-        let event = if begins { "begins" } else { "ends" };
+        let (told, at) = match lasts {
+            Some(_) => ("begins", event.at),
+            None => ("ends", event.until),
+        };
+        let lasts = lasts.unwrap_or(Duration::from_micros(event.until - event.at));
+        let mut line =
+            json!({"event": told, "kind": name, "member": event.member, "lasts": seconds(lasts)});
+        if let Some(pod) = pod {
+            line["pod"] = json!(pod);
+        }
+        self.line(at, line);
+    }
+
+    /// From now on others can know of an event: a handler that was started again answers, or an end was
+    /// reported.
+    pub fn known(&self, event: &Happened) {
+        let name = event.kind.name();
+        let member = event.member.unwrap_or_default();
+        let after = self.since(event.until) - self.since(event.at);
+        self.say(&format!(
+            "{name} member {member} is known after {after:.1} s"
+        ));
         self.line(
-            at,
-            json!({"event": event, "kind": name, "member": planned.member, "lasts": seconds(planned.lasts)}),
+            event.until,
+            json!({"event": "known", "kind": name, "member": event.member}),
         );
     }
 
@@ -126,7 +149,7 @@ impl Teller {
         );
     }
 
-    /// A process ended by itself.
+    /// A member ended by itself.
     pub fn crashed(&self, member: usize, code: i32) {
         self.say(&format!("member {member} ended by itself with code {code}"));
         self.line(

@@ -1,56 +1,22 @@
-//! How a run ends: what is left over is handled and committed, then the processes end.
+//! How a run ends: what is left over is handled and committed, then the members end.
 
 use super::Run;
+use crate::ground::Ground;
 use anyhow::Result;
 use keylane_tests::rocketmq::Offsets;
 use keylane_tests::wait;
 use std::collections::BTreeMap;
-use std::process::Child;
 use std::time::Duration;
 
 /// How long what is left over may take when nothing happens any more.
 const LEFT_OVER: Duration = Duration::from_secs(180);
-/// How long processes may take to drain.
-const DRAIN: Duration = Duration::from_secs(60);
 
-/// Processes that were asked to end. Those that have not when this is dropped are killed.
-#[derive(Default)]
-pub(super) struct Leaving(Vec<Child>);
-
-impl Leaving {
-    pub(super) fn add(&mut self, child: Option<Child>) {
-        self.0.extend(child);
-    }
-
-    fn running(&mut self) -> usize {
-        let statuses = self.0.iter_mut().filter_map(|child| child.try_wait().ok());
-        statuses.filter(Option::is_none).count()
-    }
-
-    /// Exit codes of all of them; none of those that had to be killed.
-    fn end(&mut self) -> Vec<Option<i32>> {
-        let codes = self.0.drain(..).map(|mut child| {
-            let status = child.try_wait().ok().flatten();
-            let _gone = child.kill();
-            let _reaped = child.wait();
-            status.and_then(|status| status.code())
-        });
-        codes.collect()
-    }
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl Run<'_> {
+impl<G: Ground> Run<'_, G> {
     pub(super) async fn until_handled(&mut self, messages: u64) -> Result<()> {
-        self.teller.say(&format!(
+        self.course.teller.say(&format!(
             "no more events; {messages} messages are to be handled"
         ));
-        let recorder = &self.recorder;
+        let recorder = &self.course.recorder;
         let handled = wait::until(LEFT_OVER, "every message handled", async || {
             let count = recorder.count().await.map_err(|error| error.to_string())?;
             if count.handled >= messages && count.running == 0 {
@@ -61,7 +27,7 @@ impl Run<'_> {
         });
         if let Err(late) = handled.await {
             // What was not handled is lost, and told as such.
-            self.teller.say(&late.to_string());
+            self.course.teller.say(&late.to_string());
         }
         self.look_after()
     }
@@ -81,24 +47,7 @@ impl Run<'_> {
         });
         if let Err(late) = committed.await {
             // What was not committed is told as such.
-            self.teller.say(&late.to_string());
+            self.course.teller.say(&late.to_string());
         }
-    }
-
-    pub(super) async fn terminate_all(&mut self) -> Vec<Option<i32>> {
-        for member in &mut self.members {
-            self.leaving.add(member.terminate());
-        }
-        let leaving = &mut self.leaving;
-        let ended = wait::until(DRAIN, "the end of all processes", async || {
-            match leaving.running() {
-                0 => Ok(()),
-                running => Err(format!("{running} run")),
-            }
-        });
-        if let Err(late) = ended.await {
-            self.teller.say(&late.to_string());
-        }
-        self.leaving.end()
     }
 }

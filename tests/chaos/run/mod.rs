@@ -1,25 +1,19 @@
-//! Carries out a schedule: a broker, processes, load, and what happens to them.
+//! Carries out a schedule: members and servers on their ground, load, and what happens to them.
 
-mod acts;
 mod ending;
 
+use crate::course::Course;
 use crate::gaps::Arrivals;
+use crate::ground::Ground;
 use crate::happened::Happened;
-use crate::load::{self, Regression, Seen, Target};
-use crate::processes::{Member, Recorder, Subject};
+use crate::load::{self, Regression, Seen};
 use crate::record::Call;
-use crate::relay::Mode;
-use crate::report::Teller;
 use crate::schedule::Planned;
-use crate::settings::has_idle_probe;
-use acts::Back;
 use anyhow::Result;
-use ending::Leaving;
-use keylane_tests::rocketmq::{Broker, Offsets};
+use keylane_tests::rocketmq::Offsets;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -49,69 +43,32 @@ pub struct Outcome {
     pub regressions: Vec<Regression>,
     /// By queue: its end, and what was committed at last.
     pub queues: BTreeMap<String, (u64, Option<u64>)>,
-    /// Exit codes of processes that were asked to end.
+    /// Exit codes of members that were asked to end.
     pub exits: Vec<Option<i32>>,
-    /// Processes that ended without being asked to.
+    /// Members that ended without being asked to.
     pub crashed: u32,
 }
 
-struct Run<'a> {
-    subject: &'a Subject,
-    teller: &'a Teller,
-    broker: Arc<Mutex<Broker>>,
-    members: Vec<Member>,
-    modes: Vec<Mode>,
-    broker_away: bool,
-    name_server_away: bool,
-    recorder: Recorder,
-    /// Uids of the pods that are gone and told of.
-    gone: watch::Sender<Vec<String>>,
-    leaving: Leaving,
-    events: Vec<Happened>,
-    /// Place in `events` of what began, by its place in the plan.
+struct Run<'a, G> {
+    ground: G,
+    course: Course<'a>,
+    /// Place in the course of what began, by its place in the plan.
     begun: BTreeMap<usize, usize>,
-    away: u32,
-    back: (mpsc::UnboundedSender<Back>, mpsc::UnboundedReceiver<Back>),
-    crashed: u32,
 }
 
 /// Runs the plan from its beginning to the last message.
-pub async fn run(
+pub async fn run<G: Ground>(
     plan: &[Planned],
     length: Duration,
     load: Load,
-    subject: &Subject,
-    teller: &Teller,
+    ground: G,
+    course: Course<'_>,
 ) -> Result<Outcome> {
-    let members = plan.iter().filter_map(|event| event.member).max();
-    let members = members.map_or(0, |last| last + 1);
-    let broker = Broker::start().await?;
-    broker.create_topic(&subject.topic, load.queues).await?;
-    let target = Target::new(&broker, &subject.topic, &subject.group, load.queues);
-    let recorder = Recorder::start(members).await?;
-    let (gone, told) = watch::channel(Vec::new());
-    let mut places = Vec::new();
-    for index in 0..members {
-        let handler = recorder.handler(index);
-        let probe = has_idle_probe(index, members);
-        places.push(Member::new(index, &broker, handler, probe, told.clone()).await?);
-    }
+    let target = ground.target().clone();
     let mut run = Run {
-        subject,
-        teller,
-        broker: Arc::new(Mutex::new(broker)),
-        modes: vec![Mode::Open; members],
-        members: places,
-        broker_away: false,
-        name_server_away: false,
-        recorder,
-        gone,
-        leaving: Leaving::default(),
-        events: Vec::new(),
+        ground,
+        course,
         begun: BTreeMap::new(),
-        away: 0,
-        back: mpsc::unbounded_channel(),
-        crashed: 0,
     };
     let (no_more, unwatched) = (CancellationToken::new(), CancellationToken::new());
     let seen = Arc::new(Lock::new(Seen::default()));
@@ -128,7 +85,7 @@ pub async fn run(
     }
     run.until_handled(ends.values().sum()).await?;
     run.until_committed(&offsets, &ends).await;
-    let exits = run.terminate_all().await;
+    let exits = run.ground.end_all(&mut run.course).await?;
     unwatched.cancel();
     watching.await?;
     let mut queues = BTreeMap::new();
@@ -140,14 +97,15 @@ pub async fn run(
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.regressions()
     };
+    let (recorder, events, crashed) = run.course.end();
     Ok(Outcome {
-        calls: run.recorder.calls().await?,
+        calls: recorder.calls().await?,
         arrivals,
         regressions,
-        events: run.events,
+        events,
         queues,
         exits,
-        crashed: run.crashed,
+        crashed,
     })
 }
 
@@ -156,7 +114,7 @@ fn beside<T: 'static>(task: impl Future<Output = T> + 'static) -> AbortOnDropHan
     AbortOnDropHandle::new(tokio::task::spawn_local(task))
 }
 
-impl Run<'_> {
+impl<G: Ground> Run<'_, G> {
     async fn carry_out(&mut self, plan: &[Planned], length: Duration) -> Result<()> {
         let start = Instant::now();
         let begins = plan
@@ -177,38 +135,39 @@ impl Run<'_> {
             tokio::select! {
                 () = sleep_until(next) => {
                     let Some((_, index, begins)) = steps.next() else { break };
-                    if begins {
-                        self.begin(index, &plan[index]).await?;
-                    } else {
-                        self.end(index, &plan[index]).await?;
-                    }
+                    self.step(index, &plan[index], begins).await?;
                 }
-                Some(back) = self.back.1.recv() => self.is_back(back),
+                news = self.ground.news() => self.ground.hear(&mut self.course, news).await?,
                 () = sleep_until(progress) => {
                     progress += PROGRESS_EVERY;
                     self.look_after()?;
-                    self.teller.progress(self.events.len(), self.recorder.count().await?);
+                    let count = self.course.recorder.count().await?;
+                    self.course.teller.progress(self.course.events().len(), count);
                 }
             }
         }
-        while self.away > 0 {
-            if let Some(back) = self.back.1.recv().await {
-                self.is_back(back);
-            }
+        while !self.ground.is_whole() {
+            let news = self.ground.news().await;
+            self.ground.hear(&mut self.course, news).await?;
         }
         Ok(())
     }
 
-    /// Notices processes that ended by themselves.
-    fn look_after(&mut self) -> Result<()> {
-        self.recorder.is_well()?;
-        for (index, member) in self.members.iter_mut().enumerate() {
-            if let Some(code) = member.ended() {
-                self.crashed += 1;
-                self.teller.crashed(index, code);
-                member.stop_now();
+    async fn step(&mut self, index: usize, planned: &Planned, begins: bool) -> Result<()> {
+        if begins {
+            if let Some(event) = self.ground.begin(&mut self.course, planned).await? {
+                self.begun.insert(index, event);
             }
+        } else if let Some(event) = self.begun.get(&index).copied() {
+            self.ground.end(&mut self.course, planned, event).await?;
         }
+        Ok(())
+    }
+
+    /// Notices members that ended by themselves.
+    fn look_after(&mut self) -> Result<()> {
+        self.course.recorder.is_well()?;
+        self.ground.look_after(&mut self.course);
         Ok(())
     }
 }

@@ -1,36 +1,20 @@
-//! The consumer processes, and the recording process.
+//! One place for consumer processes.
 
-use crate::gone;
+use super::gone;
+use super::relay::{Mode, Relay, Swap};
 use crate::peer;
-use crate::record::{Call, Count, Manner, Ports};
-use crate::relay::{Mode, Relay, Swap};
-use crate::settings::{DRAINS, TIMEOUT};
+use crate::subject::Subject;
 use crate::system::System;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use keylane_tests::rocketmq::Broker;
 use rustix::process::{Pid, Signal};
 use serde_json::json;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-
-/// What is consumed, by what.
-pub struct Subject {
-    /// What consumes.
-    pub system: System,
-    /// Keylane's executor, or the directory of the peer's compiled classes.
-    pub program: PathBuf,
-    /// The topic.
-    pub topic: String,
-    /// The consumer group.
-    pub group: String,
-    /// Where processes write their logs.
-    pub logs: PathBuf,
-}
 
 /// A place for one consumer process after the other, with connections of its own.
 pub struct Member {
@@ -127,24 +111,7 @@ impl Member {
         if self.idle_probe {
             http["idlePath"] = json!("/idle");
         }
-        let document = json!({
-            "apiVersion": "keylane.dev/v1alpha1", "kind": "OrderedConsumer",
-            "metadata": {"name": "chaos"},
-            "spec": {
-                "rocketmq": {"nameServers": [name_server]},
-                "topic": subject.topic, "consumerGroup": subject.group,
-                "handler": {
-                    "http": http,
-                    "timeout": format!("{}s", TIMEOUT.as_secs()),
-                },
-                // No message is given up: each must be handled in the end.
-                "retry": {
-                    "maxAttempts": 1000, "backoff": {"initial": "200ms", "max": "2s"},
-                    "budget": {"blocked": "24h", "per": "24h"},
-                },
-                "drain": {"timeout": format!("{}s", DRAINS.as_secs())},
-            }
-        });
+        let document = subject.resource(subject.spec(name_server, http));
         std::fs::write(&file, document.to_string())?;
         let token = subject.logs.join("token");
         std::fs::write(&token, gone::TOKEN)?;
@@ -206,86 +173,5 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.stop_now();
-    }
-}
-
-/// The recording process.
-pub struct Recorder {
-    child: tokio::process::Child,
-    ports: Ports,
-    client: reqwest::Client,
-}
-
-impl Recorder {
-    /// Starts it, with a handler for each member.
-    pub async fn start(members: usize) -> Result<Self> {
-        let mut child = tokio::process::Command::new(std::env::current_exe()?)
-            .args(["record", "--members", &members.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("the recording process cannot be started")?;
-        let output = child.stdout.take().context("it has no output")?;
-        let first = BufReader::new(output).lines().next_line().await?;
-        let first = first.context("the recording process ended at once")?;
-        Ok(Self {
-            child,
-            ports: serde_json::from_str(&first)?,
-            client: reqwest::Client::builder().no_proxy().build()?,
-        })
-    }
-
-    /// The port of a member's handler.
-    pub fn handler(&self, member: usize) -> u16 {
-        self.ports.handlers[member]
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.ports.control)
-    }
-
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let answer = self.client.get(self.url(path)).send().await?;
-        Ok(answer.error_for_status()?.json().await?)
-    }
-
-    /// How far everything is.
-    pub async fn count(&self) -> Result<Count> {
-        self.get("/count").await
-    }
-
-    /// Every call.
-    pub async fn calls(&self) -> Result<Vec<Call>> {
-        self.get("/calls/0").await
-    }
-
-    /// Changes the manner of a handler.
-    pub async fn behave(&self, member: usize, manner: Manner) -> Result<()> {
-        let url = self.url(&format!("/handlers/{member}"));
-        let answer = self.client.put(url).json(&manner).send().await?;
-        answer.error_for_status()?;
-        Ok(())
-    }
-
-    /// Ends the calls of a handler; it begins no other.
-    pub async fn die(&self, member: usize) -> Result<()> {
-        let url = self.url(&format!("/handlers/{member}"));
-        self.client.delete(url).send().await?.error_for_status()?;
-        Ok(())
-    }
-
-    /// Starts a handler again that died.
-    pub async fn live(&self, member: usize) -> Result<()> {
-        let url = self.url(&format!("/handlers/{member}"));
-        self.client.post(url).send().await?.error_for_status()?;
-        Ok(())
-    }
-
-    /// Fails if the process is gone: nothing would be recorded.
-    pub fn is_well(&mut self) -> Result<()> {
-        let ended = self.child.try_wait()?;
-        ensure!(ended.is_none(), "the recording process ended: {ended:?}");
-        Ok(())
     }
 }
