@@ -2,6 +2,7 @@
 //! The main job from end to end: an OrderedConsumer on a real Kubernetes consumes a real RocketMQ while
 //! pods come and go. Order and completeness are judged from the handlers' side, offsets by mqadmin.
 
+mod chaos;
 mod downstream;
 mod hpa;
 mod live;

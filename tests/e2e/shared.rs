@@ -10,6 +10,9 @@ use tokio::task::spawn_blocking;
 /// Where RocketMQ is, and the first case.
 const NAMESPACE: &str = "keylane-e2e";
 
+/// Held by a case that measures how long things take, and by one that takes much of the machine at times.
+pub static ALONE: Mutex<()> = Mutex::const_new(());
+
 static STACK: Mutex<Weak<Stack>> = Mutex::const_new(Weak::new());
 
 /// Runs a case on the stack.

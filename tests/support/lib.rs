@@ -6,6 +6,7 @@ mod arguments;
 pub mod cluster;
 pub mod images;
 pub mod judge;
+pub mod piece;
 pub mod rocketmq;
 pub mod samples;
 pub mod stack;

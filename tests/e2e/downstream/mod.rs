@@ -4,7 +4,7 @@
 
 mod database;
 
-use crate::shared::with_stack;
+use crate::shared::{ALONE, with_stack};
 use anyhow::{Context as _, Result, ensure};
 use database::{Database, Seen, Written};
 use keylane_tests::stack::{OrderedConsumer, Stack};
@@ -34,6 +34,7 @@ const SELECTOR: &str = "--selector=keylane.dev/ordered-consumer";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_saturated_database_is_named_and_gets_no_more_calls_than_it_can_use() -> Result<()> {
     with_stack(async |stack: &Stack| {
+        let _turn = ALONE.lock().await;
         let stack = block_in_place(|| stack.beside(NAMESPACE))?;
         case(&stack).await?;
         block_in_place(|| stack.remove_namespace())
