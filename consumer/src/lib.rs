@@ -17,6 +17,7 @@ pub mod message;
 pub mod metrics;
 pub mod ownership;
 pub mod program;
+mod secret;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod source;

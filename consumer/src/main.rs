@@ -11,7 +11,7 @@ use keylane_consumer::handler::Remote;
 use keylane_consumer::handler::grpc::Caller;
 use keylane_consumer::metrics::Metrics;
 use keylane_consumer::program;
-use keylane_consumer::source::rocketmq::RocketmqSource;
+use keylane_consumer::source::rocketmq::{self, RocketmqSource};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tracing::{info, warn};
@@ -62,6 +62,10 @@ struct Run {
     /// File with the certificate's private key (PEM).
     #[arg(long, value_name = "FILE", requires = "admin_cert_file")]
     admin_key_file: Option<PathBuf>,
+    /// Directory with what the Secrets hold that spec.rocketmq names, a file for each key: accessKey,
+    /// secretKey, ca.crt, tls.crt, tls.key. Read again every second.
+    #[arg(long, value_name = "DIR")]
+    rocketmq_secrets: Option<PathBuf>,
     /// Uid of the pod, part of this process's identity.
     #[arg(long, env = "POD_UID", hide_env_values = true)]
     pod_uid: Option<String>,
@@ -98,7 +102,16 @@ async fn main() -> Result<()> {
         incarnation: options.incarnation.clone(),
     };
     let handler = Remote::new(spec, caller)?;
-    let source = RocketmqSource::connect(spec, &options.incarnation).await?;
+    let secrets = run.rocketmq_secrets.as_deref();
+    let secrets = secrets.map(|directory| rocketmq::Files::new(directory, &spec.rocketmq));
+    let source = match secrets {
+        Some(files) => {
+            let access = files.access()?;
+            tokio::spawn(files.follow(access.clone()));
+            RocketmqSource::connect_with(spec, &options.incarnation, access).await?
+        }
+        None => RocketmqSource::connect(spec, &options.incarnation).await?,
+    };
     let measures = Measures::new()?;
     let executor = Executor::new(spec, options, source, handler, measures.clone());
     let control = executor.control();

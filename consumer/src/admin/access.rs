@@ -5,6 +5,7 @@
 //! certificate, and requests need the new token. Files that do not fit together, because they are being
 //! exchanged, change nothing.
 
+use crate::secret::is_same;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -226,15 +227,6 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// Compares in a time that does not tell how much agrees.
-fn is_same(given: &[u8], token: &[u8]) -> bool {
-    let differs = given
-        .iter()
-        .zip(token)
-        .fold(0, |differs, (left, right)| differs | (left ^ right));
-    given.len() == token.len() && differs == 0
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::contract::spec::{
     Budget, ConsumerSpec, Consumption, Filter, Handler, KeyFrom, Limits, Mode, OnExhausted,
-    Position, Suspend,
+    Position, Rocketmq, Suspend,
 };
 use crate::message::QueueId;
 use std::time::Duration;
@@ -53,6 +53,44 @@ fn endpoint(handler: &Handler) -> Result<(), String> {
     Ok(())
 }
 
+/// What is named of how RocketMQ lets us in.
+fn secrets(rocketmq: &Rocketmq) -> Result<(), String> {
+    let is_name = |text: &str, upper: bool| {
+        let end = |c: char| c.is_ascii_alphanumeric() && (upper || !c.is_ascii_uppercase());
+        let inside = |c: char| end(c) || "-.".contains(c);
+        (1..=253).contains(&text.len())
+            && text.chars().all(inside)
+            && text.starts_with(end)
+            && text.ends_with(end)
+    };
+    let tls = rocketmq.tls.as_ref();
+    let secrets = [
+        (
+            "credentialsSecretRef",
+            rocketmq.credentials_secret_ref.as_ref(),
+        ),
+        ("tls.caSecretRef", tls.map(|tls| &tls.ca_secret_ref)),
+        (
+            "tls.clientCertificateSecretRef",
+            tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()),
+        ),
+    ];
+    for (field, secret) in secrets {
+        if let Some(secret) = secret.filter(|secret| !is_name(&secret.name, false)) {
+            return Err(format!(
+                "spec.rocketmq.{field}.name is {:?}: write the name of a Secret, of lower case letters, digits, - and . only",
+                secret.name
+            ));
+        }
+    }
+    match tls.and_then(|tls| tls.server_name.as_ref()) {
+        Some(name) if !is_name(name, true) => Err(format!(
+            "spec.rocketmq.tls.serverName is {name:?}: write a DNS name that is in the certificates, such as rocketmq.mq.svc, without a port"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The same for a handler in this process, which has no endpoint.
 pub fn check_but_handler(spec: &ConsumerSpec) -> Result<(), String> {
     let servers = &spec.rocketmq.name_servers;
@@ -70,6 +108,7 @@ pub fn check_but_handler(spec: &ConsumerSpec) -> Result<(), String> {
             ));
         }
     }
+    secrets(&spec.rocketmq)?;
     let name = |field: &str, value: &str, longest: usize| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "%|_-".contains(c);
         if value.is_empty() || value.len() > longest || !value.chars().all(allowed) {

@@ -240,6 +240,8 @@ impl Builder {
         let spec = ConsumerSpec {
             rocketmq: Rocketmq {
                 name_servers: self.name_servers,
+                credentials_secret_ref: None,
+                tls: None,
             },
             topic: self.topic,
             consumer_group: self.group,

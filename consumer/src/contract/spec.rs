@@ -7,12 +7,14 @@ mod flow;
 mod handler;
 mod order;
 mod retry;
+mod rocketmq;
 
 pub use filter::{Consumption, Filter};
 pub use flow::{Limits, Suspend};
 pub use handler::{Batch, Grpc, Handler, Http, HttpVersion};
 pub use order::{Key, KeyFrom, Mode, Ordering, Unkeyed};
 pub use retry::{Backoff, Budget, OnExhausted, Retry};
+pub use rocketmq::{Rocketmq, SecretRef, Tls};
 
 use super::duration::DurationText;
 use schemars::JsonSchema;
@@ -82,25 +84,6 @@ pub struct ConsumerSpec {
     /// Default: false.
     #[serde(default)]
     pub redact_keys: bool,
-}
-
-/// A RocketMQ cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rocketmq {
-    /// Addresses of the name servers, as host:port.
-    #[schemars(
-        length(min = 1, max = 16),
-        inner(
-            length(min = 3, max = 260),
-            regex(pattern = r"^[^:;,/\s]+:[0-9]{1,5}$")
-        ),
-        extend("x-kubernetes-validations" = [{
-            "rule": r"self.all(server, server.matches('^[^:;,/\\s]+:[0-9]{1,5}$'))",
-            "message": "write each name server as host:port, such as namesrv.mq:9876"
-        }])
-    )]
-    pub name_servers: Vec<String>,
 }
 
 /// Where to begin when the group has no committed offset on any queue.

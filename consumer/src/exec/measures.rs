@@ -64,6 +64,9 @@ pub fn label(error: &SourceError) -> &'static str {
     match error {
         SourceError::UnknownTopic { .. } => "unknown_topic",
         SourceError::Unreachable { .. } => "unreachable",
+        SourceError::Untrusted { .. } => "untrusted",
+        SourceError::Denied { .. } => "denied",
+        SourceError::Access(_) => "access",
         SourceError::Refused { .. } => "refused",
         SourceError::Filter { .. } => "filter_refused",
         SourceError::NoRetryQueues { .. } => "no_retry_queues",

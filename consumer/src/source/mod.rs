@@ -78,7 +78,7 @@ pub enum SourceError {
     },
     /// No answer came in time or the connection failed.
     #[error(
-        "{peer} did not answer {what}: {reason}; check that the address is right and reachable from here"
+        "{peer} did not answer {what}: {reason}; check that the address is right and reachable from here, and whether it wants TLS (spec.rocketmq.tls)"
     )]
     Unreachable {
         /// Address or name of the peer.
@@ -87,6 +87,30 @@ pub enum SourceError {
         what: &'static str,
         /// What the client library reported.
         reason: String,
+    },
+    /// There is no TLS connection that both sides trust.
+    #[error("{peer} was not asked {what}, for want of a TLS connection: {reason}")]
+    Untrusted {
+        /// Address of the peer.
+        peer: String,
+        /// What was to be asked.
+        what: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The broker does not let us do this.
+    #[error(
+        "broker {peer} refuses {what} to {who}: {remark}; check spec.rocketmq.credentialsSecretRef and the rights of that user (mqadmin getUser, getAcl)"
+    )]
+    Denied {
+        /// Address of the broker.
+        peer: String,
+        /// What was asked.
+        what: &'static str,
+        /// Who we are to it.
+        who: String,
+        /// The broker's words.
+        remark: String,
     },
     /// The broker refused.
     #[error("broker {peer} refused {what} with code {code}: {remark}")]
@@ -121,6 +145,9 @@ pub enum SourceError {
         /// Retry queues it has.
         number: i64,
     },
+    /// What is to let us into the cluster cannot be used.
+    #[error(transparent)]
+    Access(#[from] rocketmq::AccessError),
     /// The reply could not be read to its end.
     #[error("the reply of {peer} to {what} cannot be read: {reason}")]
     Malformed {
@@ -138,7 +165,10 @@ impl SourceError {
     pub fn is_permanent(&self) -> bool {
         matches!(
             self,
-            Self::UnknownTopic { .. } | Self::Filter { .. } | Self::NoRetryQueues { .. }
+            Self::UnknownTopic { .. }
+                | Self::Filter { .. }
+                | Self::NoRetryQueues { .. }
+                | Self::Access(_)
         )
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub mod response {
     pub const SUCCESS: i32 = 0;
     pub const SYSTEM_ERROR: i32 = 1;
+    pub const NO_PERMISSION: i32 = 16;
     pub const PULL_NOT_FOUND: i32 = 19;
     pub const PULL_RETRY_IMMEDIATELY: i32 = 20;
     pub const PULL_OFFSET_MOVED: i32 = 21;
@@ -20,6 +21,15 @@ pub mod response {
 
 const PERMISSION_READ: u32 = 0b0100;
 const MASTER: u64 = 0;
+/// Words of the ACL (`org.apache.rocketmq.auth` of RocketMQ 5.3.3).
+const DENIALS: [&str; 6] = [
+    "check signature failed",
+    "User:",
+    "username cannot be null",
+    "has no permission to access",
+    "Authentication failed",
+    "Authorization failed",
+];
 
 /// A broker's answer and whom it came from.
 pub struct Answer {
@@ -35,6 +45,23 @@ impl Answer {
 
     pub fn remark(&self) -> &str {
         self.command.remark().map_or("", |remark| remark.as_str())
+    }
+
+    /// Whether the broker's ACL refused. It has the code for other refusals too: a topic or a group that
+    /// nobody may read.
+    pub fn is_denied(&self) -> bool {
+        self.code() == response::NO_PERMISSION
+            && DENIALS.iter().any(|words| self.remark().contains(words))
+    }
+
+    pub fn denied(self, who: String) -> SourceError {
+        let remark = self.remark().to_owned();
+        SourceError::Denied {
+            peer: self.peer,
+            what: self.what,
+            who,
+            remark,
+        }
     }
 
     pub fn success(self) -> Result<Self, SourceError> {

@@ -12,6 +12,8 @@
 //!   those that are parked end when the handles they use are given up.
 //! - The client's own error texts hide addresses: ours name the peer.
 
+use super::access::{Access, Signer};
+use super::relay::{Relay, Trouble};
 use crate::message::{QueueId, Topic};
 use crate::source::SourceError;
 use cheetah_string::CheetahString;
@@ -21,6 +23,7 @@ use rocketmq_observability::TelemetryRuntimeGuard;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use rocketmq_protocol::protocol::route::topic_route_data::TopicRouteData;
 use rocketmq_runtime::RuntimeOwner;
+use rocketmq_transport::api::RPCHook;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,11 +129,18 @@ pub struct Connection {
     _telemetry: TelemetryRuntimeGuard,
     name_servers: String,
     instance: String,
+    access: Access,
+    /// Makes the connections if they are to be over TLS.
+    relay: Option<Relay>,
     peers: Mutex<HashMap<String, Peer>>,
 }
 
 impl Connection {
-    pub fn new(name_servers: String, instance: String) -> Result<Self, SourceError> {
+    pub fn new(
+        name_servers: String,
+        instance: String,
+        access: Access,
+    ) -> Result<Self, SourceError> {
         let failed = |reason: String| SourceError::Unreachable {
             peer: name_servers.clone(),
             what: "the set-up of the RocketMQ client",
@@ -142,8 +152,15 @@ impl Connection {
         let runtime =
             ClientRuntime::try_new(context, ClientRuntimeConfig::default(), telemetry.handle())
                 .map_err(|error| failed(error.to_string()))?;
+        let relay = access
+            .is_encrypted()
+            .then(|| Relay::start(access.clone()))
+            .transpose()
+            .map_err(|error| failed(error.to_string()))?;
         Ok(Self {
             runtime,
+            access,
+            relay,
             _owner: owner,
             _telemetry: telemetry,
             name_servers,
@@ -154,6 +171,34 @@ impl Connection {
 
     pub fn name_servers(&self) -> &str {
         &self.name_servers
+    }
+
+    /// Who we are to the brokers.
+    pub fn who(&self) -> String {
+        self.access.who()
+    }
+
+    /// Why a peer did not answer. What went wrong with the connection is known better than the client tells.
+    fn no_answer(&self, peer: &str, what: &'static str, reason: String) -> SourceError {
+        let peer_name = || peer.to_owned();
+        let relay = self.relay.as_ref();
+        match relay.and_then(|relay| relay.trouble(peer)) {
+            Some(Trouble::Untrusted(reason)) => SourceError::Untrusted {
+                peer: peer_name(),
+                what,
+                reason,
+            },
+            Some(Trouble::Unreachable(reason)) => SourceError::Unreachable {
+                peer: peer_name(),
+                what,
+                reason,
+            },
+            None => SourceError::Unreachable {
+                peer: peer_name(),
+                what,
+                reason,
+            },
+        }
     }
 
     /// Asks the name servers for a topic's route; none if they do not know it.
@@ -227,11 +272,7 @@ impl Connection {
         turn: &Mutex<()>,
         call: impl Future<Output = Result<T, String>>,
     ) -> Result<T, SourceError> {
-        let unreachable = |reason| SourceError::Unreachable {
-            peer: peer.to_owned(),
-            what,
-            reason,
-        };
+        let unreachable = |reason| self.no_answer(peer, what, reason);
         let begun = Instant::now();
         let Ok(_turn) = tokio::time::timeout(limit, turn.lock()).await else {
             let reason = format!("the requests before it took {limit:?}");
@@ -273,13 +314,20 @@ impl Connection {
         config.set_namesrv_addr(CheetahString::from_slice(&self.name_servers));
         config.set_instance_name(CheetahString::from_slice(&self.instance));
         config.set_vip_channel_enabled(false);
+        if let Some(relay) = &self.relay {
+            config.set_socks_proxy_config(relay.configuration().into());
+        }
+        let signer = self.access.signs().then(|| {
+            let signer: Arc<dyn RPCHook> = Arc::new(Signer(self.access.clone()));
+            signer
+        });
         let failed = |error: rocketmq_client_rust::ClientError| SourceError::Unreachable {
             peer: peer.to_owned(),
             what: "a connection",
             reason: error.to_string(),
         };
         let name = known.name(&purpose);
-        let client = ClientInstanceHandle::get_or_create(&self.runtime, name, config, None)
+        let client = ClientInstanceHandle::get_or_create(&self.runtime, name, config, signer)
             .map_err(failed)?;
         client.start().await.map_err(failed)?;
         let turn = Mutex::default();
@@ -327,14 +375,22 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Parts;
     use super::*;
+    use crate::contract::spec::Rocketmq;
 
     /// A broker that takes connections and answers nothing.
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_parked_at_a_peer_that_forgot_us_ends_at_once() {
         let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = peer.local_addr().unwrap().to_string();
-        let connection = Connection::new("127.0.0.1:1".into(), "parked".into()).unwrap();
+        let rocketmq = Rocketmq {
+            name_servers: vec!["127.0.0.1:1".into()],
+            credentials_secret_ref: None,
+            tls: None,
+        };
+        let access = Access::new(&rocketmq, Parts::default()).unwrap();
+        let connection = Connection::new("127.0.0.1:1".into(), "parked".into(), access).unwrap();
         let request = RemotingCommand::create_remoting_command(11);
         let long = Duration::from_secs(15);
         let purpose = Purpose::Pull(Topic::Main, 0);

@@ -5,14 +5,18 @@
 //! decoding stops half way). Request codes and fields are those of RocketMQ 5.3.3's remoting protocol
 //! (`RequestCode.java`, `header/*RequestHeader.java`).
 
+mod access;
 mod answer;
 mod connection;
 mod journal;
 mod pulled;
 mod record;
+mod relay;
 pub mod sql;
 pub mod subscription;
 mod together;
+
+pub use access::{Access, AccessError, Files, FilesError, Part, Parts, wanted};
 
 use super::{Commit, Pulled, Route, Source, SourceError};
 use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
@@ -70,10 +74,22 @@ pub struct RocketmqSource {
 }
 
 impl RocketmqSource {
-    /// Prepares connections; nothing is sent yet, so unreachable brokers show at the first call.
+    /// Prepares connections to a cluster that lets everybody in; see
+    /// [`connect_with`](RocketmqSource::connect_with).
     pub async fn connect(spec: &ConsumerSpec, client_id: &str) -> Result<Self, SourceError> {
-        let connection =
-            Connection::new(spec.rocketmq.name_servers.join(";"), client_id.to_owned())?;
+        let access = Access::new(&spec.rocketmq, Parts::default())?;
+        Self::connect_with(spec, client_id, access).await
+    }
+
+    /// Prepares connections; nothing is sent yet, so unreachable brokers show at the first call. The access
+    /// is that of the same spec, and may be replaced while this is used.
+    pub async fn connect_with(
+        spec: &ConsumerSpec,
+        client_id: &str,
+        access: Access,
+    ) -> Result<Self, SourceError> {
+        let name_servers = spec.rocketmq.name_servers.join(";");
+        let connection = Connection::new(name_servers, client_id.to_owned(), access)?;
         let subscription = Subscription::new(&spec.filter);
         if let Some(unread) = subscription.unread() {
             warn!(
@@ -141,11 +157,15 @@ impl RocketmqSource {
             .connection
             .invoke(&address, purpose, what, request, wait)
             .await?;
-        Ok(Answer {
+        let answer = Answer {
             command,
             peer: address,
             what,
-        })
+        };
+        if answer.is_denied() {
+            return Err(answer.denied(self.connection.who()));
+        }
+        Ok(answer)
     }
 
     /// A request about one queue; RocketMQ names its fields the same everywhere.

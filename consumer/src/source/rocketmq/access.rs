@@ -1,0 +1,222 @@
+//! What lets us into a RocketMQ cluster: a user of its ACL, and who is trusted over TLS.
+//!
+//! It is what is in the Secrets that spec.rocketmq names, and may change at any time: requests are signed,
+//! and connections made, with what is in force then. So nothing has to be restarted, and no queue changes
+//! hands, when a Secret is rotated. Nothing here is ever shown: what is printed names fields, Secrets and
+//! keys, and of what they hold the access key alone, which is a user's name.
+
+mod files;
+mod parts;
+mod signer;
+mod trust;
+
+pub use files::{Files, FilesError};
+pub use parts::{Part, Parts, wanted};
+pub(super) use signer::Signer;
+pub(super) use trust::explain;
+
+use crate::contract::spec::Rocketmq;
+use rocketmq_client_rust::SessionCredentials;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Why what a Secret holds cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// A key is missing.
+    #[error("{field}: Secret {secret:?} has no {key:?}: {advice}", key = part.key(), field = part.field(), advice = part.advice())]
+    Missing {
+        /// What.
+        part: Part,
+        /// The Secret that is named.
+        secret: String,
+    },
+    /// A key holds what cannot be used.
+    #[error("{field}: {key:?} of Secret {secret:?} cannot be used: {reason}; {advice}", key = part.key(), field = part.field(), advice = part.advice())]
+    Unusable {
+        /// What.
+        part: Part,
+        /// The Secret that is named.
+        secret: String,
+        /// What is wrong with it; nothing of what it says.
+        reason: String,
+    },
+    /// The name of servers is none.
+    #[error(
+        "spec.rocketmq.tls.serverName is {0:?}, which no certificate can be for: write a DNS name such as rocketmq.mq.svc"
+    )]
+    ServerName(String),
+    /// The Secrets were not given.
+    #[error(
+        "{field} names Secret {secret:?}, and what it holds was not given: say where its keys are files (keylane-consumer run --rocketmq-secrets DIR)", field = part.field()
+    )]
+    NotGiven {
+        /// What.
+        part: Part,
+        /// The Secret that is named.
+        secret: String,
+    },
+}
+
+/// What is in force.
+#[derive(Clone, Default)]
+struct InForce {
+    parts: Parts,
+    credentials: Option<SessionCredentials>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+struct Shared {
+    rocketmq: Rocketmq,
+    server_name: Option<ServerName<'static>>,
+    in_force: RwLock<InForce>,
+}
+
+/// What lets us into the cluster of a spec. Clones are the same access.
+#[derive(Clone)]
+pub struct Access(Arc<Shared>);
+
+impl fmt::Debug for Access {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { rocketmq, .. } = &*self.0;
+        formatter
+            .debug_struct("Access")
+            .field("credentials", &rocketmq.credentials_secret_ref)
+            .field("tls", &rocketmq.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// With what the Secrets that the spec names hold. A spec that names none needs no parts.
+    pub fn new(rocketmq: &Rocketmq, parts: Parts) -> Result<Self, AccessError> {
+        let name = rocketmq
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.server_name.clone());
+        let server_name = name
+            .map(|name| {
+                ServerName::try_from(name.clone()).map_err(|_| AccessError::ServerName(name))
+            })
+            .transpose()?;
+        let in_force = RwLock::new(InForce::new(rocketmq, parts)?);
+        Ok(Self(Arc::new(Shared {
+            rocketmq: rocketmq.clone(),
+            server_name,
+            in_force,
+        })))
+    }
+
+    /// Takes over what the Secrets hold now; says whether that is something new. After an error everything is
+    /// as it was.
+    pub fn replace(&self, parts: Parts) -> Result<bool, AccessError> {
+        if self.read().parts == parts {
+            return Ok(false);
+        }
+        let new = InForce::new(&self.0.rocketmq, parts)?;
+        let in_force = self.0.in_force.write();
+        *in_force.unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(true)
+    }
+
+    fn read(&self) -> InForce {
+        let in_force = self.0.in_force.read();
+        in_force.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether requests are signed.
+    pub(super) fn signs(&self) -> bool {
+        self.0.rocketmq.credentials_secret_ref.is_some()
+    }
+
+    /// Whether connections are made over TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.0.rocketmq.tls.is_some()
+    }
+
+    fn credentials(&self) -> Option<SessionCredentials> {
+        self.read().credentials
+    }
+
+    pub(super) fn tls(&self) -> Option<Arc<ClientConfig>> {
+        self.read().tls
+    }
+
+    /// The name that certificates must be for, if it is not that of the host.
+    pub(super) fn server_name(&self) -> Option<&ServerName<'static>> {
+        self.0.server_name.as_ref()
+    }
+
+    pub(super) fn rocketmq(&self) -> &Rocketmq {
+        &self.0.rocketmq
+    }
+
+    /// Who we are to the brokers, and where that is said.
+    pub(super) fn who(&self) -> String {
+        let Some(secret) = &self.0.rocketmq.credentials_secret_ref else {
+            return "who gives no credentials".to_owned();
+        };
+        let known = self.credentials();
+        let key = known.as_ref().and_then(SessionCredentials::access_key);
+        let key = key.map_or("", |key| key.as_str());
+        format!("access key {key:?} of Secret {:?}", secret.name)
+    }
+}
+
+impl InForce {
+    fn new(rocketmq: &Rocketmq, parts: Parts) -> Result<Self, AccessError> {
+        let wanted = wanted(rocketmq);
+        if let Some((part, secret)) = wanted.first().filter(|_| parts.is_empty()) {
+            return Err(AccessError::NotGiven {
+                part: *part,
+                secret: (*secret).to_owned(),
+            });
+        }
+        for (part, secret) in &wanted {
+            if parts.get(*part).is_none() {
+                return Err(AccessError::Missing {
+                    part: *part,
+                    secret: (*secret).to_owned(),
+                });
+            }
+        }
+        let secret_of = |part: Part| {
+            let mut wanted = wanted.iter();
+            let found = wanted.find(|(wanted, _)| *wanted == part);
+            found
+                .map(|(_, secret)| (*secret).to_owned())
+                .unwrap_or_default()
+        };
+        let unusable = |(part, reason): (Part, String)| AccessError::Unusable {
+            part,
+            secret: secret_of(part),
+            reason,
+        };
+        let credentials = rocketmq
+            .credentials_secret_ref
+            .as_ref()
+            .map(|_| {
+                let key = parts.text(Part::AccessKey)?;
+                let secret = parts.text(Part::SecretKey)?;
+                Ok(SessionCredentials::with_keys(key, secret))
+            })
+            .transpose()
+            .map_err(unusable)?;
+        let tls = rocketmq
+            .tls
+            .as_ref()
+            .map(|tls| trust::config(&parts, tls.client_certificate_secret_ref.is_some()))
+            .transpose()
+            .map_err(unusable)?;
+        Ok(Self {
+            parts,
+            credentials,
+            tls,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
