@@ -40,6 +40,8 @@ pub const RESERVED_VARIABLES: [&str; 2] = [POD_UID_VARIABLE, START_LANES_VARIABL
 pub const CONFIG_DIR: &str = "/etc/keylane";
 /// Where the Secret with what opens the admin API is mounted in the executor.
 pub const ADMIN_DIR: &str = "/etc/keylane-admin";
+/// Where what lets us into RocketMQ is mounted in the executor.
+pub const ROCKETMQ_DIR: &str = "/etc/keylane-rocketmq";
 
 /// Name of the Deployment, ConfigMap, ServiceAccount, Service and PodDisruptionBudget of a consumer.
 pub fn child(consumer: &str) -> String {

@@ -25,6 +25,7 @@ mod process;
 mod redaction;
 mod resets;
 mod samples;
+mod secured;
 mod suspects;
 mod suspension;
 mod together;

@@ -12,7 +12,7 @@ use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
 use keylane_consumer::handler::Remote;
 use keylane_consumer::handler::grpc::Caller;
 use keylane_consumer::message::QueueId;
-use keylane_consumer::source::rocketmq::RocketmqSource;
+use keylane_consumer::source::rocketmq::{Access, RocketmqSource};
 use keylane_consumer::source::{Commit, Source};
 use keylane_tests::judge::{Ended, Judge, Micros, Report, Reported, Verdict};
 use keylane_tests::rocketmq::{Broker, Message, Producer, Settings};
@@ -66,6 +66,11 @@ impl World {
     pub async fn with_settings(name: &str, queues: u32, settings: Settings<'_>) -> Self {
         let broker = Broker::start_with(settings).await.unwrap();
         Self::on(Mq::Own(Box::new(broker)), name, queues).await
+    }
+
+    /// On a broker that is another's too.
+    pub async fn at(broker: &'static Broker, name: &str, queues: u32) -> Self {
+        Self::on(Mq::Shared(broker), name, queues).await
     }
 
     async fn on(mq: Mq, name: &str, queues: u32) -> Self {
@@ -414,8 +419,14 @@ impl Running {
         changes: &[(&str, &str)],
     ) -> Self {
         let spec = world.spec(port, changes);
+        let access = Access::open(&spec.rocketmq).unwrap();
+        Self::enter(handler, &spec, access).await
+    }
+
+    /// Starts an executor at brokers that do not let everybody in.
+    pub async fn enter(handler: Handler, spec: &ConsumerSpec, access: Access) -> Self {
         let options = Options::new(incarnation("test"), 64);
-        let source = RocketmqSource::connect(&spec, &options.incarnation)
+        let source = RocketmqSource::connect_with(spec, &options.incarnation, access)
             .await
             .unwrap();
         let caller = Caller {
@@ -423,10 +434,10 @@ impl Running {
             incarnation: options.incarnation.clone(),
         };
         let executor = Executor::new(
-            &spec,
+            spec,
             options,
             source,
-            Remote::new(&spec, caller).unwrap(),
+            Remote::new(spec, caller).unwrap(),
             Measures::new().unwrap(),
         );
         let (control, shutdown) = (executor.control(), CancellationToken::new());
@@ -455,10 +466,11 @@ impl Running {
         wait::until(SOON, what, async || {
             let verdict = self.verdict();
             if condition(&verdict) {
-                Ok(())
-            } else {
-                Err(format!("{verdict:?}"))
+                return Ok(());
             }
+            let stats = self.control.stats().await;
+            let trouble = stats.ok().and_then(|stats| stats.broker_error);
+            Err(format!("{verdict:?} {trouble:?}"))
         })
         .await
         .unwrap();

@@ -1,15 +1,24 @@
 //! How far behind a consumer group is, as its brokers report it. A queue whose figures are missing makes
 //! the sum unknown: it is never counted as 0.
 
+mod secrets;
+
+pub use secrets::SecretError;
+
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::ConsumerSpec;
 use keylane_consumer::message::QueueId;
-use keylane_consumer::source::rocketmq::RocketmqSource;
+use keylane_consumer::source::rocketmq::{Access, RocketmqSource, wanted};
 use keylane_consumer::source::{Source, SourceError};
+use kube::Client;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tracing::info;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Secrets are not watched: that would need the right to list everybody's. They are read this often, and at
+/// once when brokers refuse what they said before.
+const SECRETS_EVERY: Duration = Duration::from_secs(60);
 
 /// Offsets of one queue, as the broker has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,33 +34,104 @@ pub struct QueueOffsets {
 /// Offsets of every queue of the topic.
 pub type Offsets = BTreeMap<QueueId, QueueOffsets>;
 
+/// Why brokers cannot be asked, or do not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// They do not answer.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// What is to let us in does not.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
 /// Reads offsets of one consumer's topic and group.
-pub struct Broker(RocketmqSource);
+pub struct Broker {
+    source: RocketmqSource,
+    access: Access,
+    /// When Secrets were read last; none if they are to be read before brokers are asked again.
+    read: Option<Instant>,
+}
 
 impl Broker {
     /// Prepares connections; unreachable brokers show at the first reading.
-    pub async fn connect(spec: &ConsumerSpec) -> Result<Self, SourceError> {
+    pub async fn connect(
+        client: &Client,
+        namespace: &str,
+        spec: &ConsumerSpec,
+    ) -> Result<Self, BrokerError> {
         // Not a member of the group: it never sends a heartbeat.
         let id = format!("keylane-operator:{:016x}", rand::random::<u64>());
-        RocketmqSource::connect(spec, &id).await.map(Self)
+        let parts = secrets::read(client, namespace, &spec.rocketmq).await?;
+        let access = Access::new(&spec.rocketmq, parts).map_err(SecretError::from)?;
+        let source = RocketmqSource::connect_with(spec, &id, access.clone()).await?;
+        Ok(Self {
+            source,
+            access,
+            read: Some(Instant::now()),
+        })
     }
 
-    /// The offsets of every queue. A queue whose broker does not say is there without; an error if none of
-    /// them is known.
-    pub async fn offsets(&self) -> Result<Reading, SourceError> {
+    /// Takes over what Secrets hold now, if it is time to look.
+    async fn refresh(
+        &mut self,
+        client: &Client,
+        namespace: &str,
+        spec: &ConsumerSpec,
+    ) -> Result<(), SecretError> {
+        let is_recent = |read: Instant| read.elapsed() < SECRETS_EVERY;
+        if wanted(&spec.rocketmq).is_empty() || self.read.is_some_and(is_recent) {
+            return Ok(());
+        }
+        let parts = secrets::read(client, namespace, &spec.rocketmq).await?;
+        if self.access.replace(parts)? {
+            info!("{namespace}: what lets us into RocketMQ has changed and was taken over");
+        }
+        self.read = Some(Instant::now());
+        Ok(())
+    }
+
+    /// The offsets of every queue, with what the consumer's Secrets hold. A queue whose broker does not say is
+    /// there without; an error if none of them is known. Secrets that cannot be used any more are told of, and
+    /// brokers asked with what they said before.
+    pub async fn offsets(
+        &mut self,
+        client: &Client,
+        namespace: &str,
+        spec: &ConsumerSpec,
+    ) -> Result<Reading, BrokerError> {
+        let refreshed = self.refresh(client, namespace, spec).await;
+        let mut reading = self.ask().await;
+        let refused = match &reading {
+            Ok(reading) => reading.error.as_ref(),
+            Err(error) => Some(error),
+        };
+        if matches!(
+            refused,
+            Some(SourceError::Denied { .. } | SourceError::Untrusted { .. })
+        ) {
+            self.read = None;
+        }
+        if let (Ok(reading), Err(problem)) = (&mut reading, refreshed) {
+            reading.secret = Some(problem);
+        }
+        Ok(reading?)
+    }
+
+    async fn ask(&self) -> Result<Reading, SourceError> {
         let deadline = tokio::time::Instant::now() + TIMEOUT;
         let late = || SourceError::Unreachable {
             peer: "the brokers of the topic".to_owned(),
             what: "for the offsets of all queues",
             reason: format!("not all answered within {TIMEOUT:?}"),
         };
-        let route = tokio::time::timeout_at(deadline, self.0.route());
+        let route = tokio::time::timeout_at(deadline, self.source.route());
         let route = route.await.unwrap_or_else(|_| Err(late()))?;
         let mut reading = Reading::default();
         for queue in &route.queues {
             let read = async {
-                let (min, max) = self.0.bounds(queue).await?;
-                let committed = self.0.committed(queue).await?;
+                let (min, max) = self.source.bounds(queue).await?;
+                let committed = self.source.committed(queue).await?;
                 Ok(QueueOffsets {
                     min,
                     max,
@@ -85,6 +165,8 @@ pub struct Reading {
     pub queues: BTreeMap<QueueId, Option<QueueOffsets>>,
     /// Why the first of those is missing.
     pub error: Option<SourceError>,
+    /// Why the Secrets that are named cannot be used as they are now.
+    pub secret: Option<SecretError>,
 }
 
 impl Reading {

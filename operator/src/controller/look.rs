@@ -8,7 +8,7 @@ use super::state::{State, Wanted};
 use super::status::Findings;
 use super::validate::Consumer;
 use super::{Context, build, fetch, retire};
-use crate::broker::{self, Reading};
+use crate::broker::{self, BrokerError, Reading};
 use crate::certificate::CertificateError;
 use crate::crd::OrderedConsumerStatus;
 use crate::names;
@@ -22,7 +22,6 @@ use k8s_openapi::jiff::tz::TimeZone;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::Mode;
 use keylane_consumer::message::Topic;
-use keylane_consumer::source::SourceError;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,7 +50,7 @@ pub struct Pods {
 
 /// What brokers and pods said in one round.
 struct Answers {
-    offsets: Result<Reading, SourceError>,
+    offsets: Result<Reading, BrokerError>,
     stats: Vec<Stats>,
     /// Used part of the CPU that pods may use, by incarnation.
     cpu: BTreeMap<String, f64>,
@@ -198,7 +197,7 @@ async fn ask(
     let client = state.pods().cloned();
     let brokers = async {
         let started = Instant::now();
-        let offsets = state.offsets(consumer).await;
+        let offsets = state.offsets(&context.client, consumer).await;
         context
             .metrics
             .asked_brokers(started.elapsed(), offsets.is_ok());
@@ -276,7 +275,9 @@ fn report_brokers(answers: &Answers, found: &mut Findings) {
             found.queues = Some(reading.queues.len() as u32);
             let complete = reading.complete().filter(|_| !answers.silent);
             found.lag = complete.map(|offsets| broker::lag(&offsets, &answers.stats));
-            found.broker_unavailable = reading.error.as_ref().map(ToString::to_string);
+            let secret = reading.secret.as_ref().map(ToString::to_string);
+            let error = reading.error.as_ref().map(ToString::to_string);
+            found.broker_unavailable = secret.or(error);
         }
         Err(error) => found.broker_unavailable = Some(error.to_string()),
     }

@@ -193,6 +193,7 @@ mod tests {
         };
         let queue = |id| QueueId::new("b", id);
         Reading {
+            secret: None,
             queues: BTreeMap::from([
                 (queue(0), Some(offsets)),
                 (queue(1), Some(offsets)),

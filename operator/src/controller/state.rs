@@ -5,12 +5,12 @@ use super::apply::Marks;
 use super::replay::Kept;
 use super::reset::Driven;
 use super::validate::Consumer;
-use crate::broker::{Broker, Reading};
+use crate::broker::{Broker, BrokerError, Reading};
 use crate::crd::OrderedConsumerStatus;
 use crate::pods::PodClient;
 use crate::pods::access::{Access, AccessError};
 use crate::scale::History;
-use keylane_consumer::source::SourceError;
+use kube::Client;
 use std::time::{Duration, Instant};
 
 /// How often children are looked at even if no watch told of a change: ConfigMaps and Secrets are not
@@ -149,21 +149,22 @@ impl State {
 
     /// Offsets of the consumer's queues, over a connection that is kept as long as the spec names the
     /// same brokers, topic and group.
-    pub async fn offsets(&mut self, consumer: &Consumer) -> Result<Reading, SourceError> {
-        let spec = consumer.spec();
-        let target = format!(
-            "{:?} {} {}",
-            spec.rocketmq.name_servers, spec.topic, spec.consumer_group
-        );
+    pub async fn offsets(
+        &mut self,
+        client: &Client,
+        consumer: &Consumer,
+    ) -> Result<Reading, BrokerError> {
+        let (spec, namespace) = (consumer.spec(), consumer.namespace());
+        let target = format!("{:?} {} {}", spec.rocketmq, spec.topic, spec.consumer_group);
         if self
             .broker
             .as_ref()
             .is_none_or(|(connected, _)| *connected != target)
         {
-            self.broker = Some((target, Broker::connect(spec).await?));
+            self.broker = Some((target, Broker::connect(client, namespace, spec).await?));
         }
-        match &self.broker {
-            Some((_, broker)) => broker.offsets().await,
+        match &mut self.broker {
+            Some((_, broker)) => broker.offsets(client, namespace, spec).await,
             None => Ok(Reading::default()),
         }
     }

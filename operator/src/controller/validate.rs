@@ -298,6 +298,17 @@ fn reserved(pod: &PodSpec, handler: &Container) -> Result<(), Invalid> {
             });
         }
     }
+    let init = pod.init_containers.iter().flatten();
+    for container in pod.containers.iter().chain(init).chain([handler]) {
+        // They hold what only the executor may have.
+        let mut mounts = container.volume_mounts.iter().flatten();
+        if let Some(mount) = mounts.find(|mount| mount.name.starts_with("keylane-")) {
+            return Err(Invalid::Reserved {
+                what: "a mount of volume",
+                name: mount.name.clone(),
+            });
+        }
+    }
     let mut volumes = pod.volumes.iter().flatten();
     match volumes.find(|volume| volume.name.starts_with("keylane-")) {
         Some(volume) => Err(Invalid::Reserved {
@@ -443,6 +454,10 @@ pub(crate) mod tests {
             (
                 json!({"spec": {"containers": [{"name": "handler"}, {"name": "executor"}]}}),
                 "container \"executor\"",
+            ),
+            (
+                handler(json!({"volumeMounts": [{"name": "keylane-rocketmq", "mountPath": "/x"}]})),
+                "a mount of volume \"keylane-rocketmq\"",
             ),
             (
                 handler(json!({"lifecycle": {"preStop": {"exec": {"command": ["true"]}}}})),

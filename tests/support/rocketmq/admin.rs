@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::remoting::{Answer, Connection, Fields};
 use crate::wait;
@@ -74,18 +75,28 @@ impl Route {
 /// # Errors
 /// When no broker is known after 60 s, when one refuses, or when the route is not there after 60 s.
 pub async fn create_topic(name_server: &str, topic: &str, queues: u32) -> Result<()> {
+    create_topic_through(&Door::default(), name_server, topic, queues).await
+}
+
+/// The same of servers that do not let everybody in.
+pub(super) async fn create_topic_through(
+    door: &Door,
+    name_server: &str,
+    topic: &str,
+    queues: u32,
+) -> Result<()> {
     // A broker that started before its name server registers only half a minute later.
     let what = format!("a broker known to {name_server}");
     let brokers = wait::until(KNOWN_LIMIT, what, async || {
-        masters(name_server, TOPIC_OF_EVERY_BROKER).await
+        masters(door, name_server, TOPIC_OF_EVERY_BROKER).await
     })
     .await?;
     for master in &brokers {
-        create_on(&master.address, topic, queues).await?;
+        create_on(door, &master.address, topic, queues).await?;
     }
     let what = format!("topic {topic} with {queues} queues known to {name_server}");
     wait::until(KNOWN_LIMIT, what, async || {
-        let found = masters(name_server, topic)
+        let found = masters(door, name_server, topic)
             .await
             .map_err(|error| error.to_string())?;
         let complete = found.len() == brokers.len() && found.iter().all(|m| m.queues == queues);
@@ -100,7 +111,7 @@ pub async fn create_topic(name_server: &str, topic: &str, queues: u32) -> Result
 }
 
 /// Creates a topic, or changes it to that many queues, on the broker at this address.
-pub(super) async fn create_on(address: &str, topic: &str, queues: u32) -> Result<()> {
+pub(super) async fn create_on(door: &Door, address: &str, topic: &str, queues: u32) -> Result<()> {
     let fields = Fields::from([
         ("topic", topic.to_owned()),
         ("defaultTopic", "TBW102".to_owned()),
@@ -112,7 +123,7 @@ pub(super) async fn create_on(address: &str, topic: &str, queues: u32) -> Result
         ("order", "false".to_owned()),
         ("attributes", String::new()),
     ]);
-    let broker = Connection::open(address).await?;
+    let broker = Connection::open(address, door).await?;
     broker
         .request(UPDATE_AND_CREATE_TOPIC, &fields, b"")
         .await?;
@@ -120,12 +131,12 @@ pub(super) async fn create_on(address: &str, topic: &str, queues: u32) -> Result
 }
 
 /// The masters that have queues of this topic, never none.
-pub(super) async fn masters(name_server: &str, topic: &str) -> Result<Vec<Master>> {
+pub(super) async fn masters(door: &Door, name_server: &str, topic: &str) -> Result<Vec<Master>> {
     let fields = Fields::from([
         ("topic", topic.to_owned()),
         ("acceptStandardJsonOnly", "true".to_owned()),
     ]);
-    let answer = Connection::open(name_server)
+    let answer = Connection::open(name_server, door)
         .await?
         .request(GET_ROUTE_BY_TOPIC, &fields, b"")
         .await?;

@@ -10,9 +10,12 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use super::admin;
+use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::jars::jars;
+use super::mqadmin;
 use super::processes::{Sweeper, Tied};
+use super::secured::Secured;
 use crate::cluster::run;
 use crate::wait;
 
@@ -50,6 +53,7 @@ pub struct Broker {
     lib: PathBuf,
     name_server_port: u16,
     broker_port: u16,
+    door: Door,
 }
 
 impl Broker {
@@ -77,12 +81,21 @@ impl Broker {
 
     /// Starts them with settings of broker.conf added or changed.
     pub async fn start_with(settings: Settings<'_>) -> Result<Self> {
+        Self::start_as(settings, &Secured::default()).await
+    }
+
+    /// Starts them so that they let only some clients in.
+    pub async fn start_secured(secured: &Secured) -> Result<Self> {
+        Self::start_as(&[], secured).await
+    }
+
+    async fn start_as(settings: Settings<'_>, secured: &Secured) -> Result<Self> {
         let lib = tokio::task::spawn_blocking(jars)
             .await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let mut tries = 1;
         loop {
-            let error = match Self::try_start(&lib, settings).await {
+            let error = match Self::try_start(&lib, settings, secured).await {
                 Ok(broker) => return Ok(broker),
                 Err(error) => error,
             };
@@ -97,7 +110,7 @@ impl Broker {
         }
     }
 
-    async fn try_start(lib: &Path, settings: Settings<'_>) -> Result<Self> {
+    async fn try_start(lib: &Path, settings: Settings<'_>, secured: &Secured) -> Result<Self> {
         let temp = std::env::temp_dir();
         let dir = tempfile::Builder::new()
             .prefix("keylane-rocketmq-")
@@ -105,10 +118,20 @@ impl Broker {
             .map_err(RocketMqError::io("create a directory in", &temp))?;
         let sweeper = Sweeper::of(dir.path())?;
         let [name_server_port, broker_port] = free_ports()?;
-        write_configuration(dir.path(), name_server_port, broker_port, settings)?;
+        let (door, mut all) = secured.doors(dir.path())?;
+        all.extend(
+            settings
+                .iter()
+                .map(|&(name, value)| (name, value.to_owned())),
+        );
+        let all: Vec<_> = all
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        write_configuration(dir.path(), name_server_port, broker_port, &all)?;
         // Both at once: the broker takes longer to come up than the name server, and registers then.
-        let name_server = start_name_server(lib, dir.path())?;
-        let broker = start_broker(lib, dir.path(), name_server_port)?;
+        let name_server = start_name_server(lib, dir.path(), &door.java)?;
+        let broker = start_broker(lib, dir.path(), name_server_port, &door.java)?;
         let mut this = Self {
             broker,
             name_server,
@@ -117,6 +140,7 @@ impl Broker {
             lib: lib.to_path_buf(),
             name_server_port,
             broker_port,
+            door,
         };
         this.serves().await?;
         Ok(this)
@@ -150,24 +174,34 @@ impl Broker {
 
     /// Creates a topic; see [`create_topic`](super::create_topic).
     pub async fn create_topic(&self, topic: &str, queues: u32) -> Result<()> {
-        admin::create_topic(&self.name_server(), topic, queues).await
+        admin::create_topic_through(&self.door, &self.name_server(), topic, queues).await
     }
 
     /// A producer for a topic.
     pub async fn producer(&self, topic: &str) -> Result<super::Producer> {
-        super::Producer::connect(&self.name_server(), topic).await
+        super::Producer::connect_through(&self.door, &self.name_server(), topic).await
     }
 
     /// What RocketMQ's own tool says of a group's progress; see [`progress`](super::progress).
     pub async fn progress(&self, group: &str, topic: &str) -> Result<Vec<super::QueueProgress>> {
-        super::progress(&self.name_server(), group, topic).await
+        mqadmin::progress_through(&self.door, &self.name_server(), group, topic).await
+    }
+
+    /// Runs RocketMQ's own tool; see [`mqadmin`](super::mqadmin).
+    pub async fn mqadmin(&self, args: &[&str]) -> Result<String> {
+        mqadmin::mqadmin_through(&self.door, &self.name_server(), args).await
     }
 
     /// Stops the broker in good order, unless it was killed, and starts it again with the same port
     /// and store; returns when it serves. Its queue locks and its list of members are gone.
     pub async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
-        self.broker = start_broker(&self.lib, self.dir.path(), self.name_server_port)?;
+        self.broker = start_broker(
+            &self.lib,
+            self.dir.path(),
+            self.name_server_port,
+            &self.door.java,
+        )?;
         self.serves().await
     }
 
@@ -220,7 +254,7 @@ impl Broker {
     /// registered with it and routes are known again.
     pub async fn restart_name_server(&mut self) -> Result<()> {
         self.name_server.kill();
-        self.name_server = start_name_server(&self.lib, self.dir.path())?;
+        self.name_server = start_name_server(&self.lib, self.dir.path(), &self.door.java)?;
         self.serves().await
     }
 
@@ -243,16 +277,16 @@ impl Broker {
             reason,
             log: kept(&log),
         };
-        let broker = &mut self.broker;
+        let (broker, door) = (&mut self.broker, &self.door);
         let ready = wait::until(START_LIMIT, "RocketMQ serving", async || {
             if let Some(status) = broker.ended() {
                 return Ok(Err(format!("it ended ({status})")));
             }
             // Creating a topic makes the broker register; by itself it tries again after 30 s only.
-            admin::create_on(&address, PROBE_TOPIC, 1)
+            admin::create_on(door, &address, PROBE_TOPIC, 1)
                 .await
                 .map_err(|error| error.to_string())?;
-            admin::masters(&name_server, PROBE_TOPIC)
+            admin::masters(door, &name_server, PROBE_TOPIC)
                 .await
                 .map(|_| Ok(()))
                 .map_err(|error| error.to_string())
@@ -344,8 +378,9 @@ pub(super) fn write_configuration(
     Ok(())
 }
 
-fn start_name_server(lib: &Path, dir: &Path) -> Result<Tied> {
+fn start_name_server(lib: &Path, dir: &Path, options: &[String]) -> Result<Tied> {
     let mut args = java(lib, dir, "-Xmx128m", &["-XX:TieredStopAtLevel=1"]);
+    args.extend(options.iter().cloned());
     args.push("org.apache.rocketmq.namesrv.NamesrvStartup".to_owned());
     args.extend([
         "-c".to_owned(),
@@ -354,9 +389,15 @@ fn start_name_server(lib: &Path, dir: &Path) -> Result<Tied> {
     start(NAME_SERVER, dir, &args, "namesrv.log")
 }
 
-pub(super) fn start_broker(lib: &Path, dir: &Path, name_server_port: u16) -> Result<Tied> {
+pub(super) fn start_broker(
+    lib: &Path,
+    dir: &Path,
+    name_server_port: u16,
+    options: &[String],
+) -> Result<Tied> {
     let mut args = java(lib, dir, "-Xmx512m", &BROKER_OPENS);
     args.push("-XX:MaxDirectMemorySize=512m".to_owned());
+    args.extend(options.iter().cloned());
     args.push("org.apache.rocketmq.broker.BrokerStartup".to_owned());
     args.extend(["-n".to_owned(), format!("127.0.0.1:{name_server_port}")]);
     args.extend([

@@ -8,6 +8,7 @@
 
 mod admin;
 mod broker;
+mod door;
 mod error;
 mod jars;
 mod message;
@@ -17,6 +18,7 @@ mod processes;
 mod producer;
 mod remoting;
 mod second;
+mod secured;
 
 pub use admin::create_topic;
 pub use broker::{Broker, Settings};
@@ -27,6 +29,7 @@ pub use mqadmin::{QueueProgress, mqadmin, progress};
 pub use offsets::Offsets;
 pub use producer::{Producer, Sent};
 pub use second::Second;
+pub use secured::{Authority, Secured};
 
 /// RocketMQ for a cluster, as manifests for this namespace: a StatefulSet of one pod, `rocketmq-0`, with
 /// a name server and a broker, and the Service `rocketmq` of the name server at port 9876. Allowed

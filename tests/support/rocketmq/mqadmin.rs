@@ -1,5 +1,6 @@
 //! RocketMQ's own command-line tool, the independent witness of what a broker holds.
 
+use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::jars::jars;
 use crate::cluster::run;
@@ -25,6 +26,15 @@ pub struct QueueProgress {
 /// # Errors
 /// When it reports an exception, which it does with exit status 0.
 pub async fn mqadmin(name_server: &str, args: &[&str]) -> Result<String> {
+    mqadmin_through(&Door::default(), name_server, args).await
+}
+
+/// The same of servers that do not let everybody in.
+pub(super) async fn mqadmin_through(
+    door: &Door,
+    name_server: &str,
+    args: &[&str],
+) -> Result<String> {
     let mut all: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
     all.extend(["-n".to_owned(), name_server.to_owned()]);
     let command = all.join(" ");
@@ -32,7 +42,8 @@ pub async fn mqadmin(name_server: &str, args: &[&str]) -> Result<String> {
         command: command.clone(),
         output,
     };
-    let output = tokio::task::spawn_blocking(move || run_tool(&all))
+    let door = door.clone();
+    let output = tokio::task::spawn_blocking(move || run_tool(&door, &all))
         .await
         .map_err(|error| failed(error.to_string()))??;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -46,15 +57,24 @@ pub async fn mqadmin(name_server: &str, args: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-fn run_tool(args: &[String]) -> Result<std::process::Output> {
+fn run_tool(door: &Door, args: &[String]) -> Result<std::process::Output> {
     let lib = jars()?;
     // The tool keeps logs below its user's home.
     let home = tempfile::tempdir().map_err(RocketMqError::io(
         "create a directory in",
         &std::env::temp_dir(),
     ))?;
+    if let Some((user, password)) = &door.user {
+        let conf = home.path().join("conf");
+        let tools = conf.join("tools.yml");
+        let text = format!("accessKey: {user}\nsecretKey: {password}\n");
+        std::fs::create_dir(&conf)
+            .and_then(|()| std::fs::write(&tools, text))
+            .map_err(RocketMqError::io("write", &tools))?;
+    }
     run::command("java")
         .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
+        .args(&door.java)
         .arg(format!("-Duser.home={}", home.path().display()))
         .arg("-cp")
         .arg(lib.join("*"))
@@ -67,8 +87,18 @@ fn run_tool(args: &[String]) -> Result<std::process::Output> {
 
 /// What the brokers hold of this group's progress in this topic, by queue.
 pub async fn progress(name_server: &str, group: &str, topic: &str) -> Result<Vec<QueueProgress>> {
+    progress_through(&Door::default(), name_server, group, topic).await
+}
+
+/// The same of servers that do not let everybody in.
+pub(super) async fn progress_through(
+    door: &Door,
+    name_server: &str,
+    group: &str,
+    topic: &str,
+) -> Result<Vec<QueueProgress>> {
     let args = ["consumerProgress", "-g", group, "-t", topic];
-    parse(&mqadmin(name_server, &args).await?, topic)
+    parse(&mqadmin_through(door, name_server, &args).await?, topic)
 }
 
 fn parse(text: &str, topic: &str) -> Result<Vec<QueueProgress>> {

@@ -1,6 +1,7 @@
 //! Offsets of a topic and a group as the broker holds them, asked for so often that RocketMQ's own tool
 //! would be too slow.
 
+use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::remoting::{Answer, Connection, Fields};
 
@@ -23,7 +24,7 @@ impl Offsets {
     /// When it does not answer within 3 s.
     pub async fn connect(address: &str, topic: &str, group: &str) -> Result<Self> {
         Ok(Self {
-            broker: Connection::open(address).await?,
+            broker: Connection::open(address, &Door::default()).await?,
             topic: topic.to_owned(),
             group: group.to_owned(),
         })

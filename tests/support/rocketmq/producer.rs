@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
 
 use super::admin::{self, Master};
+use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::message::Message;
 use super::remoting::{Answer, Connection, Fields};
@@ -54,7 +55,16 @@ impl Producer {
     /// # Errors
     /// When the name server does not know the topic, or a broker cannot be reached.
     pub async fn connect(name_server: &str, topic: &str) -> Result<Self> {
-        let masters = admin::masters(name_server, topic).await?;
+        Self::connect_through(&Door::default(), name_server, topic).await
+    }
+
+    /// The same of servers that do not let everybody in.
+    pub(super) async fn connect_through(
+        door: &Door,
+        name_server: &str,
+        topic: &str,
+    ) -> Result<Self> {
+        let masters = admin::masters(door, name_server, topic).await?;
         let mut connections = Vec::with_capacity(masters.len());
         let mut queues = Vec::new();
         for Master {
@@ -68,7 +78,7 @@ impl Producer {
                 id,
                 connection: connections.len(),
             }));
-            connections.push(Connection::open(&address).await?);
+            connections.push(Connection::open(&address, door).await?);
         }
         Ok(Self {
             topic: topic.to_owned(),

@@ -5,6 +5,7 @@
 //! (3 bytes), header, body. Source: `RemotingCommand` of Apache RocketMQ 5.3.3.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,11 +13,12 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::door::{Door, Stream};
 use super::error::{Result, RocketMqError};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -69,20 +71,29 @@ struct AnswerHeader {
 
 type Waiting = Arc<Mutex<Option<HashMap<i32, oneshot::Sender<Answer>>>>>;
 
+type Reader = BufReader<ReadHalf<Box<dyn Stream>>>;
+type Writer = WriteHalf<Box<dyn Stream>>;
+
 /// A connection to a name server or broker. It belongs to the runtime it was opened in.
-#[derive(Debug)]
 pub(super) struct Connection {
     address: String,
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    door: Door,
+    writer: tokio::sync::Mutex<Writer>,
     /// `None` once the connection is gone.
     waiting: Waiting,
     number: AtomicI32,
     reader: JoinHandle<()>,
 }
 
+impl fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Connection({})", self.address)
+    }
+}
+
 impl Connection {
     /// Connects within 3 s.
-    pub(super) async fn open(address: &str) -> Result<Self> {
+    pub(super) async fn open(address: &str, door: &Door) -> Result<Self> {
         let failed = |reason: String| RocketMqError::Connection {
             address: address.to_owned(),
             reason,
@@ -94,11 +105,16 @@ impl Connection {
         stream
             .set_nodelay(true)
             .map_err(|error| failed(error.to_string()))?;
-        let (input, output) = stream.into_split();
+        let stream = tokio::time::timeout(CONNECT_LIMIT, door.enter(stream))
+            .await
+            .map_err(|_| failed(format!("no TLS connection within {CONNECT_LIMIT:?}")))?
+            .map_err(|error| failed(error.to_string()))?;
+        let (input, output) = tokio::io::split(stream);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let reader = tokio::spawn(read_answers(input, Arc::clone(&waiting)));
         Ok(Self {
             address: address.to_owned(),
+            door: door.clone(),
             writer: tokio::sync::Mutex::new(output),
             waiting,
             number: AtomicI32::new(1),
@@ -109,7 +125,7 @@ impl Connection {
     /// Sends a request and waits at most 10 s for its answer, whatever that says.
     pub(super) async fn ask(&self, code: i32, fields: &Fields, body: &[u8]) -> Result<Answer> {
         let opaque = self.number.fetch_add(1, Ordering::Relaxed);
-        let frame = encode(code, opaque, fields, body);
+        let frame = encode(code, opaque, &self.door.sign(fields, body), body);
         let (reply, answer) = oneshot::channel();
         lock(&self.waiting)
             .as_mut()
@@ -119,6 +135,10 @@ impl Connection {
             let mut writer = self.writer.lock().await;
             writer
                 .write_all(&frame)
+                .await
+                .map_err(|error| self.broken(&error.to_string()))?;
+            writer
+                .flush()
                 .await
                 .map_err(|error| self.broken(&error.to_string()))?;
             drop(writer);
@@ -198,7 +218,7 @@ fn encode(code: i32, opaque: i32, fields: &Fields, body: &[u8]) -> Bytes {
 }
 
 /// Hands answers to those who wait until the connection ends; then nobody waits in vain.
-async fn read_answers(input: OwnedReadHalf, waiting: Waiting) {
+async fn read_answers(input: ReadHalf<Box<dyn Stream>>, waiting: Waiting) {
     let mut input = BufReader::with_capacity(64 * 1024, input);
     while let Some((opaque, answer)) = read_frame(&mut input).await {
         let reply = lock(&waiting).as_mut().and_then(|map| map.remove(&opaque));
@@ -210,7 +230,7 @@ async fn read_answers(input: OwnedReadHalf, waiting: Waiting) {
     lock(&waiting).take();
 }
 
-async fn read_frame(input: &mut BufReader<OwnedReadHalf>) -> Option<(i32, Option<Answer>)> {
+async fn read_frame(input: &mut Reader) -> Option<(i32, Option<Answer>)> {
     let length = input.read_u32().await.ok()? as usize;
     if !(4..=LONGEST_FRAME).contains(&length) {
         return None;
@@ -256,7 +276,7 @@ mod tests {
     async fn a_server_that_hangs_up_fails_the_request_at_once() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let connection = Connection::open(&address).await.unwrap();
+        let connection = Connection::open(&address, &Door::default()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         drop(server);
         let error = connection.ask(1, &Fields::new(), b"").await.unwrap_err();

@@ -4,6 +4,7 @@ use super::admin;
 use super::broker::{
     Broker, PROBE_TOPIC, START_LIMIT, free_ports, start_broker, write_configuration,
 };
+use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::processes::{Sweeper, Tied};
 use crate::wait;
@@ -39,7 +40,7 @@ impl Broker {
         // Of two lines with the same name the last counts.
         write_configuration(dir.path(), name_server_port, port, &[("brokerName", name)])?;
         let second = Second {
-            broker: start_broker(self.lib(), dir.path(), name_server_port)?,
+            broker: start_broker(self.lib(), dir.path(), name_server_port, &[])?,
             _sweeper: sweeper,
             dir,
             lib: self.lib().to_path_buf(),
@@ -62,7 +63,7 @@ impl Second {
     /// members are gone.
     pub async fn restart(&mut self) -> Result<()> {
         self.broker.kill();
-        self.broker = start_broker(&self.lib, self.dir.path(), self.name_server_port)?;
+        self.broker = start_broker(&self.lib, self.dir.path(), self.name_server_port, &[])?;
         self.serves().await
     }
 
@@ -72,10 +73,10 @@ impl Second {
         let what = format!("{} serving", self.name);
         wait::until(START_LIMIT, what, async || {
             // Creating a topic makes the broker register.
-            admin::create_on(&address, PROBE_TOPIC, 1)
+            admin::create_on(&Door::default(), &address, PROBE_TOPIC, 1)
                 .await
                 .map_err(|error| error.to_string())?;
-            let masters = admin::masters(&name_server, PROBE_TOPIC)
+            let masters = admin::masters(&Door::default(), &name_server, PROBE_TOPIC)
                 .await
                 .map_err(|error| error.to_string())?;
             let known = masters.iter().any(|master| master.broker == self.name);

@@ -130,6 +130,8 @@ pub struct Connection {
     name_servers: String,
     instance: String,
     access: Access,
+    /// Signs requests if they are to be signed. One for all: clients of one name must have the same.
+    signer: Option<Arc<dyn RPCHook>>,
     /// Makes the connections if they are to be over TLS.
     relay: Option<Relay>,
     peers: Mutex<HashMap<String, Peer>>,
@@ -159,6 +161,9 @@ impl Connection {
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self {
             runtime,
+            signer: access
+                .signs()
+                .then(|| Arc::new(Signer(access.clone())) as Arc<dyn RPCHook>),
             access,
             relay,
             _owner: owner,
@@ -317,18 +322,15 @@ impl Connection {
         if let Some(relay) = &self.relay {
             config.set_socks_proxy_config(relay.configuration().into());
         }
-        let signer = self.access.signs().then(|| {
-            let signer: Arc<dyn RPCHook> = Arc::new(Signer(self.access.clone()));
-            signer
-        });
         let failed = |error: rocketmq_client_rust::ClientError| SourceError::Unreachable {
             peer: peer.to_owned(),
             what: "a connection",
             reason: error.to_string(),
         };
         let name = known.name(&purpose);
-        let client = ClientInstanceHandle::get_or_create(&self.runtime, name, config, signer)
-            .map_err(failed)?;
+        let client =
+            ClientInstanceHandle::get_or_create(&self.runtime, name, config, self.signer.clone())
+                .map_err(failed)?;
         client.start().await.map_err(failed)?;
         let turn = Mutex::default();
         let handle = Arc::new(Handle { client, turn });
@@ -375,7 +377,6 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Parts;
     use super::*;
     use crate::contract::spec::Rocketmq;
 
@@ -389,7 +390,7 @@ mod tests {
             credentials_secret_ref: None,
             tls: None,
         };
-        let access = Access::new(&rocketmq, Parts::default()).unwrap();
+        let access = Access::open(&rocketmq).unwrap();
         let connection = Connection::new("127.0.0.1:1".into(), "parked".into(), access).unwrap();
         let request = RemotingCommand::create_remoting_command(11);
         let long = Duration::from_secs(15);

@@ -77,7 +77,7 @@ impl RocketmqSource {
     /// Prepares connections to a cluster that lets everybody in; see
     /// [`connect_with`](RocketmqSource::connect_with).
     pub async fn connect(spec: &ConsumerSpec, client_id: &str) -> Result<Self, SourceError> {
-        let access = Access::new(&spec.rocketmq, Parts::default())?;
+        let access = Access::open(&spec.rocketmq)?;
         Self::connect_with(spec, client_id, access).await
     }
 

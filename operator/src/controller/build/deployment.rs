@@ -9,7 +9,9 @@ use crate::names;
 use crate::pods::access::TOKEN;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, Volume, VolumeMount};
+use keylane_consumer::contract::spec::Rocketmq;
 use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
+use keylane_consumer::source::rocketmq::wanted;
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -70,6 +72,17 @@ fn template(
         {"name": "keylane-config", "configMap": {"name": names::child(consumer.name())}},
         {"name": "keylane-admin", "secret": {"secretName": names::admin_secret(consumer.name())}},
     ]))?;
+    if let Some(secrets) = rocketmq_secrets(&consumer.spec().rocketmq)? {
+        executor
+            .args
+            .get_or_insert_default()
+            .push(format!("--rocketmq-secrets={}", names::ROCKETMQ_DIR));
+        let mount =
+            json!({"name": secrets.name, "mountPath": names::ROCKETMQ_DIR, "readOnly": true});
+        let mounts = executor.volume_mounts.get_or_insert_default();
+        mounts.push(serde_json::from_value(mount)?);
+        volumes.push(secrets);
+    }
     if let Some(socket) = consumer.spec().handler.unix_socket() {
         let mount: VolumeMount = serde_json::from_value(
             json!({"name": "keylane-socket", "mountPath": socket.directory()}),
@@ -92,6 +105,23 @@ fn template(
     pod.automount_service_account_token = Some(false);
     pod.volumes.get_or_insert_default().extend(volumes);
     Ok(template)
+}
+
+/// What the Secrets hold that let us into RocketMQ, of each only the keys that are needed: an authority's own
+/// private key often lies beside its certificate. One volume, so that the kubelet exchanges all at once.
+fn rocketmq_secrets(rocketmq: &Rocketmq) -> Result<Option<Volume>, serde_json::Error> {
+    let wanted = wanted(rocketmq).into_iter();
+    let sources: Vec<_> = wanted
+        .map(|(part, secret)| {
+            let items = [json!({"key": part.key(), "path": part.key()})];
+            json!({"secret": {"name": secret, "items": items}})
+        })
+        .collect();
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let volume = json!({"name": "keylane-rocketmq", "projected": {"sources": sources}});
+    serde_json::from_value(volume).map(Some)
 }
 
 /// A mesh's proxy must not take what the kubelet and the operator ask the executor: they are not in the mesh.

@@ -186,6 +186,57 @@ mod tests {
     }
 
     #[test]
+    fn what_lets_us_into_rocketmq_is_in_the_executor_alone_and_only_what_is_needed_of_it() {
+        let mut object = tests::object(tests::template());
+        let rocketmq = json!({
+            "nameServers": ["ns:9876"], "credentialsSecretRef": {"name": "mq-acl"},
+            "tls": {"caSecretRef": {"name": "mq-tls"}, "clientCertificateSecretRef": {"name": "mq-tls"}}
+        });
+        object.spec.consumer.rocketmq = serde_json::from_value(rocketmq).unwrap();
+        let built = build(&validate(&object).unwrap(), "i", BTreeMap::new()).unwrap();
+        let built = serde_json::to_value(built.deployment.spec.unwrap().template).unwrap();
+        let pod = &built["spec"];
+        let volumes = pod["volumes"].as_array().unwrap();
+        let sources = &volumes.last().unwrap()["projected"]["sources"];
+        let sources = sources.as_array().unwrap().iter();
+        let keys = sources.map(|source| {
+            let (secret, item) = (&source["secret"], &source["secret"]["items"][0]);
+            format!(
+                "{}/{}",
+                secret["name"].as_str().unwrap(),
+                item["key"].as_str().unwrap()
+            )
+        });
+        assert_eq!(
+            keys.collect::<Vec<_>>(),
+            [
+                "mq-acl/accessKey",
+                "mq-acl/secretKey",
+                "mq-tls/ca.crt",
+                "mq-tls/tls.crt",
+                "mq-tls/tls.key"
+            ]
+        );
+        let executor = pod["containers"][0].to_string();
+        assert!(
+            executor.contains("--rocketmq-secrets=/etc/keylane-rocketmq"),
+            "{executor}"
+        );
+        assert!(
+            executor.contains(r#""name":"keylane-rocketmq""#),
+            "{executor}"
+        );
+        assert!(
+            !pod["initContainers"]
+                .to_string()
+                .contains("keylane-rocketmq")
+        );
+        let plain = resources(tests::template()).deployment.spec.unwrap();
+        let plain = serde_json::to_string(&plain.template).unwrap();
+        assert!(!plain.contains("rocketmq"), "{plain}");
+    }
+
+    #[test]
     fn meshes_leave_our_ports_alone_and_what_the_user_says_stays() {
         let [istio, linkerd] = names::MESH_EXCLUSIONS;
         let annotations = |template| {

@@ -90,10 +90,6 @@ impl FromIterator<(Part, Vec<u8>)> for Parts {
 }
 
 impl Parts {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn get(&self, part: Part) -> Option<&[u8]> {
         self.0.get(&part).map(Vec::as_slice)
     }

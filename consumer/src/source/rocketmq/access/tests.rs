@@ -95,7 +95,7 @@ fn what_is_missing_or_wrong_is_named_with_its_field_its_secret_and_what_to_do() 
         error.contains("Secret \"mq-acl\" has no \"secretKey\": put"),
         "{error}"
     );
-    let error = Access::new(&everything(), Parts::default()).unwrap_err();
+    let error = Access::open(&everything()).unwrap_err();
     assert!(error.to_string().contains("--rocketmq-secrets"), "{error}");
     let mut nameless = everything();
     nameless.tls.as_mut().unwrap().server_name = Some("a..b".into());

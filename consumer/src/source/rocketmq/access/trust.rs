@@ -94,7 +94,13 @@ pub fn explain(error: &rustls::Error, name: &ServerName<'_>, access: &Access) ->
 fn other_name(name: &str, presented: &[String]) -> String {
     let names = match presented {
         [] => "no name".to_owned(),
-        some => some.iter().take(5).cloned().collect::<Vec<_>>().join(", "),
+        some => {
+            // As DnsName("rocketmq.test").
+            let names = some
+                .iter()
+                .map(|name| name.split('"').nth(1).unwrap_or(name));
+            names.take(5).collect::<Vec<_>>().join(", ")
+        }
     };
     format!(
         "its certificate is for {names} and not for {name:?}: set spec.rocketmq.tls.serverName to a name that it is for, or add this one to it"

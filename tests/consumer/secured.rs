@@ -1,0 +1,360 @@
+//! A broker that lets only some clients in: ACL 2.0, and TLS in enforcing mode with certificates of clients
+//! wanted. What is done to it is done by RocketMQ's own tool.
+
+use crate::world::{Handler, Running, SOON, World};
+use keylane_consumer::contract::spec::ConsumerSpec;
+use keylane_consumer::source::rocketmq::{Access, Part, Parts};
+use keylane_tests::rocketmq::{Authority, Broker, Message, Secured};
+use keylane_tests::wait;
+use serde_json::json;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+const PASSWORD: &str = "a-password-of-a-test";
+
+/// A broker that all of these tests share, and who issued its certificates.
+async fn broker() -> &'static (Broker, Authority) {
+    static SHARED: OnceCell<(Broker, Authority)> = OnceCell::const_new();
+    let start = || async {
+        let authority = Authority::new("of the brokers");
+        let secured = Secured {
+            acl: true,
+            tls: Some(authority.clone()),
+            asks_clients: true,
+        };
+        let broker = Broker::start_secured(&secured).await.unwrap();
+        (broker, authority)
+    };
+    SHARED.get_or_init(start).await
+}
+
+/// A topic, a group, and a user who may no more than a consumer of the two needs.
+struct Place {
+    world: World,
+    user: String,
+    authority: &'static Authority,
+}
+
+impl Place {
+    async fn new(name: &str, queues: u32) -> Self {
+        let (broker, authority) = broker().await;
+        let place = Self {
+            world: World::at(broker, name, queues).await,
+            user: format!("user-{name}"),
+            authority,
+        };
+        place.permit(&place.user, PASSWORD).await;
+        place
+    }
+
+    async fn mqadmin(&self, args: &[&str]) {
+        self.world.broker().mqadmin(args).await.unwrap();
+    }
+
+    /// As the documentation says.
+    async fn permit(&self, user: &str, password: &str) {
+        self.mqadmin(&[
+            "createUser",
+            "-c",
+            "keylane",
+            "-u",
+            user,
+            "-p",
+            password,
+            "-t",
+            "Normal",
+        ])
+        .await;
+        let (subject, World { topic, group, .. }) = (format!("User:{user}"), &self.world);
+        for (resources, actions) in [
+            (format!("Topic:{topic}"), "Sub,Get"),
+            (format!("Group:{group}"), "Sub,Get,Update"),
+            (format!("Topic:KEYLANE_{group}"), "Pub,Sub,Get,Create"),
+        ] {
+            let what = [
+                "-s", &subject, "-r", &resources, "-a", actions, "-d", "Allow",
+            ];
+            self.mqadmin(&[&["createAcl", "-c", "keylane"], &what[..]].concat())
+                .await;
+        }
+    }
+
+    async fn password(&self, password: &str) {
+        self.mqadmin(&[
+            "updateUser",
+            "-c",
+            "keylane",
+            "-u",
+            &self.user,
+            "-p",
+            password,
+        ])
+        .await;
+    }
+
+    fn spec(&self, port: u16, server_name: Option<&str>) -> ConsumerSpec {
+        let rocketmq = json!({
+            "nameServers": [self.world.broker().name_server()],
+            "credentialsSecretRef": {"name": "mq-acl"},
+            "tls": {
+                "caSecretRef": {"name": "mq-ca"}, "serverName": server_name,
+                "clientCertificateSecretRef": {"name": "mq-client"},
+            },
+        });
+        self.world
+            .spec(port, &[("rocketmq", &rocketmq.to_string())])
+    }
+
+    fn parts(&self, user: &str, password: &str, trusted: &Authority) -> Parts {
+        let (certificate, key) = self.authority.issue(&["client.test"]);
+        let parts = [
+            (Part::AccessKey, user.to_owned()),
+            (Part::SecretKey, password.to_owned()),
+            (Part::Authority, trusted.certificate().to_owned()),
+            (Part::Certificate, certificate),
+            (Part::PrivateKey, key),
+        ];
+        let parts = parts.into_iter();
+        parts
+            .map(|(part, text)| (part, text.into_bytes()))
+            .collect()
+    }
+
+    /// What lets the user in.
+    fn right(&self) -> Parts {
+        self.parts(&self.user, PASSWORD, self.authority)
+    }
+
+    async fn start(&self, server_name: Option<&str>, parts: Parts) -> (Running, Access) {
+        let handler = Handler::default();
+        let spec = self.spec(handler.serve(0).await, server_name);
+        let access = Access::new(&spec.rocketmq, parts).unwrap();
+        (Running::enter(handler, &spec, access.clone()).await, access)
+    }
+
+    async fn all_is_well(&self, running: Running, count: u64) {
+        running.until_handled(count).await;
+        self.world.until_committed(count).await;
+        let verdict = running.verdict();
+        assert_eq!(
+            (
+                verdict.inversions,
+                verdict.overlaps,
+                verdict.distinct,
+                verdict.duplicates
+            ),
+            (0, 0, count, 0)
+        );
+        running.stop().await;
+    }
+}
+
+const NAME: Option<&str> = Some("rocketmq.test");
+
+async fn said(running: &Running, words: &[&str]) {
+    let told = wait::until(SOON, format!("what is wrong, with {words:?}"), async || {
+        let stats = running.control().stats().await;
+        let stats = stats.map_err(|gone| gone.to_string())?;
+        let error = stats.broker_error.unwrap_or_default();
+        match words.iter().all(|words| error.contains(words)) {
+            true => Ok(error),
+            false => Err(error),
+        }
+    });
+    let told = told.await.unwrap();
+    assert!(!told.contains(PASSWORD), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_no_more_than_is_needed_consumes_over_tls() {
+    let place = Place::new("secured", 4).await;
+    place.world.produce(2_000, 100).await;
+    let (running, _) = place.start(NAME, place.right()).await;
+    running.until_handled(2_000).await;
+    // Nothing that is needed was refused on the way.
+    let stats = running
+        .until_stats(|stats| stats.broker_error.is_none(), "no trouble")
+        .await;
+    assert_eq!(stats.queues.len(), 4);
+    place.all_is_well(running, 2_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_needs_no_more_rights() {
+    let place = Place::new("secured_dead", 1).await;
+    let handler = Handler::default();
+    handler.fail_key("order-1");
+    let mut spec = place.spec(handler.serve(0).await, NAME);
+    spec.retry.max_attempts = 1;
+    let access = Access::new(&spec.rocketmq, place.right()).unwrap();
+    let running = Running::enter(handler, &spec, access).await;
+    place.world.produce(100, 10).await;
+    place.world.until_committed(100).await;
+    let dead = format!("%DLQ%{}", place.world.group);
+    let held = place
+        .world
+        .broker()
+        .mqadmin(&["topicStatus", "-t", &dead])
+        .await
+        .unwrap();
+    assert!(
+        held.lines()
+            .any(|line| line.split_whitespace().nth(3) == Some("10")),
+        "{held}"
+    );
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_said_and_the_right_one_taken_over() {
+    let place = Place::new("secured_password", 2).await;
+    place.world.produce(200, 20).await;
+    let wrong = place.parts(&place.user, "wrong", place.authority);
+    let (running, access) = place.start(NAME, wrong).await;
+    let who = format!("access key {:?} of Secret \"mq-acl\"", place.user);
+    said(
+        &running,
+        &[
+            &who,
+            "check signature failed",
+            "spec.rocketmq.credentialsSecretRef",
+        ],
+    )
+    .await;
+    assert_eq!(running.verdict().distinct, 0);
+    let nobody = place.parts("nobody", PASSWORD, place.authority);
+    assert!(access.replace(nobody).unwrap());
+    said(&running, &["access key \"nobody\"", "not found"]).await;
+    assert!(access.replace(place.right()).unwrap());
+    place.all_is_well(running, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_missing_is_said_with_what_it_is_for() {
+    let place = Place::new("secured_right", 1).await;
+    place.world.produce(50, 5).await;
+    let (subject, topic) = (
+        format!("User:{}", place.user),
+        format!("Topic:{}", place.world.topic),
+    );
+    place
+        .mqadmin(&["deleteAcl", "-c", "keylane", "-s", &subject, "-r", &topic])
+        .await;
+    let (running, _) = place.start(NAME, place.right()).await;
+    said(
+        &running,
+        &[
+            "has no permission to access",
+            &topic,
+            "mqadmin getUser, getAcl",
+        ],
+    )
+    .await;
+    assert_eq!(running.verdict().distinct, 0);
+    place
+        .mqadmin(&[
+            "createAcl",
+            "-c",
+            "keylane",
+            "-s",
+            &subject,
+            "-r",
+            &topic,
+            "-a",
+            "Sub,Get",
+            "-d",
+            "Allow",
+        ])
+        .await;
+    place.all_is_well(running, 50).await;
+}
+
+/// Two ways: the password of the user is changed, so that requests are refused until the Secret is; and
+/// another user is named, which the brokers know before the Secret does.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_rotated_while_messages_are_consumed_and_order_is_kept() {
+    let place = Place::new("secured_rotation", 4).await;
+    let (running, access) = place.start(NAME, place.right()).await;
+    running
+        .until_stats(|stats| stats.queues.len() == 4, "all queues")
+        .await;
+    let producer = place.world.producer().await;
+    let sending = async {
+        let mut clock = tokio::time::interval(Duration::from_millis(2));
+        for number in 0..15_000_u32 {
+            clock.tick().await;
+            let key = format!("order-{}", number % 50);
+            let message = Message::keyed(&key, format!("{number}"));
+            producer.send(&message).await.unwrap();
+        }
+    };
+    let rotating = async {
+        running.until_handled(1_000).await;
+        place.password("the-next-password").await;
+        said(&running, &["check signature failed"]).await;
+        let next = place.parts(&place.user, "the-next-password", place.authority);
+        assert!(access.replace(next).unwrap());
+        let handled = running.verdict().distinct;
+        running.until_handled(handled + 1_000).await;
+        place.permit("user-second", PASSWORD).await;
+        let second = place.parts("user-second", PASSWORD, place.authority);
+        assert!(access.replace(second).unwrap());
+        place
+            .mqadmin(&["deleteUser", "-c", "keylane", "-u", &place.user])
+            .await;
+    };
+    tokio::join!(sending, rotating);
+    place.all_is_well(running, 15_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_cannot_be_verified_are_told_of_and_not_asked() {
+    let place = Place::new("secured_servers", 2).await;
+    place.world.produce(100, 10).await;
+    let other = Authority::new("somebody else");
+    let wrong = place.parts(&place.user, PASSWORD, &other);
+    let (running, access) = place.start(NAME, wrong).await;
+    said(
+        &running,
+        &[
+            "for want of a TLS connection",
+            "spec.rocketmq.tls.caSecretRef (Secret \"mq-ca\", ca.crt)",
+        ],
+    )
+    .await;
+    // With the authority alone they can be verified, whichever certificate of ours they are shown.
+    assert!(access.replace(place.right()).unwrap());
+    place.all_is_well(running, 100).await;
+
+    let (running, _) = place.start(None, place.right()).await;
+    said(
+        &running,
+        &[
+            "is for rocketmq.test",
+            "127.0.0.1",
+            "spec.rocketmq.tls.serverName",
+        ],
+    )
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_speaks_in_clear_or_shows_no_certificate_is_told_what_is_wanted() {
+    let place = Place::new("secured_clear", 1).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    let mut spec = place.spec(port, NAME);
+    if let Some(tls) = &mut spec.rocketmq.tls {
+        tls.client_certificate_secret_ref = None;
+    }
+    let access = Access::new(&spec.rocketmq, place.right()).unwrap();
+    let running = Running::enter(handler.clone(), &spec, access).await;
+    said(&running, &["spec.rocketmq.tls.clientCertificateSecretRef"]).await;
+    running.stop().await;
+    let clear = place.world.spec(port, &[]);
+    let access = Access::open(&clear.rocketmq).unwrap();
+    let running = Running::enter(handler, &clear, access).await;
+    said(&running, &["whether it wants TLS (spec.rocketmq.tls)"]).await;
+    running.stop().await;
+}
