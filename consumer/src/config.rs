@@ -220,6 +220,21 @@ spec:
                 "namesrv.mq",
                 "nameServers: \"namesrv.mq\" is not host:port",
             ),
+            (
+                "rocketmq: {nameServers: [\"namesrv.mq:9876\"]}",
+                "rocketmq: {nameServers: [\"n:1\"], credentialsSecretRef: {name: Mq}}",
+                "spec.rocketmq.credentialsSecretRef.name is \"Mq\"",
+            ),
+            (
+                "rocketmq: {nameServers: [\"namesrv.mq:9876\"]}",
+                "rocketmq: {nameServers: [\"n:1\"], tls: {}}",
+                "missing field `caSecretRef`",
+            ),
+            (
+                "rocketmq: {nameServers: [\"namesrv.mq:9876\"]}",
+                "rocketmq: {nameServers: [\"n:1\"], tls: {caSecretRef: {name: ca}, serverName: \"a:1\"}}",
+                "spec.rocketmq.tls.serverName is \"a:1\"",
+            ),
             ("port: 8080", "port: 99999", "99999"),
             ("path: /events", "path: events", "handler.http.path"),
             (

@@ -224,6 +224,32 @@ fn names() -> Vec<Wrong> {
             spec("rocketmq.nameServers", json!(["a:1;b:2"])),
         ),
         (
+            "spec.rocketmq.credentialsSecretRef.name",
+            "write the name of a Secret",
+            with(
+                "spec.rocketmq.credentialsSecretRef",
+                json!({"name": "MQ_ACL"}),
+            ),
+        ),
+        (
+            "spec.rocketmq.credentialsSecretRef.name",
+            "Required",
+            with("spec.rocketmq.credentialsSecretRef", json!({})),
+        ),
+        (
+            "spec.rocketmq.tls.caSecretRef",
+            "Required",
+            with("spec.rocketmq.tls", json!({"serverName": "a.b"})),
+        ),
+        (
+            "spec.rocketmq.tls.serverName",
+            "without a port",
+            with(
+                "spec.rocketmq.tls",
+                json!({"caSecretRef": {"name": "ca"}, "serverName": "a.b:9876"}),
+            ),
+        ),
+        (
             "spec.filter",
             "tags or sql, not both",
             spec("filter", json!({"tags": ["A"], "sql": "a = 1"})),
@@ -432,6 +458,11 @@ fn what_can_be_is_taken() -> Result<()> {
         spec(
             "rocketmq.nameServers",
             json!(["a.mq:9876", "10.0.0.1:9876"]),
+        ),
+        with(
+            "spec.rocketmq.tls",
+            json!({"caSecretRef": {"name": "ca.v1"}, "serverName": "Rocketmq.MQ.svc",
+                   "clientCertificateSecretRef": {"name": "client"}}),
         ),
         spec("filter", json!({"tags": ["PAID", "SHIPPED"]})),
         spec("filter", json!({"sql": "amount > 100 AND region = 'eu'"})),
