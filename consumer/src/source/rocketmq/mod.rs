@@ -10,7 +10,7 @@ mod answer;
 mod connection;
 mod journal;
 mod pulled;
-mod record;
+pub mod record;
 mod relay;
 pub mod sql;
 pub mod subscription;

@@ -228,4 +228,4 @@ impl<'r> Reader<'r> {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;
