@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn no_damaged_input_is_a_reader_s_end() {
         for target in &TARGETS {
-            let seen = run(target, 7, 300 * target.share);
+            let seen = run(target, 7, 1_000 * target.share);
             assert!(seen.failures.is_empty(), "{:#?}", seen.failures);
             // Damage that nothing survives would show the first check of a reader only.
             assert!(

@@ -31,7 +31,7 @@ pub struct Target {
 pub const TARGETS: [Target; 5] = [
     Target {
         name: "config",
-        share: 1,
+        share: 5,
         checksum: false,
         samples: configurations,
         read: configuration,
@@ -229,7 +229,7 @@ fn expressions() -> Vec<Vec<u8>> {
     let texts = [
         "amount > 100 AND region = 'eu'",
         "a BETWEEN 1 AND 2 OR NOT (b IN ('x', 'it''s') AND c IS NOT NULL)",
-        "price * 2 >= 1.5e3 AND TRUE <> (d = FALSE)",
+        "price >= 1.5 AND (d = FALSE OR e <> TRUE)",
     ];
     texts.map(|text| text.as_bytes().to_vec()).into()
 }
