@@ -38,6 +38,10 @@ struct Run {
     /// Image of the executor for OrderedConsumers that name none.
     #[arg(long, env = "KEYLANE_EXECUTOR_IMAGE", default_value = concat!("ghcr.io/keylane/keylane-consumer:", env!("CARGO_PKG_VERSION")))]
     executor_image: String,
+    /// Make a NetworkPolicy for the pods of each consumer that lets only these in at the executor's own ports, as
+    /// JSON: {"operator": PEER, "metricsFrom": [PEER…]}, each a NetworkPolicyPeer.
+    #[arg(long, value_name = "JSON")]
+    consumer_network_policy: Option<controller::Guests>,
     /// Watch this namespace only.
     #[arg(long)]
     watch_namespace: Option<String>,
@@ -151,6 +155,7 @@ async fn operate(run: Run) -> Result<()> {
 
     let options = controller::Options {
         executor_image: run.executor_image,
+        guests: run.consumer_network_policy,
         namespace: run.watch_namespace,
     };
     let shutdown = program::shutdown();

@@ -19,12 +19,13 @@ use space::{Space, condition, consumer};
 use std::time::Duration;
 
 /// Every kind of child, with its name.
-const CHILDREN: [(&str, &str); 6] = [
+const CHILDREN: [(&str, &str); 7] = [
     ("deployment", "orders-keylane"),
     ("serviceaccount", "orders-keylane"),
     ("configmap", "orders-keylane"),
     ("secret", "orders-keylane-admin"),
     ("service", "orders-keylane"),
+    ("networkpolicy", "orders-keylane"),
     ("poddisruptionbudget", "orders-keylane"),
 ];
 

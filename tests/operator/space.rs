@@ -104,6 +104,7 @@ impl Space {
                 let client = client(&kubeconfig, user).await?;
                 let options = Options {
                     executor_image: "localhost/not-there:dev".to_owned(),
+                    guests: Some(r#"{"operator": {"podSelector": {}}}"#.parse()?),
                     namespace: Some(namespace),
                 };
                 let metrics = Metrics::new(&prometheus::Registry::new())?;

@@ -9,7 +9,7 @@
 //!
 //! A child that is as it was left, and is to be as it was to be then, is not written: [`Marks`].
 
-use super::build::{self, Resources};
+use super::build::{self, Guests, Resources};
 use super::validate::Consumer;
 use crate::certificate::{self, CertificateError};
 use crate::metrics::Metrics;
@@ -18,6 +18,7 @@ use jiff::civil::Date;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -120,6 +121,8 @@ pub struct Applier<'a> {
     pub marks: &'a mut Marks,
     /// Counts writes.
     pub metrics: &'a Metrics,
+    /// Who may reach the pods' own ports; none: everybody.
+    pub guests: Option<&'a Guests>,
     /// The day, UTC.
     pub today: Date,
 }
@@ -158,9 +161,31 @@ impl Applier<'_> {
         let secret = self.renew(secret).await?;
         self.ensure(service, Present::Update).await?;
         self.ensure(disruption_budget, Present::Update).await?;
+        self.guard().await?;
         self.try_template(&deployment).await?;
         let deployment = self.ensure(deployment, Present::Update).await?;
         Ok(Applied { deployment, secret })
+    }
+
+    /// Closes the pods' own ports to others; opens them if they were closed and are not to be any more.
+    async fn guard(&mut self) -> Result<(), ApplyError> {
+        let policy = build::network_policy(self.consumer, self.guests)?;
+        let name = policy.name_any();
+        if self.guests.is_none() {
+            let api: Api<NetworkPolicy> =
+                Api::namespaced(self.client.clone(), self.consumer.namespace());
+            let found = api.get_opt(&name).await;
+            let found = found.map_err(|source| ApplyError::Api {
+                kind: NetworkPolicy::kind(&()).into_owned(),
+                name,
+                source,
+            })?;
+            if !found.is_some_and(|found| self.consumer.controls(&found)) {
+                return Ok(());
+            }
+        }
+        self.ensure(policy, Present::Update).await?;
+        Ok(())
     }
 
     /// Exchanges a certificate that ends soon.

@@ -154,6 +154,7 @@ async fn children(
         consumer,
         marks: &mut state.marks,
         metrics: &context.metrics,
+        guests: context.options.guests.as_ref(),
         today,
     };
     let Applied { deployment, secret } = applier.apply(resources).await?;

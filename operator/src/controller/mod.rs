@@ -24,6 +24,8 @@ pub mod status;
 pub mod validate;
 pub mod watch;
 
+pub use build::Guests;
+
 use crate::crd::OrderedConsumer;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
@@ -66,6 +68,8 @@ const STOP: Duration = Duration::from_secs(5);
 pub struct Options {
     /// Image of the executor for consumers that name none.
     pub executor_image: String,
+    /// Who may reach the own ports of consumer pods; none: everybody.
+    pub guests: Option<Guests>,
     /// Watch this namespace only.
     pub namespace: Option<String>,
 }

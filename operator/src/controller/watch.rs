@@ -9,6 +9,7 @@ use futures::channel::mpsc::UnboundedSender;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
@@ -108,6 +109,7 @@ impl Watched {
             lock(&all.pods).take(event);
         }));
         self.follow_child::<Service>("Services", client, namespace, told, tasks);
+        self.follow_child::<NetworkPolicy>("NetworkPolicies", client, namespace, told, tasks);
         self.follow_child::<ServiceAccount>("ServiceAccounts", client, namespace, told, tasks);
         self.follow_child::<PodDisruptionBudget>(
             "PodDisruptionBudgets",

@@ -2,8 +2,10 @@
 
 mod companions;
 mod deployment;
+mod network;
 
 pub use companions::decisions;
+pub use network::{Guests, network_policy};
 
 use super::validate::Consumer;
 use crate::names;
