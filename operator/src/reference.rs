@@ -74,18 +74,26 @@ fn fields(text: &mut String, above: &str, schema: &Value) {
     }
 }
 
-/// The help of every command of the plugin.
+/// The help of every command of the plugin; of one that has commands of its own, theirs.
 fn commands(text: &mut String) {
     text.push_str("\n## kubectl keylane\n");
     let mut root = Cli::command();
     root.build();
-    let shown: Vec<_> = root.get_subcommands().cloned().collect();
-    for mut command in shown {
-        if command.is_hide_set() || command.get_name() == "help" {
-            continue;
-        }
-        let name = command.get_name().to_owned();
-        let help = command.render_long_help().to_string();
+    for command in root.get_subcommands() {
+        put_command(text, command, command.get_name());
+    }
+}
+
+fn put_command(text: &mut String, command: &clap::Command, name: &str) {
+    if command.is_hide_set() || command.get_name() == "help" {
+        return;
+    }
+    let parts: Vec<_> = command.get_subcommands().collect();
+    for part in &parts {
+        put_command(text, part, &format!("{name} {}", part.get_name()));
+    }
+    if parts.is_empty() {
+        let help = command.clone().render_long_help().to_string();
         let help: Vec<_> = help.lines().map(str::trim_end).collect();
         let _ = writeln!(
             text,

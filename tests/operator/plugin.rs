@@ -164,6 +164,55 @@ fn suspend_and_resume_write_spec_suspend_and_nothing_else() -> Result<()> {
 }
 
 #[test]
+fn a_reset_of_offsets_is_shown_first_and_asked_for_by_the_annotation_alone() -> Result<()> {
+    let space = Space::with_operator("offsets")?;
+    space.apply(&consumer("orders"))?;
+    let reset = [
+        "offsets", "reset", "orders", "--to", "earliest", "--id", "a",
+    ];
+    space.until_object("orderedconsumer", "orders", |object| {
+        is_true(object, "BrokerUnavailable")
+    })?;
+    let object = || space.get("orderedconsumer", "orders");
+    let before = object()?;
+    let (_, text) = keylane(&space, &reset)?;
+    assert!(
+        text.contains("orders: every queue goes on at the oldest"),
+        "{text}"
+    );
+    assert!(text.contains("Nothing is changed."), "{text}");
+    assert_eq!(
+        object()?["metadata"]["annotations"],
+        before["metadata"]["annotations"]
+    );
+
+    let (_, text) = keylane(&space, &[&reset[..], &["--yes", "-o", "json"]].concat())?;
+    let asked: Value = serde_json::from_str(&text)?;
+    assert_eq!(
+        (&asked["written"], &asked["id"]),
+        (&true.into(), &"a".into())
+    );
+    let after = object()?;
+    assert_eq!(
+        after["metadata"]["annotations"]["keylane.dev/reset-offsets"],
+        "a: earliest"
+    );
+    assert_eq!(after["spec"], before["spec"]);
+    // It stays so while the brokers do not answer, and nobody asks for another meanwhile.
+    space.until_object("orderedconsumer", "orders", |object| {
+        object["status"]["offsetsReset"]["phase"] == "Pending"
+    })?;
+    let again = ["offsets", "reset", "orders", "--to", "latest", "--yes"];
+    let error = keylane(&space, &again).err().map(|error| error.to_string());
+    let error = error.unwrap_or_default();
+    assert!(
+        error.contains("the reset a to earliest is not done yet"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
 fn keys_that_are_suspended_at_the_same_time_are_all_suspended() -> Result<()> {
     let space = Space::new("race")?;
     space.apply(&consumer("orders"))?;
@@ -198,7 +247,7 @@ fn check_passes_what_is_there_and_names_what_is_not() -> Result<()> {
         "answers: v1.",
         "ok    orderedconsumers.keylane.dev is installed and serves v1alpha1",
         "ok    its schema is that of this plugin",
-        "ok    patch orderedconsumers (suspend, resume)",
+        "ok    patch orderedconsumers (suspend, resume, offsets reset)",
         // The operator of this test is no Deployment.
         "FAIL  no operator is installed",
         "orders: BrokerUnavailable: ",
@@ -243,7 +292,7 @@ fn who_may_only_read_consumers_gets_what_that_tells_and_hears_what_is_missing() 
         "note  you may not read CustomResourceDefinitions",
         "ok    list orderedconsumers (check)",
         "note  you may not list pods (status)",
-        "note  you may not patch orderedconsumers (suspend, resume)",
+        "note  you may not patch orderedconsumers (suspend, resume, offsets reset)",
         "note  you may not look for the operator's Deployment",
         "orders: no operator has looked at it",
     ] {

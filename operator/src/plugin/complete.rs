@@ -51,15 +51,17 @@ pub(super) async fn complete(what: &Complete, out: &mut dyn Write) -> Result<(),
     Ok(writeln!(out, "{NOTHING_ELSE}")?)
 }
 
-/// The subcommand that was typed, if one was.
+/// The subcommand that was typed, of that its own if it has any, and whether one was.
 fn command(words: &[String]) -> (clap::Command, bool) {
     let mut root = Cli::command();
     root.build();
-    let typed = words.iter().find_map(|word| root.find_subcommand(word));
-    match typed.cloned() {
-        Some(command) => (command, true),
-        None => (root, false),
+    let (mut typed, mut any) = (&root, false);
+    for word in words {
+        if let Some(found) = typed.find_subcommand(word) {
+            (typed, any) = (found, true);
+        }
     }
+    (typed.clone(), any)
 }
 
 /// What can follow, names of objects left out; none if that is the name of a file or anything.
@@ -161,6 +163,11 @@ mod tests {
             after("status order-status -o j"),
             Some(vec!["json".to_owned()])
         );
+        assert_eq!(after("offsets re"), Some(vec!["reset".to_owned()]));
+        assert_eq!(
+            after("offsets reset -n a --t"),
+            Some(vec!["--to".to_owned()])
+        );
         // A file: the shell's own affair.
         assert_eq!(after("simulate -f "), None);
     }
@@ -173,6 +180,7 @@ mod tests {
             takes_name(before, last)
         };
         assert!(takes("status ") && takes("-n shop explain ord") && takes("check "));
+        assert!(takes("offsets show ") && !takes("offsets "));
         assert!(!takes("") && !takes("status -") && !takes("status -n "));
         assert!(!takes("simulate "));
     }

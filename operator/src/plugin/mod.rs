@@ -1,7 +1,8 @@
 //! `kubectl keylane`: what people ask about their OrderedConsumers, from the objects in the API server and
 //! with the rights of the user who asks.
 //!
-//! Promises: it writes nothing but `spec.suspend` of an OrderedConsumer. What a command prints is made by
+//! Promises: it writes nothing but `spec.suspend` and the annotation that asks for a reset of offsets, of an
+//! OrderedConsumer. What a command prints is made by
 //! pure functions of the objects it read. An error names what went wrong, why, and what to do.
 
 mod check;
@@ -10,6 +11,7 @@ mod connect;
 mod error;
 mod explain;
 mod keys;
+mod offsets;
 mod paint;
 mod simulate;
 mod status;
@@ -99,6 +101,9 @@ Examples:
   kubectl keylane resume order-status -n shop
   kubectl keylane resume order-status -n shop --key order-7")]
     Resume(suspend::What),
+    /// Where the group is in each queue, and how to have it go on from elsewhere.
+    #[command(subcommand)]
+    Offsets(offsets::Offsets),
     /// Check the cluster, the installation, your rights and OrderedConsumers: each line is ok or says what
     /// to do.
     #[command(after_help = "\
@@ -234,6 +239,10 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
             top::top(&connect().await?, &what, paint, out).await?;
             Ok(Verdict::Well)
         }
+        Command::Offsets(what) => {
+            offsets::offsets(&connect().await?, &what, paint, out).await?;
+            Ok(Verdict::Well)
+        }
         Command::Suspend(what) => hold(&connect().await?, &what, Way::Suspend, out).await,
         Command::Resume(what) => hold(&connect().await?, &what, Way::Resume, out).await,
         Command::Check(what) => {
@@ -286,8 +295,10 @@ mod tests {
         ] {
             shown.extend(document.lines());
         }
-        let helps: Vec<String> = Cli::command()
-            .get_subcommands()
+        let root = Cli::command();
+        let commands = root.get_subcommands();
+        let helps: Vec<String> = commands
+            .flat_map(|command| std::iter::once(command).chain(command.get_subcommands()))
             .filter_map(|command| command.get_after_help().map(ToString::to_string))
             .collect();
         shown.extend(helps.iter().flat_map(|help| help.lines()).map(str::trim));

@@ -80,7 +80,7 @@ const RIGHTS: [Right; 5] = [
         "patch",
         "keylane.dev",
         "orderedconsumers",
-        "suspend, resume",
+        "suspend, resume, offsets reset",
         false,
     ),
 ];
