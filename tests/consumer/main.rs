@@ -23,6 +23,7 @@ mod modes;
 mod offsets;
 mod process;
 mod redaction;
+mod replays;
 mod resets;
 mod samples;
 mod secured;

@@ -66,6 +66,8 @@ pub struct Stats {
     pub exhausted: u64,
     /// Messages that the broker copied to the dead letter queue, since the start.
     pub dead_lettered: u64,
+    /// The last 64 of them, the latest at the end.
+    pub dead_letters: Vec<DeadLetter>,
     /// Messages that the broker took back for the retry topic, since the start.
     pub sent_back: u64,
     /// Offsets whose messages the broker removed before they were handled, since the start.
@@ -109,6 +111,26 @@ pub struct Stats {
     pub blocked_keys: u64,
     /// Every queue this executor holds or waits for.
     pub queues: Vec<QueueStats>,
+}
+
+/// A message that was given up, and that its broker copied to the dead letter queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeadLetter {
+    /// Id of the message.
+    pub id: String,
+    /// The key; empty for messages without a key.
+    pub key: String,
+    /// Its queue, as broker name/queue id.
+    pub queue: String,
+    /// Queue offset.
+    pub offset: u64,
+    /// Failed attempts.
+    pub attempts: u32,
+    /// The last failure, in words, at most 500 characters.
+    pub last_error: String,
+    /// When the broker had acknowledged the copy, milliseconds since the Unix epoch.
+    pub at_ms: u64,
 }
 
 /// A queue that the topic has no more.

@@ -11,6 +11,7 @@ use super::calls::Calls;
 use super::clock::Clock;
 use super::commits::Commits;
 use super::control::{Control, Request};
+use super::given_up::GivenUp;
 use super::gone::{self, Gone};
 use super::idle;
 use super::ledger::{Ledger, Suspects};
@@ -32,7 +33,7 @@ use crate::ownership::{LEASE, Ownership};
 use crate::source::{Route, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -95,6 +96,7 @@ pub struct Executor<S, H> {
     commits: Commits,
     ledger: Ledger,
     gone: Gone,
+    given_up: GivenUp,
     assigned: BTreeMap<Assignment, Assigned>,
     resets: Resets,
     /// Queues that are given up to be begun anew.
@@ -176,6 +178,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             commits: Commits::default(),
             ledger: Ledger::default(),
             gone: Gone::default(),
+            given_up: GivenUp::default(),
             assigned: BTreeMap::new(),
             resets: Resets::default(),
             start_over: BTreeSet::new(),
@@ -431,14 +434,11 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 pulled,
             } => self.pulled(now, assignment, &queue, from, pulled),
             Event::Output(output) => self.put_out(output),
-            Event::SentBack {
-                id,
-                born_at_ms,
-                result,
-            } => {
+            Event::SentBack { back, result } => {
                 let result = match result {
                     Ok(()) => {
-                        self.measures.finished(born_at_ms);
+                        self.measures.finished(back.message.born_at_ms);
+                        self.given_up.sent_back(&back, SystemTime::now());
                         Ok(())
                     }
                     Err(error) => {
@@ -447,6 +447,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                         Err(text)
                     }
                 };
+                let id = back.id;
                 self.calls.handle(Input::SentBack { id, result });
             }
             Event::Committed { due, answer } => self.committed(due, answer),

@@ -18,6 +18,7 @@ mod control;
 mod engine;
 mod follow;
 mod gate;
+mod given_up;
 mod gone;
 mod idle;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use control::{Control, Gone, ResetError};
 pub use engine::Executor;
 pub use follow::follow;
 pub use measures::Measures;
+pub use redact::Redact;
 
 use std::time::Duration;
 

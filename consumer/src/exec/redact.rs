@@ -11,6 +11,7 @@ pub struct Redact<'g> {
 }
 
 impl Redact<'_> {
+    /// The key, or its hash; no key stays none.
     pub fn key(self, key: &str) -> String {
         let Some(group) = self.group.filter(|_| !key.is_empty()) else {
             return key.to_owned();

@@ -10,7 +10,7 @@ use super::start::Starts;
 use crate::contract::offsets::ResetTo;
 use crate::handler::Handler;
 use crate::journal::{Head, Incarnation, Log, Record};
-use crate::lane::{Assignment, Incoming, Output, SendBack, SendBackId, Time};
+use crate::lane::{Assignment, Incoming, Output, SendBack, Time};
 use crate::message::QueueId;
 use crate::ownership::Ticket;
 use crate::source::{Commit, Pulled, Route, Source, SourceError};
@@ -79,8 +79,7 @@ pub enum Event {
     /// Something to do that is not a call.
     Output(Output),
     SentBack {
-        id: SendBackId,
-        born_at_ms: i64,
+        back: Box<SendBack>,
         result: Result<(), SourceError>,
     },
     Committed {
@@ -387,8 +386,7 @@ pub async fn send_back<S: Source>(source: Arc<S>, back: SendBack, events: Events
         .send_back(&back.queue, &back.message, back.delay_level)
         .await;
     let _ = events.send(Event::SentBack {
-        id: back.id,
-        born_at_ms: back.message.born_at_ms,
+        back: Box::new(back),
         result: sent,
     });
 }

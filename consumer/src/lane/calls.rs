@@ -335,6 +335,7 @@ impl LaneExecutor {
         (of.call, of.stage, of.count) = (number, Stage::SendingBack, 1);
         let reason = of.error.as_deref().unwrap_or_default().to_owned();
         let delay_level = of.send_back.unwrap_or(DEAD_LETTER);
+        let attempts = of.attempts;
         let queue = &mut self.queues[slot];
         queue.in_hand += 1;
         Output::SendBack(SendBack {
@@ -344,6 +345,7 @@ impl LaneExecutor {
             key: self.store.key(lane),
             message: self.store.first(lane).clone(),
             delay_level,
+            attempts,
             reason,
         })
     }

@@ -34,7 +34,7 @@ pub mod limits;
 mod list;
 mod queue;
 mod report;
-mod retry;
+pub(crate) mod retry;
 mod settings;
 mod slab;
 mod split;
@@ -387,6 +387,8 @@ pub struct SendBack {
     pub message: Arc<Message>,
     /// RocketMQ's delay level: -1 for the dead letter queue, else the retry topic.
     pub delay_level: i32,
+    /// Failed attempts.
+    pub attempts: u32,
     /// Why, in words.
     pub reason: String,
 }

@@ -1,6 +1,6 @@
 //! The shape of the API, and its routes.
 
-use super::pods;
+use super::{letters, pods};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -83,6 +83,7 @@ pub(super) fn router(client: Client) -> Router {
     Router::new()
         .route(&version, get(async || Json(resources())))
         .route(&path("{namespace}", "{name}"), get(stats))
+        .merge(letters::router())
         .fallback(async || {
             failure(
                 StatusCode::NOT_FOUND,
@@ -99,9 +100,17 @@ fn resources() -> Value {
         "kind": "APIResourceList",
         "apiVersion": "v1",
         "groupVersion": format!("{GROUP}/{VERSION}"),
-        "resources": [{
-            "name": RESOURCE, "singularName": "", "namespaced": true, "kind": KIND, "verbs": ["get"],
-        }],
+        "resources": [
+            {"name": RESOURCE, "singularName": "", "namespaced": true, "kind": KIND, "verbs": ["get"]},
+            {
+                "name": letters::RESOURCE, "singularName": "", "namespaced": true,
+                "kind": "DeadLetters", "verbs": ["get"],
+            },
+            {
+                "name": format!("{}/replay", letters::RESOURCE), "singularName": "", "namespaced": true,
+                "kind": "DeadLetters", "verbs": ["create"],
+            },
+        ],
     })
 }
 
@@ -111,11 +120,7 @@ async fn stats(
 ) -> Response {
     match pods::ask(&client, &namespace, &name).await {
         Ok(stats) => Json(stats).into_response(),
-        Err(pods::LiveError::Api(kube::Error::Api(status))) => {
-            let code = StatusCode::from_u16(status.code);
-            let code = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            failure(code, &status.reason, &status.message)
-        }
+        Err(pods::LiveError::Api(kube::Error::Api(status))) => passed_on(&status),
         Err(error) => failure(
             StatusCode::INTERNAL_SERVER_ERROR,
             "InternalError",
@@ -124,7 +129,14 @@ async fn stats(
     }
 }
 
-fn failure(code: StatusCode, reason: &str, message: &str) -> Response {
+/// What the API server answered the operator.
+pub(super) fn passed_on(status: &kube::core::Status) -> Response {
+    let code = StatusCode::from_u16(status.code);
+    let code = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    failure(code, &status.reason, &status.message)
+}
+
+pub(super) fn failure(code: StatusCode, reason: &str, message: &str) -> Response {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code.as_u16(),

@@ -6,12 +6,21 @@
 //! API server is answered: it shows a certificate of the front proxy's authority ([`front`]). Every operator
 //! answers, whether it leads or not.
 //!
-//! `GET …/namespaces/<namespace>/consumerstats/<name>` is a [`ConsumerStats`]. Failures are `Status` objects.
+//! | request | needs | answer |
+//! |---|---|---|
+//! | `GET …/namespaces/<namespace>/consumerstats/<name>` | get consumerstats | a [`ConsumerStats`] |
+//! | `GET …/namespaces/<namespace>/deadletters/<name>` | get deadletters | a [`Listing`](crate::broker::letters::Listing), of those that were not sent again, or with `?all=true` of all; `limit` (100) of them from behind that named by `after` on |
+//! | the same with `?id=<letter>` | get deadletters | a [`Content`](crate::broker::letters::Content) |
+//! | `POST …/namespaces/<namespace>/deadletters/<name>/replay`, a [`Replay`](crate::broker::letters::Replay) | create deadletters/replay | a [`Replayed`](crate::broker::letters::Replayed) |
+//!
+//! Failures are `Status` objects.
 
 mod api;
 mod front;
+mod letters;
 mod pods;
 mod serving;
 
 pub use api::{ConsumerStats, GROUP, PodStats, RESOURCE, VERSION, path};
+pub use letters::path as letters_path;
 pub use serving::{Options, serve};

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, ResourceExt};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -158,19 +159,30 @@ impl Cluster {
     /// What the pods of an OrderedConsumer say at this moment.
     pub async fn live(&self, name: &str) -> Result<ConsumerStats, PluginError> {
         let request = Request::get(live::path(&self.namespace, name)).body(Vec::new());
+        let doing = format!("read {RESOURCE}.{GROUP} {name:?}");
+        self.ask_live(name, &doing, request).await
+    }
+
+    /// What live.keylane.dev answers to a request about an OrderedConsumer.
+    pub async fn ask_live<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        doing: &str,
+        request: hyper::http::Result<Request<Vec<u8>>>,
+    ) -> Result<T, PluginError> {
         let request = request.map_err(|error| PluginError::Input {
             path: name.to_owned(),
             reason: error.to_string(),
         })?;
         match self.client.request(request).await {
-            Ok(stats) => Ok(stats),
+            Ok(answer) => Ok(answer),
             // No such API, or nobody behind it.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 503) => {
                 // The name may be wrong instead.
                 self.consumer(name).await?;
                 Err(PluginError::NotLive(status.message.clone()))
             }
-            Err(error) => Err(self.error(&format!("read {RESOURCE}.{GROUP} {name:?}"), error)),
+            Err(error) => Err(self.error(doing, error)),
         }
     }
 

@@ -2,12 +2,13 @@
 //! with the rights of the user who asks.
 //!
 //! Promises: it writes nothing but `spec.suspend` and the annotation that asks for a reset of offsets, of an
-//! OrderedConsumer. What a command prints is made by
+//! OrderedConsumer; dead letters are sent again by the operator, which the API server asks in the user's name. What a command prints is made by
 //! pure functions of the objects it read. An error names what went wrong, why, and what to do.
 
 mod check;
 mod complete;
 mod connect;
+mod dlq;
 mod error;
 mod explain;
 mod keys;
@@ -34,7 +35,7 @@ use suspend::Way;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, all is well
-  1  a check failed, or a decision replayed to another one
+  1  a check failed, a decision replayed to another one, or a dead letter is held back or not known
   2  wrong usage, the cluster cannot be reached, or there is no such object";
 
 /// Looks into OrderedConsumers.
@@ -101,6 +102,11 @@ Examples:
   kubectl keylane resume order-status -n shop
   kubectl keylane resume order-status -n shop --key order-7")]
     Resume(suspend::What),
+    /// Messages that were given up: what they are, and sending them again.
+    ///
+    /// From the brokers, by the API live.keylane.dev.
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
     /// Where the group is in each queue, and how to have it go on from elsewhere.
     #[command(subcommand)]
     Offsets(offsets::Offsets),
@@ -239,6 +245,7 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
             top::top(&connect().await?, &what, paint, out).await?;
             Ok(Verdict::Well)
         }
+        Command::Dlq(what) => dlq::dlq(&connect().await?, &what, paint, out).await,
         Command::Offsets(what) => {
             offsets::offsets(&connect().await?, &what, paint, out).await?;
             Ok(Verdict::Well)

@@ -118,6 +118,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             refused: counters.refused,
             exhausted: counters.exhausted,
             dead_lettered: counters.dead_lettered,
+            dead_letters: self.given_up.told(redact),
             sent_back: counters.sent_back,
             expired: self.expired,
             skipped: self.resets.skipped,

@@ -20,7 +20,8 @@ pub mod response {
 }
 
 const PERMISSION_READ: u32 = 0b0100;
-const MASTER: u64 = 0;
+/// Id of the master among the brokers of one name.
+pub const MASTER: u64 = 0;
 /// Words of the ACL (`org.apache.rocketmq.auth` of RocketMQ 5.3.3).
 const DENIALS: [&str; 6] = [
     "check signature failed",

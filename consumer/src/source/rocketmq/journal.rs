@@ -4,6 +4,7 @@
 
 use super::answer::{Answer, response};
 use super::connection::{Purpose, Share};
+use super::store::ToStore;
 use super::together::{All, Ends};
 use super::{RocketmqSource, record, request};
 use crate::journal::Witness;
@@ -14,19 +15,9 @@ use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-const SEND_MESSAGE: i32 = 10;
-const UPDATE_AND_CREATE_TOPIC: i32 = 17;
-const GET_TOPIC_CONFIG: i32 = 351;
-const TOPIC_NOT_EXIST: i32 = 17;
-/// The record is stored; how safely is up to how the broker is set up (`SendMessageProcessor.java`).
-const STORED: [i32; 4] = [response::SUCCESS, 10, 11, 12];
-
-/// A pull that does not wait at the broker, and carries its subscription with it.
-const PULL_AT_ONCE: u32 = 0b0100;
 const RECORDS_AT_ONCE: u32 = 64;
-const PERMISSION_READ_WRITE: u32 = 0b0110;
 
 /// The journal's topics: queue ids of the main and of the retry topic would collide in one.
 pub struct Journals {
@@ -86,36 +77,10 @@ impl RocketmqSource {
             return Ok(());
         }
         let topic = self.journals.topic(queue.topic);
-        let mut request = RemotingCommand::create_remoting_command(GET_TOPIC_CONFIG);
-        request.add_ext_field("topic", topic);
-        let what = "for the configuration of the journal";
-        let mut answer = self.ask_journal(queue, what, request).await?;
-        let there = if answer.code() == TOPIC_NOT_EXIST {
-            0
-        } else {
-            answer = answer.success()?;
-            let config = answer.json()?;
-            let queues = |field: &str| config[field].as_u64().unwrap_or(0) as u32;
-            queues("readQueueNums").min(queues("writeQueueNums"))
-        };
-        if there < wanted {
-            let mut request = RemotingCommand::create_remoting_command(UPDATE_AND_CREATE_TOPIC);
-            for (field, value) in [
-                ("topic", topic.to_owned()),
-                ("defaultTopic", "TBW102".to_owned()),
-                ("readQueueNums", wanted.to_string()),
-                ("writeQueueNums", wanted.to_string()),
-                ("perm", PERMISSION_READ_WRITE.to_string()),
-                ("topicFilterType", "SINGLE_TAG".to_owned()),
-                ("topicSysFlag", "0".to_owned()),
-                ("order", "false".to_owned()),
-            ] {
-                request.add_ext_field(field, value);
-            }
-            self.ask_journal(queue, "to make the journal", request)
-                .await?
-                .success()?;
-        }
+        let purpose = Purpose::Journal(Share::of(queue));
+        let there = self
+            .make_topic(&queue.broker, purpose, topic, wanted)
+            .await?;
         *made = wanted.max(there);
         Ok(())
     }
@@ -134,60 +99,27 @@ impl RocketmqSource {
     async fn forget_journal(&self, queue: &QueueId) {
         *self.journals.made(queue).lock().await = 0;
     }
-
-    fn pull_at_once(&self, topic: &str, queue: &QueueId, from: u64, most: u32) -> RemotingCommand {
-        let mut request = RemotingCommand::create_remoting_command(request::PULL_MESSAGE);
-        for (field, value) in [
-            ("consumerGroup", self.group.clone()),
-            ("topic", topic.to_owned()),
-            ("queueId", queue.id.to_string()),
-            ("queueOffset", from.to_string()),
-            ("maxMsgNums", most.to_string()),
-            ("sysFlag", PULL_AT_ONCE.to_string()),
-            ("commitOffset", "0".to_owned()),
-            ("suspendTimeoutMillis", "0".to_owned()),
-            ("subscription", "*".to_owned()),
-            ("subVersion", "0".to_owned()),
-            ("expressionType", "TAG".to_owned()),
-            ("bname", queue.broker.to_string()),
-        ] {
-            request.add_ext_field(field, value);
-        }
-        request
-    }
 }
 
 impl Journal for RocketmqSource {
     async fn append(&self, queue: &QueueId, record: Vec<u8>) -> Result<u64, SourceError> {
         self.make_journal(queue).await?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let mut request = RemotingCommand::create_remoting_command(SEND_MESSAGE);
-        for (field, value) in [
-            ("producerGroup", self.group.clone()),
-            ("topic", self.journals.topic(queue.topic).to_owned()),
-            ("defaultTopic", "TBW102".to_owned()),
-            ("defaultTopicQueueNums", "4".to_owned()),
-            ("queueId", queue.id.to_string()),
-            ("sysFlag", "0".to_owned()),
-            ("bornTimestamp", now.as_millis().to_string()),
-            ("flag", "0".to_owned()),
-            ("properties", String::new()),
-            ("reconsumeTimes", "0".to_owned()),
-            ("unitMode", "false".to_owned()),
-            ("batch", "false".to_owned()),
-            ("bname", queue.broker.to_string()),
-        ] {
-            request.add_ext_field(field, value);
-        }
-        let request = request.set_body(record);
-        let answer = self.ask_journal(queue, "a journal record", request).await?;
-        if !STORED.contains(&answer.code()) {
+        let record = ToStore {
+            topic: self.journals.topic(queue.topic),
+            queue: queue.id,
+            flag: 0,
+            system_flag: 0,
+            properties: String::new(),
+            body: record.into(),
+        };
+        let purpose = Purpose::Journal(Share::of(queue));
+        let stored = self
+            .store(&queue.broker, purpose, "a journal record", record)
+            .await;
+        if matches!(stored, Err(SourceError::Refused { .. })) {
             self.forget_journal(queue).await;
-            return Err(answer.refused());
         }
-        answer.number("queueOffset")
+        stored
     }
 
     async fn records(&self, queue: &QueueId, from: u64) -> Result<Records, SourceError> {

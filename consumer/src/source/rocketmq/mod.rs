@@ -9,10 +9,12 @@ mod access;
 mod answer;
 mod connection;
 mod journal;
+pub mod letters;
 mod pulled;
 pub mod record;
 mod relay;
 pub mod sql;
+mod store;
 pub mod subscription;
 mod together;
 

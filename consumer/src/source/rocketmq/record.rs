@@ -35,7 +35,12 @@ const LONGEST_BODY: usize = 64 << 20;
 
 /// Every message in `reply`; an error if anything in it cannot be read.
 pub fn messages(reply: &[u8]) -> Result<Vec<Message>, String> {
-    let mut messages = Vec::new();
+    each(reply, |record| message(&parts(record)?))
+}
+
+/// What is made of every record in `reply`; an error if anything in it cannot be read.
+pub fn each<T>(reply: &[u8], make: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let mut made = Vec::new();
     let mut rest = reply;
     while !rest.is_empty() {
         let at = reply.len() - rest.len();
@@ -50,30 +55,53 @@ pub fn messages(reply: &[u8]) -> Result<Vec<Message>, String> {
             .split_at_checked(size)
             .filter(|_| size > 0)
             .ok_or_else(|| unreadable(format!("it claims {size} bytes of {}", rest.len())))?;
-        messages.push(message(record).map_err(unreadable)?);
+        made.push(make(record).map_err(unreadable)?);
         rest = after;
     }
-    Ok(messages)
+    Ok(made)
 }
 
-fn message(record: &[u8]) -> Result<Message, String> {
+/// A record as it lies at the broker.
+pub struct Parts<'r> {
+    pub queue: u32,
+    /// The producer's own flag.
+    pub flag: i32,
+    pub system_flag: u32,
+    pub offset: u64,
+    pub physical_offset: u64,
+    pub born_at_ms: i64,
+    pub stored_at_ms: i64,
+    store_host: &'r [u8],
+    pub reconsume_times: u32,
+    /// Compressed, if the system flag says so.
+    pub body: &'r [u8],
+    pub topic: &'r [u8],
+    properties: &'r [u8],
+}
+
+/// Bits of the system flag that say how a body is compressed.
+pub const BODY_FLAGS: u32 = COMPRESSED | COMPRESSION;
+
+pub fn parts(record: &[u8]) -> Result<Parts<'_>, String> {
     let mut reader = Reader(record);
     reader.skip(4)?;
     let magic = reader.i32()?;
     if magic != MAGIC && magic != MAGIC_2 {
         return Err(format!("its magic is {magic}, unknown to RocketMQ 5.3"));
     }
-    reader.skip(4 + 4 + 4)?;
+    reader.skip(4)?;
+    let queue = reader.i32()?.cast_unsigned();
+    let flag = reader.i32()?;
     let offset = reader.offset()?;
     let physical_offset = reader.offset()?;
-    let flag = reader.i32()?.cast_unsigned();
-    if flag & (INNER_BATCH | NEED_UNWRAP) != 0 {
+    let system_flag = reader.i32()?.cast_unsigned();
+    if system_flag & (INNER_BATCH | NEED_UNWRAP) != 0 {
         return Err(format!(
             "offset {offset} holds a batch of messages in one record; topics of message type batch \
              (queue.type=BatchCQ) are not supported, use one of queue.type=SimpleCQ"
         ));
     }
-    let host = |v6: u32| if flag & v6 == 0 { 4 } else { 16 } + 4;
+    let host = |v6: u32| if system_flag & v6 == 0 { 4 } else { 16 } + 4;
     let born_at_ms = reader.i64()?;
     reader.skip(host(BORN_HOST_V6))?;
     let stored_at_ms = reader.i64()?;
@@ -87,18 +115,35 @@ fn message(record: &[u8]) -> Result<Message, String> {
     } else {
         usize::from(reader.u16()?)
     };
-    reader.skip(topic_length)?;
+    let topic = reader.take(topic_length)?;
     // The length is signed for the broker, which takes at most 32,767 bytes.
     let properties_length = usize::from(reader.u16()?);
     let properties = reader.take(properties_length)?;
     if !reader.0.is_empty() {
         return Err(format!("{} bytes of it are left over", reader.0.len()));
     }
+    Ok(Parts {
+        queue,
+        flag,
+        system_flag,
+        offset,
+        physical_offset,
+        born_at_ms,
+        stored_at_ms,
+        store_host,
+        reconsume_times,
+        body,
+        topic,
+        properties,
+    })
+}
 
-    let properties = String::from_utf8_lossy(properties);
-    let mut buffer = Vec::with_capacity(properties.len() + body.len());
+/// The message of a record.
+pub fn message(parts: &Parts<'_>) -> Result<Message, String> {
+    let properties = String::from_utf8_lossy(parts.properties);
+    let mut buffer = Vec::with_capacity(properties.len() + parts.body.len());
     buffer.extend_from_slice(properties.as_bytes());
-    let defect = put_body(&mut buffer, flag, body).err();
+    let defect = put_body(&mut buffer, parts.system_flag, parts.body).err();
     if defect.is_some() {
         buffer.truncate(properties.len());
     }
@@ -108,14 +153,14 @@ fn message(record: &[u8]) -> Result<Message, String> {
     let properties = Properties::new(text.clone());
     let id = match properties.get(PROPERTY_UNIQUE_KEY) {
         Some(id) => text.slice_ref(id),
-        None => offset_id(store_host, physical_offset).into(),
+        None => offset_id(parts.store_host, parts.physical_offset).into(),
     };
     Ok(Message {
-        offset,
-        physical_offset,
-        born_at_ms,
-        stored_at_ms,
-        reconsume_times,
+        offset: parts.offset,
+        physical_offset: parts.physical_offset,
+        born_at_ms: parts.born_at_ms,
+        stored_at_ms: parts.stored_at_ms,
+        reconsume_times: parts.reconsume_times,
         id,
         body: buffer.slice(text.len()..),
         properties,
