@@ -12,6 +12,7 @@ mod faulty;
 mod filters;
 mod function;
 mod generated;
+mod groups;
 mod grpc;
 mod hand_over;
 mod http;

@@ -1,6 +1,7 @@
 //! How far behind a consumer group is, as its brokers report it. A queue whose figures are missing makes
 //! the sum unknown: it is never counted as 0.
 
+pub mod groups;
 pub mod letters;
 mod secrets;
 

@@ -1,6 +1,6 @@
 //! The shape of the API, and its routes.
 
-use super::{letters, pods};
+use super::{groups, letters, pods};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -84,6 +84,7 @@ pub(super) fn router(client: Client) -> Router {
         .route(&version, get(async || Json(resources())))
         .route(&path("{namespace}", "{name}"), get(stats))
         .merge(letters::router())
+        .merge(groups::router())
         .fallback(async || {
             failure(
                 StatusCode::NOT_FOUND,
@@ -109,6 +110,10 @@ fn resources() -> Value {
             {
                 "name": format!("{}/replay", letters::RESOURCE), "singularName": "", "namespaced": true,
                 "kind": "DeadLetters", "verbs": ["create"],
+            },
+            {
+                "name": groups::RESOURCE, "singularName": "", "namespaced": true,
+                "kind": "Group", "verbs": ["create"],
             },
         ],
     })

@@ -13,14 +13,18 @@
 //! | the same with `?id=<letter>` | get deadletters | a [`Content`](crate::broker::letters::Content) |
 //! | `POST …/namespaces/<namespace>/deadletters/<name>/replay`, a [`Replay`](crate::broker::letters::Replay) | create deadletters/replay | a [`Replayed`](crate::broker::letters::Replayed) |
 //!
+//! | `POST …/namespaces/<namespace>/groups`, a [`Wanted`](crate::broker::groups::Wanted) | create groups | a [`Group`](crate::broker::groups::Group): nothing is changed, but the operator calls the addresses in it |
+//!
 //! Failures are `Status` objects.
 
 mod api;
 mod front;
+mod groups;
 mod letters;
 mod pods;
 mod serving;
 
 pub use api::{ConsumerStats, GROUP, PodStats, RESOURCE, VERSION, path};
+pub use groups::path as groups_path;
 pub use letters::path as letters_path;
 pub use serving::{Options, serve};

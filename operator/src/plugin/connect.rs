@@ -186,6 +186,25 @@ impl Cluster {
         }
     }
 
+    /// What live.keylane.dev answers to a request that is not about an OrderedConsumer.
+    pub async fn ask_live_of<T: DeserializeOwned>(
+        &self,
+        doing: &str,
+        request: hyper::http::Result<Request<Vec<u8>>>,
+    ) -> Result<T, PluginError> {
+        let request = request.map_err(|error| PluginError::Input {
+            path: doing.to_owned(),
+            reason: error.to_string(),
+        })?;
+        match self.client.request(request).await {
+            Ok(answer) => Ok(answer),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 503) => {
+                Err(PluginError::NotLive(status.message))
+            }
+            Err(error) => Err(self.error(doing, error)),
+        }
+    }
+
     pub fn error(&self, what: &str, error: kube::Error) -> PluginError {
         PluginError::from_api(&self.server, what, error)
     }

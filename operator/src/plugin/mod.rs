@@ -1,8 +1,8 @@
 //! `kubectl keylane`: what people ask about their OrderedConsumers, from the objects in the API server and
 //! with the rights of the user who asks.
 //!
-//! Promises: it writes nothing but `spec.suspend` and the annotation that asks for a reset of offsets, of an
-//! OrderedConsumer; dead letters are sent again by the operator, which the API server asks in the user's name. What a command prints is made by
+//! Promises: it writes nothing but `spec.suspend`, the first pod of a group that is taken over, and the annotation
+//! that asks for a reset of offsets, of an OrderedConsumer; dead letters are sent again by the operator, which the API server asks in the user's name. What a command prints is made by
 //! pure functions of the objects it read. An error names what went wrong, why, and what to do.
 
 mod check;
@@ -12,6 +12,7 @@ mod dlq;
 mod error;
 mod explain;
 mod keys;
+mod migrate;
 mod offsets;
 mod paint;
 mod simulate;
@@ -35,7 +36,8 @@ use suspend::Way;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, all is well
-  1  a check failed, a decision replayed to another one, or a dead letter is held back or not known
+  1  a check failed, a decision replayed to another one, a dead letter is held back
+     or not known, or a group is not started because it has other members
   2  wrong usage, the cluster cannot be reached, or there is no such object";
 
 /// Looks into OrderedConsumers.
@@ -110,6 +112,16 @@ Examples:
     /// Where the group is in each queue, and how to have it go on from elsewhere.
     #[command(subcommand)]
     Offsets(offsets::Offsets),
+    /// Take over a group from RocketMQ's own clients: prints its OrderedConsumer, without pods, with what to do;
+    /// starts it once nobody else is a member.
+    ///
+    /// From the brokers, by the API live.keylane.dev.
+    #[command(after_help = "\
+Examples:
+  kubectl keylane migrate order-status --name-server namesrv.mq:9876 -n shop
+  kubectl keylane migrate order-status --name-server namesrv.mq:9876 -n shop -o json
+  kubectl keylane migrate order-status --start -n shop")]
+    Migrate(migrate::Migrate),
     /// Check the cluster, the installation, your rights and OrderedConsumers: each line is ok or says what
     /// to do.
     #[command(after_help = "\
@@ -245,6 +257,7 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
             top::top(&connect().await?, &what, paint, out).await?;
             Ok(Verdict::Well)
         }
+        Command::Migrate(what) => migrate::migrate(&connect().await?, &what, paint, out).await,
         Command::Dlq(what) => dlq::dlq(&connect().await?, &what, paint, out).await,
         Command::Offsets(what) => {
             offsets::offsets(&connect().await?, &what, paint, out).await?;

@@ -8,6 +8,7 @@
 mod access;
 mod answer;
 mod connection;
+pub mod groups;
 mod journal;
 pub mod letters;
 mod pulled;

@@ -60,10 +60,10 @@ pub struct Committed {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Key {
-    topic: String,
+pub struct Key {
+    pub topic: String,
     broker_name: String,
-    queue_id: u32,
+    pub queue_id: u32,
 }
 
 /// Which brokers did not answer which request, and until when they are not asked.
@@ -139,7 +139,7 @@ fn told<V: DeserializeOwned>(
 }
 
 /// Keys and values of the map `offsetTable`, to its end.
-fn offset_table<V: DeserializeOwned>(body: &[u8]) -> Result<Vec<(Key, V)>, String> {
+pub fn offset_table<V: DeserializeOwned>(body: &[u8]) -> Result<Vec<(Key, V)>, String> {
     const NAME: &[u8] = b"\"offsetTable\":{";
     let begin = body.windows(NAME.len()).position(|part| part == NAME);
     let mut rest = &body[begin.ok_or("it has no offsetTable")? + NAME.len()..];
