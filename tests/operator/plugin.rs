@@ -10,10 +10,15 @@ use std::path::Path;
 
 /// Runs a command as an administrator types it, in the namespace.
 fn keylane(space: &Space, args: &[&str]) -> Result<(Verdict, String), PluginError> {
-    run(space, space.cluster().kubeconfig(), args)
+    run_with(space, space.cluster().kubeconfig(), args)
 }
 
-fn run(space: &Space, kubeconfig: &Path, args: &[&str]) -> Result<(Verdict, String), PluginError> {
+/// The same with another kubeconfig.
+pub fn run_with(
+    space: &Space,
+    kubeconfig: &Path,
+    args: &[&str],
+) -> Result<(Verdict, String), PluginError> {
     keylane_operator::install_crypto();
     let kubeconfig = kubeconfig.display().to_string();
     let mut line = vec![
@@ -283,9 +288,9 @@ fn who_may_only_read_consumers_gets_what_that_tells_and_hears_what_is_missing() 
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), kubeconfig.to_string())?;
 
-    let (_, text) = run(&space, file.path(), &["status", "orders"])?;
+    let (_, text) = run_with(&space, file.path(), &["status", "orders"])?;
     assert!(text.contains("pods: you may not list them"), "{text}");
-    let (verdict, text) = run(&space, file.path(), &["check"])?;
+    let (verdict, text) = run_with(&space, file.path(), &["check"])?;
     assert_eq!(verdict, Verdict::Failed, "no operator has looked: {text}");
     for part in [
         "ok    orderedconsumers of keylane.dev/v1alpha1 are served",
@@ -298,7 +303,7 @@ fn who_may_only_read_consumers_gets_what_that_tells_and_hears_what_is_missing() 
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let error = run(&space, file.path(), &["suspend", "orders"]).err();
+    let error = run_with(&space, file.path(), &["suspend", "orders"]).err();
     let error = error.map(|error| error.to_string()).unwrap_or_default();
     assert!(
         error.starts_with("you may not suspend OrderedConsumer \"orders\""),

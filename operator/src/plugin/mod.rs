@@ -12,6 +12,8 @@ mod dlq;
 mod error;
 mod explain;
 mod keys;
+#[cfg(test)]
+mod krew;
 mod migrate;
 mod offsets;
 mod paint;

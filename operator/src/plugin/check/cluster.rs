@@ -40,6 +40,23 @@ fn about(server: &str, version: &str, minor: &str) -> Line {
     }
 }
 
+/// Whether the API that tells what pods and brokers know is served: everybody may ask what is.
+pub(super) async fn live(cluster: &Cluster) -> Line {
+    let version = format!("{}/{}", crate::live::GROUP, crate::live::VERSION);
+    match cluster.client.list_api_group_resources(&version).await {
+        Ok(_) => Line::well(format!(
+            "{version} answers (keys, top, offsets, dlq, migrate)"
+        )),
+        Err(error) => Line::note(
+            format!(
+                "{version} does not answer, so that keys, top, offsets show, dlq and migrate do not work: {}",
+                cause(&error)
+            ),
+            "helm upgrade keylane charts/keylane --namespace keylane-system --reuse-values --set liveApi.enabled=true; kubectl get apiservice v1alpha1.live.keylane.dev tells how it is",
+        ),
+    }
+}
+
 /// A right, what it is for, and whether nothing works without it.
 struct Right {
     verb: &'static str,
@@ -65,20 +82,27 @@ const fn right(
     }
 }
 
-const RIGHTS: [Right; 5] = [
-    right(
-        "get",
-        "keylane.dev",
-        "orderedconsumers",
-        "all commands",
-        true,
-    ),
-    right("list", "keylane.dev", "orderedconsumers", "check", true),
+const OURS: &str = "keylane.dev";
+const LIVE: &str = crate::live::GROUP;
+
+const RIGHTS: [Right; 9] = [
+    right("get", OURS, "orderedconsumers", "all commands", true),
+    right("list", OURS, "orderedconsumers", "check", true),
     right("list", "", "pods", "status", false),
     right("get", "", "configmaps", "explain --replay", false),
     right(
+        "get",
+        LIVE,
+        "consumerstats",
+        "top, keys, offsets show",
+        false,
+    ),
+    right("get", LIVE, "deadletters", "dlq list, dlq show", false),
+    right("create", LIVE, "deadletters/replay", "dlq replay", false),
+    right("create", LIVE, "groups", "migrate", false),
+    right(
         "patch",
-        "keylane.dev",
+        OURS,
         "orderedconsumers",
         "suspend, resume, offsets reset",
         false,
@@ -90,13 +114,18 @@ pub(super) async fn rights(cluster: &Cluster) -> Result<Vec<Line>, PluginError> 
     let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
     let mut lines = Vec::new();
     for right in &RIGHTS {
+        let (resource, part) = match right.resource.split_once('/') {
+            Some((resource, part)) => (resource, Some(part.to_owned())),
+            None => (right.resource, None),
+        };
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
                 resource_attributes: Some(ResourceAttributes {
                     namespace: Some(cluster.namespace.clone()),
                     verb: Some(right.verb.to_owned()),
                     group: Some(right.group.to_owned()),
-                    resource: Some(right.resource.to_owned()),
+                    resource: Some(resource.to_owned()),
+                    subresource: part,
                     ..ResourceAttributes::default()
                 }),
                 ..SelfSubjectAccessReviewSpec::default()
@@ -119,7 +148,9 @@ fn said(right: &Right, allowed: bool) -> Line {
         return Line::well(what);
     }
     let hint = match right.verb {
-        "patch" => "ask for the role edit, or Keylane's ClusterRole <release>-operator-edit",
+        "patch" | "create" => {
+            "ask for the role edit, or Keylane's ClusterRole <release>-operator-edit"
+        }
         _ => {
             "ask for the role view, or Keylane's ClusterRole <release>-operator-view and the right to read pods and ConfigMaps"
         }
@@ -162,6 +193,12 @@ mod tests {
     fn a_right_that_only_some_commands_use_is_no_failure() {
         let levels = RIGHTS.each_ref().map(|right| said(right, false).level);
         use super::super::Level::{Failed, Note};
-        assert_eq!(levels, [Failed, Failed, Note, Note, Note]);
+        assert_eq!(levels[..2], [Failed, Failed]);
+        assert_eq!(levels[2..], [Note; 7]);
+        // What the chart's roles give is what is asked for here.
+        let roles = include_str!("../../../../charts/keylane/templates/users.yaml");
+        for right in RIGHTS.iter().filter(|right| right.group == LIVE) {
+            assert!(roles.contains(right.resource), "{}", right.resource);
+        }
     }
 }

@@ -2,12 +2,13 @@
 
 use super::Line;
 use crate::controller::status::{
-    BROKER_UNAVAILABLE, DOWNSTREAM_BOUND, HANDLER_UNAVAILABLE, HOT_KEY_BOUND, KEY_STUCK,
-    METRICS_STALE, READY, SCALING_LIMITED, TEMPLATE_INVALID,
+    BROKER_UNAVAILABLE, DOWNSTREAM_BOUND, GROUP_SHARED, HANDLER_UNAVAILABLE, HOT_KEY_BOUND,
+    KEY_STUCK, METRICS_STALE, READY, SCALING_LIMITED, TEMPLATE_INVALID,
 };
 use crate::crd::OrderedConsumer;
 use crate::names;
 use crate::plugin::{PluginError, suspend};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
 /// Conditions under which everything works, as far as it can.
@@ -64,6 +65,11 @@ fn about(consumer: &OrderedConsumer) -> Vec<Line> {
             format!("{} shows each pod and what keeps it", command("status")),
         )),
     }
+    lines.extend(
+        works(consumer, conditions)
+            .into_iter()
+            .map(|text| Line::well(of(&text))),
+    );
     let generation = consumer.metadata.generation;
     if status.is_some_and(|status| status.observed_generation < generation) {
         lines.push(Line::note(
@@ -97,6 +103,42 @@ fn about(consumer: &OrderedConsumer) -> Vec<Line> {
         ));
     }
     lines
+}
+
+/// What was tried and works, in the order in which a newcomer gets it wrong.
+fn works(consumer: &OrderedConsumer, conditions: &[Condition]) -> Vec<String> {
+    let spec = &consumer.spec.consumer;
+    let fine = |kind: &str| {
+        conditions
+            .iter()
+            .any(|one| one.type_ == kind && one.status == "False")
+    };
+    let status = consumer.status.as_ref();
+    let mut works = Vec::new();
+    if let Some(queues) = status.and_then(|status| status.queues)
+        && fine(BROKER_UNAVAILABLE)
+    {
+        works.push(format!(
+            "name server {} and the brokers answer; topic {} has {queues} queues",
+            spec.rocketmq.name_servers.join(", "),
+            spec.topic
+        ));
+    }
+    if fine(GROUP_SHARED) {
+        works.push(format!("nobody else is in group {}", spec.consumer_group));
+    }
+    // Pods are ready once their handlers answer.
+    let ready = conditions
+        .iter()
+        .any(|one| one.type_ == READY && one.status == "True");
+    if let Some(port) = spec
+        .handler
+        .port()
+        .filter(|_| ready && fine(HANDLER_UNAVAILABLE))
+    {
+        works.push(format!("the handler takes calls on port {port}"));
+    }
+    works
 }
 
 /// What to do, where the condition's own message does not say it.
@@ -192,6 +234,31 @@ mod tests {
         waits["spec"]["suspend"] = json!({"all": true});
         assert_eq!(levels(waits), [Well, Failed, Note]);
         assert_eq!(check(Ok(vec![]))[0].level, Note);
+    }
+
+    #[test]
+    fn what_was_tried_and_works_is_said_and_what_is_not_known_is_not() {
+        let others = [BROKER_UNAVAILABLE, GROUP_SHARED, HANDLER_UNAVAILABLE];
+        let fine: Vec<_> = others.iter().map(|kind| (*kind, "False")).collect();
+        let mut object = consumer(("True", "AllPodsReady"), &fine);
+        let said = |object: &Value| {
+            let lines = check(Ok(vec![serde_json::from_value(object.clone()).unwrap()]));
+            assert!(lines.iter().all(|line| line.level == Well), "{lines:?}");
+            lines[1..]
+                .iter()
+                .map(|line| line.text.clone())
+                .collect::<Vec<_>>()
+        };
+        let group = "shop/orders: nobody else is in group orders";
+        let port = "shop/orders: the handler takes calls on port 8080";
+        assert_eq!(said(&object), [group, port]);
+        object["status"]["queues"] = json!(8);
+        let topic = "shop/orders: name server namesrv.mq:9876 and the brokers answer; topic ORDERS has 8 queues";
+        assert_eq!(said(&object), [topic, group, port]);
+        let mut none = consumer(("False", "ScaledToZero"), &fine);
+        none["status"]["queues"] = json!(8);
+        let lines = check(Ok(vec![serde_json::from_value(none).unwrap()]));
+        assert!(!lines.iter().any(|line| line.text.contains("takes calls")));
     }
 
     #[test]

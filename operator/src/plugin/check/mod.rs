@@ -107,7 +107,9 @@ pub(super) async fn check(cluster: &Cluster, what: &Check) -> Result<Vec<Section
     } else {
         Some(namespace.as_str())
     };
-    let operators = operator::check(cluster, what.operator_namespace.as_deref(), watched).await?;
+    let mut operators =
+        operator::check(cluster, what.operator_namespace.as_deref(), watched).await?;
+    operators.push(cluster::live(cluster).await);
     add("Operator", operators);
     if installed {
         let found = match (&what.name, what.all_namespaces) {
