@@ -6,19 +6,18 @@
 //! `ORIGIN_MESSAGE_ID`). Where it was in the topic is known as long as the broker keeps it there.
 //! Source: `AbstractSendMessageProcessor.consumerSendMsgBack` of Apache RocketMQ 5.3.3.
 //!
-//! Beside it lies a topic of ours with [notes](notes_topic) about what was sent again.
+//! Beside it lies a topic of ours with [notes](super::notes) about what was sent again.
 //!
 //! All requests about letters to one broker wait for each other: whoever sends them again does so one by one.
 
 use super::answer::response;
 use super::connection::Purpose;
-use super::store::{TOPIC_NOT_EXIST, ToStore};
-use super::{RocketmqSource, record, request};
+use super::store::ToStore;
+use super::{RocketmqSource, record};
 use crate::message::{Message, PROPERTY_UNIQUE_KEY, Properties, QueueId};
 use crate::source::SourceError;
 use bytes::Bytes;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
-use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -26,7 +25,7 @@ use std::time::Duration;
 const VIEW_MESSAGE_BY_ID: i32 = 33;
 const QUERY_TOPIC_CONSUME_BY_WHO: i32 = 300;
 /// A broker hands out fewer at once if it is set up so, or if they are large.
-const LETTERS_AT_ONCE: u32 = 32;
+pub(super) const LETTERS_AT_ONCE: u32 = 32;
 
 /// Property of a message that was sent again: which dead letter it was.
 pub const PROPERTY_DEAD_LETTER: &str = "KEYLANE_DEAD_LETTER";
@@ -62,11 +61,6 @@ const OF_ONE_STAY: [&str; 22] = [
 /// The topic of a group's dead letters, as RocketMQ names it.
 pub fn dead_letter_topic(group: &str) -> String {
     format!("%DLQ%{group}")
-}
-
-/// The topic with notes about dead letters: no group's [journal](crate::journal::topic) is called so.
-pub fn notes_topic(group: &str) -> String {
-    format!("KEYLANE-{group}")
 }
 
 /// A dead letter.
@@ -142,7 +136,7 @@ pub struct Original {
 
 impl RocketmqSource {
     /// Boxed: whoever asks for letters asks often and in depth, and the client's futures are large.
-    async fn ask_letters(
+    pub(super) async fn ask_letters(
         &self,
         broker: &str,
         what: &'static str,
@@ -152,7 +146,7 @@ impl RocketmqSource {
         Box::pin(self.ask(broker, purpose, what, request, Duration::ZERO)).await
     }
 
-    fn letter_topic(&self) -> String {
+    pub(super) fn letter_topic(&self) -> String {
         dead_letter_topic(&self.group)
     }
 
@@ -293,99 +287,6 @@ impl RocketmqSource {
         let groups = body["groupList"].as_array().map_or(&[][..], Vec::as_slice);
         let groups = groups.iter().filter_map(|group| group.as_str());
         Ok(groups.map(str::to_owned).collect())
-    }
-
-    /// Takes the broker's lock of a queue of dead letters, which lives for 60 s, or renews it; false if
-    /// somebody else has it.
-    pub async fn lock_letters(&self, queue: &QueueId) -> Result<bool, SourceError> {
-        let what = "the lock of the dead letters";
-        let mut answer = self
-            .about_lock(queue, request::LOCK_BATCH_MQ, what)
-            .await?
-            .success()?;
-        let body = answer.json()?;
-        Ok(body["lockOKMQSet"]
-            .as_array()
-            .is_some_and(|locked| !locked.is_empty()))
-    }
-
-    /// Gives it back.
-    pub async fn unlock_letters(&self, queue: &QueueId) -> Result<(), SourceError> {
-        let what = "to unlock the dead letters";
-        self.about_lock(queue, request::UNLOCK_BATCH_MQ, what)
-            .await?
-            .success()?;
-        Ok(())
-    }
-
-    async fn about_lock(
-        &self,
-        queue: &QueueId,
-        code: i32,
-        what: &'static str,
-    ) -> Result<super::Answer, SourceError> {
-        let set = json!([{
-            "topic": self.letter_topic(), "brokerName": &*queue.broker, "queueId": queue.id,
-        }]);
-        let body = json!({
-            "consumerGroup": self.group, "clientId": self.client_id, "onlyThisBroker": false, "mqSet": set,
-        });
-        let request =
-            RemotingCommand::create_remoting_command(code).set_body(body.to_string().into_bytes());
-        self.ask_letters(&queue.broker, what, request).await
-    }
-
-    /// The last note about a queue of dead letters, and the offset that the next one will have.
-    pub async fn last_note(&self, queue: &QueueId) -> Result<(Option<Bytes>, u64), SourceError> {
-        let topic = notes_topic(&self.group);
-        let what = "for what was sent again";
-        let mut from = 0;
-        // The first answer tells where the end is.
-        loop {
-            let request = self.pull_at_once(&topic, queue, from, LETTERS_AT_ONCE);
-            let mut answer = self.ask_letters(&queue.broker, what, request).await?;
-            if answer.code() == TOPIC_NOT_EXIST {
-                return Ok((None, 0));
-            }
-            let max = answer.number("maxOffset")?;
-            if answer.number("minOffset")? >= max {
-                return Ok((None, max));
-            }
-            if answer.code() == response::SUCCESS {
-                let body = answer.command.take_body().unwrap_or_default();
-                let notes = record::messages(&body).map_err(|reason| answer.malformed(reason))?;
-                let last = notes.into_iter().find(|note| note.offset + 1 == max);
-                if let Some(last) = last {
-                    return Ok((Some(last.body), max));
-                }
-            }
-            if from + 1 == max {
-                return Err(answer.malformed(format!("there is nothing at {from}")));
-            }
-            from = max - 1;
-        }
-    }
-
-    /// Sees to it that notes about a queue of dead letters can be written.
-    pub async fn make_notes(&self, queue: &QueueId) -> Result<(), SourceError> {
-        let topic = notes_topic(&self.group);
-        let purpose = Purpose::SendBack;
-        Box::pin(self.make_topic(&queue.broker, purpose, &topic, queue.id + 1)).await?;
-        Ok(())
-    }
-
-    /// Writes a note about a queue of dead letters; returns its offset once the broker acknowledged it.
-    pub async fn note(&self, queue: &QueueId, note: Vec<u8>) -> Result<u64, SourceError> {
-        let note = ToStore {
-            topic: &notes_topic(&self.group),
-            queue: queue.id,
-            flag: 0,
-            system_flag: 0,
-            properties: String::new(),
-            body: note.into(),
-        };
-        let what = "a note of what was sent again";
-        Box::pin(self.store(&queue.broker, Purpose::SendBack, what, note)).await
     }
 }
 

@@ -11,6 +11,7 @@ mod connection;
 pub mod groups;
 mod journal;
 pub mod letters;
+pub mod notes;
 mod pulled;
 pub mod record;
 mod relay;
