@@ -4,8 +4,8 @@ use crate::function::{Function, failed};
 use crate::world::World;
 use keylane_consumer::contract::spec::ConsumerSpec;
 use keylane_consumer::message::QueueId;
-use keylane_consumer::source::rocketmq::RocketmqSource;
 use keylane_consumer::source::rocketmq::letters::PROPERTY_DEAD_LETTER;
+use keylane_consumer::source::rocketmq::{Access, RocketmqSource};
 use keylane_consumer::source::{Pulled, Source as _};
 use keylane_operator::broker::letters::{
     DeadLetter, Letters, LettersError, Listing, Replay, Replayed, Sent,
@@ -45,7 +45,8 @@ async fn given_up(world: &World, messages: &[(&str, &str, &str)]) {
 /// The letters, once the name server knows of them.
 async fn letters(spec: &ConsumerSpec) -> Letters {
     wait::until(Duration::from_secs(60), "dead letters", async || {
-        let letters = Letters::connect(spec)
+        let access = Access::open(&spec.rocketmq).map_err(|error| error.to_string())?;
+        let letters = Letters::connect(spec, access)
             .await
             .map_err(|error| error.to_string())?;
         let listing = letters.list(true, None, 1).await;

@@ -6,6 +6,7 @@ use crate::space::{Space, consumer};
 use anyhow::Result;
 use clap::Parser as _;
 use keylane_consumer::contract::spec::ConsumerSpec;
+use keylane_consumer::source::rocketmq::Access;
 use keylane_operator::broker::groups::{self, Wanted};
 use keylane_operator::broker::letters::Letters;
 use keylane_operator::controller::validate::validate;
@@ -297,7 +298,8 @@ async fn a_name_server_that_does_not_answer_is_named_with_what_to_check() -> Res
         group: "g".to_owned(),
         name_servers: vec!["127.0.0.1:1".to_owned()],
     };
-    let (letters, group) = tokio::join!(Letters::connect(&spec), groups::find(&wanted));
+    let access = Access::open(&spec.rocketmq)?;
+    let (letters, group) = tokio::join!(Letters::connect(&spec, access), groups::find(&wanted));
     let said = [
         letters.err().map(|error| error.to_string()),
         group.err().map(|error| error.to_string()),

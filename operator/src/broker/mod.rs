@@ -47,6 +47,16 @@ pub enum BrokerError {
     Secret(#[from] SecretError),
 }
 
+/// What lets us into the brokers of a consumer: what its Secrets hold now.
+pub async fn access(
+    client: &Client,
+    namespace: &str,
+    spec: &ConsumerSpec,
+) -> Result<Access, SecretError> {
+    let parts = secrets::read(client, namespace, &spec.rocketmq).await?;
+    Ok(Access::new(&spec.rocketmq, parts)?)
+}
+
 /// Reads offsets of one consumer's topic and group.
 pub struct Broker {
     source: RocketmqSource,
@@ -64,8 +74,7 @@ impl Broker {
     ) -> Result<Self, BrokerError> {
         // Not a member of the group: it never sends a heartbeat.
         let id = format!("keylane-operator:{:016x}", rand::random::<u64>());
-        let parts = secrets::read(client, namespace, &spec.rocketmq).await?;
-        let access = Access::new(&spec.rocketmq, parts).map_err(SecretError::from)?;
+        let access = access(client, namespace, spec).await?;
         let source = RocketmqSource::connect_with(spec, &id, access.clone()).await?;
         Ok(Self {
             source,

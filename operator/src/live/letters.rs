@@ -4,6 +4,7 @@
 use super::api::{GROUP, VERSION, failure, passed_on};
 use super::pods;
 use crate::broker::letters::{LetterId, Letters, LettersError, Listing, Replay};
+use crate::broker::{self, SecretError};
 use crate::crd::OrderedConsumer;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -96,6 +97,8 @@ enum Failed {
     Api(#[from] kube::Error),
     #[error(transparent)]
     Letters(#[from] LettersError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("{0}")]
     Wrong(String),
     #[error("{0}")]
@@ -116,7 +119,9 @@ impl IntoResponse for Failed {
             }
             Self::Gone(_) => (StatusCode::GONE, "Gone"),
             Self::Late => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
-            Self::Api(_) | Self::Letters(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+            Self::Api(_) | Self::Letters(_) | Self::Secret(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "InternalError")
+            }
         };
         failure(code, reason, &self.to_string())
     }
@@ -215,7 +220,9 @@ async fn in_turn(work: impl Future<Output = Result<Response, Failed>>) -> Result
 async fn connect(client: &Client, (namespace, name): &(String, String)) -> Result<Letters, Failed> {
     let consumers: Api<OrderedConsumer> = Api::namespaced(client.clone(), namespace);
     let consumer = consumers.get(name).await?;
-    Ok(Letters::connect(&consumer.spec.consumer).await?)
+    let spec = &consumer.spec.consumer;
+    let access = broker::access(client, namespace, spec).await?;
+    Ok(Letters::connect(spec, access).await?)
 }
 
 /// What pods remember of letters, by the id of the message and its place.

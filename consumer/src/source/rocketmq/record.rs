@@ -62,27 +62,27 @@ pub fn each<T>(reply: &[u8], make: impl Fn(&[u8]) -> Result<T, String>) -> Resul
 }
 
 /// A record as it lies at the broker.
-pub struct Parts<'r> {
-    pub queue: u32,
+pub(super) struct Parts<'r> {
+    pub(super) queue: u32,
     /// The producer's own flag.
-    pub flag: i32,
-    pub system_flag: u32,
-    pub offset: u64,
-    pub physical_offset: u64,
-    pub born_at_ms: i64,
-    pub stored_at_ms: i64,
+    pub(super) flag: i32,
+    pub(super) system_flag: u32,
+    pub(super) offset: u64,
+    pub(super) physical_offset: u64,
+    pub(super) born_at_ms: i64,
+    pub(super) stored_at_ms: i64,
     store_host: &'r [u8],
-    pub reconsume_times: u32,
+    pub(super) reconsume_times: u32,
     /// Compressed, if the system flag says so.
-    pub body: &'r [u8],
-    pub topic: &'r [u8],
+    pub(super) body: &'r [u8],
+    pub(super) topic: &'r [u8],
     properties: &'r [u8],
 }
 
 /// Bits of the system flag that say how a body is compressed.
-pub const BODY_FLAGS: u32 = COMPRESSED | COMPRESSION;
+pub(super) const BODY_FLAGS: u32 = COMPRESSED | COMPRESSION;
 
-pub fn parts(record: &[u8]) -> Result<Parts<'_>, String> {
+pub(super) fn parts(record: &[u8]) -> Result<Parts<'_>, String> {
     let mut reader = Reader(record);
     reader.skip(4)?;
     let magic = reader.i32()?;

@@ -27,7 +27,7 @@ pub use shapes::{
 
 use keylane_consumer::contract::spec::ConsumerSpec;
 use keylane_consumer::message::QueueId;
-use keylane_consumer::source::rocketmq::RocketmqSource;
+use keylane_consumer::source::rocketmq::{Access, RocketmqSource};
 use keylane_consumer::source::{Route, Source as _, SourceError};
 use memory::Memory;
 use std::time::Duration;
@@ -73,11 +73,11 @@ pub struct Letters {
 }
 
 impl Letters {
-    /// Finds out where they are.
-    pub async fn connect(spec: &ConsumerSpec) -> Result<Self, LettersError> {
+    /// Finds out where they are. The access is that of the same spec.
+    pub async fn connect(spec: &ConsumerSpec, access: Access) -> Result<Self, LettersError> {
         // Not a member of the group: it never sends a heartbeat.
         let id = format!("keylane-letters:{:016x}", rand::random::<u64>());
-        let source = RocketmqSource::connect(spec, &id).await?;
+        let source = RocketmqSource::connect_with(spec, &id, access).await?;
         let route = Box::pin(source.route()).await?;
         let queues = source.letter_queues().await?;
         Ok(Self {
