@@ -69,7 +69,10 @@ impl ApplyError {
                 kind,
                 ..
             } => {
-                let refused = kind == POD && status.code == 403;
+                // By an admission plugin or a policy, such as Pod Security; not for want of a right of our own.
+                let refused = kind == POD
+                    && status.code == 403
+                    && !status.message.contains("cannot create resource");
                 refused || matches!(status.code, 400 | 422)
             }
             _ => false,
@@ -364,6 +367,24 @@ mod tests {
             "metadata": {"uid": "u", "resourceVersion": "7", "managedFields": entries}
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_is_not_permitted_is_a_fault_of_the_template_and_a_missing_right_is_not() {
+        let refused = |kind: &str, message: &str| {
+            let status = kube::core::Status::failure(message, "Forbidden").with_code(403);
+            let error = ApplyError::Api {
+                kind: kind.to_owned(),
+                name: "orders".to_owned(),
+                source: kube::Error::Api(status.boxed()),
+            };
+            error.is_invalid()
+        };
+        let security = "pods \"orders-\" is forbidden: violates PodSecurity \"restricted:latest\"";
+        let no_right = "pods is forbidden: User \"operator\" cannot create resource \"pods\"";
+        assert!(refused(POD, security));
+        assert!(!refused(POD, no_right));
+        assert!(!refused("Secret", security));
     }
 
     #[test]
