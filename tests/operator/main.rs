@@ -11,6 +11,7 @@ mod plugin;
 mod process;
 mod resource;
 mod rights;
+mod secrets;
 mod space;
 
 use anyhow::{Context as _, Result};
