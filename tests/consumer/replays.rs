@@ -15,6 +15,8 @@ use keylane_tests::wait;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// Not the first one, so that whatever goes to the first one by mistake is seen.
+const QUEUE: u32 = 1;
 /// One after the other, so that their order among the dead letters is known.
 const ONCE: [(&str, &str); 2] = [
     ("retry", r#"{"maxAttempts": 1}"#),
@@ -26,7 +28,7 @@ async fn given_up(world: &World, messages: &[(&str, &str, &str)]) {
     let producer = world.producer().await;
     for (key, body, tag) in messages {
         let message = Message::keyed(key, body.to_string()).tag(tag);
-        producer.send_to(0, &message).await.unwrap();
+        producer.send_to(QUEUE as usize, &message).await.unwrap();
     }
     let running = Function::start(world, &ONCE, |_| failed().into()).await;
     world.until_committed(messages.len() as u64).await;
@@ -35,7 +37,7 @@ async fn given_up(world: &World, messages: &[(&str, &str, &str)]) {
     let last = stats.dead_letters.last().unwrap();
     assert_eq!(
         (last.queue.as_str(), last.attempts),
-        (&*world.queue(0).to_string(), 1)
+        (&*world.queue(QUEUE).to_string(), 1)
     );
     assert_eq!(last.offset, messages.len() as u64 - 1);
     assert!(!last.last_error.is_empty());
@@ -86,27 +88,37 @@ async fn offsets(spec: &ConsumerSpec, replayed: &Replayed) -> Vec<u64> {
     replayed.sent.iter().map(offset).collect()
 }
 
-/// Bodies of the topic from an offset on, with the letter that each was.
-async fn sent(world: &World, from: u64) -> Vec<(String, String, String)> {
-    let source = world.source("reader").await;
-    let queue = world.queue(0);
-    let pulled = source.pull(&queue, from, 32, Duration::ZERO).await;
-    match pulled.unwrap() {
-        Pulled::Found { messages, .. } => messages
-            .iter()
-            .map(|message| {
-                let letter = message.properties.get(PROPERTY_DEAD_LETTER);
-                let body = String::from_utf8_lossy(&message.body).into_owned();
-                (
-                    body,
-                    letter.unwrap_or_default().to_owned(),
-                    message.id.to_string(),
-                )
-            })
-            .collect(),
-        Pulled::NoNew => Vec::new(),
-        other => panic!("{other:?}"),
+/// Bodies of the so many messages that the queue has from an offset on, with the letter that each was and its id.
+async fn sent(world: &World, from: u64, count: u64) -> Vec<(String, String, String)> {
+    let (source, queue) = (world.source("reader").await, world.queue(QUEUE));
+    wait::until(Duration::from_secs(10), "what was sent", async || {
+        let bounds = source.bounds(&queue).await;
+        let (_, end) = bounds.map_err(|error| error.to_string())?;
+        (end == from + count)
+            .then_some(())
+            .ok_or_else(|| format!("{end}"))
+    })
+    .await
+    .unwrap();
+    if count == 0 {
+        return Vec::new();
     }
+    let pulled = source.pull(&queue, from, 32, Duration::ZERO).await;
+    let Pulled::Found { messages, .. } = pulled.unwrap() else {
+        panic!("no messages");
+    };
+    let messages = messages.iter();
+    messages
+        .map(|message| {
+            let letter = message.properties.get(PROPERTY_DEAD_LETTER);
+            let body = String::from_utf8_lossy(&message.body).into_owned();
+            (
+                body,
+                letter.unwrap_or_default().to_owned(),
+                message.id.to_string(),
+            )
+        })
+        .collect()
 }
 
 fn bodies(sent: &[(String, String, String)]) -> Vec<&str> {
@@ -115,7 +127,7 @@ fn bodies(sent: &[(String, String, String)]) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_sent_again_once_in_order_and_handled() {
-    let world = World::new("replayed", 1).await;
+    let world = World::new("replayed", 2).await;
     given_up(
         &world,
         &[("a", "a1", "T"), ("b", "b1", "T"), ("a", "a2", "T")],
@@ -128,7 +140,7 @@ async fn dead_letters_are_sent_again_once_in_order_and_handled() {
         .map(|letter| (letter.offset.unwrap(), letter.key.as_deref().unwrap()))
         .collect();
     assert_eq!(told, BTreeSet::from([(0, "a"), (1, "b"), (2, "a")]));
-    let queue = world.queue(0).to_string();
+    let queue = world.queue(QUEUE).to_string();
     assert!(
         all.iter()
             .all(|letter| letter.queue.as_ref() == Some(&queue) && !letter.replayed)
@@ -157,7 +169,7 @@ async fn dead_letters_are_sent_again_once_in_order_and_handled() {
     };
     let would = letters(&spec).await.replay(&dry).await.unwrap();
     assert_eq!(offsets(&spec, &would).await, [0, 1, 2]);
-    assert_eq!(sent(&world, 3).await, []);
+    assert_eq!(sent(&world, 3, 0).await, []);
 
     let only_b = replay(&spec, &["b"]).await;
     assert_eq!(offsets(&spec, &only_b).await, [1]);
@@ -169,7 +181,7 @@ async fn dead_letters_are_sent_again_once_in_order_and_handled() {
         (0, false, 0)
     );
     assert_eq!(replay(&spec, &[]).await.sent, []);
-    let again = sent(&world, 3).await;
+    let again = sent(&world, 3, 3).await;
     assert_eq!(bodies(&again), ["b1", "a1", "a2"]);
     assert!(again[1].1.contains("/0/0@"), "{again:?}");
     let listing = letters(&spec).await.list(false, None, 10).await.unwrap();
@@ -195,7 +207,7 @@ async fn dead_letters_are_sent_again_once_in_order_and_handled() {
 /// One that cannot be sent holds back what follows of its key, and nothing else; later it goes on in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_follows_a_letter_that_was_not_sent_is_held_back() {
-    let world = World::new("held", 1).await;
+    let world = World::new("held", 2).await;
     let messages = [
         ("a", "a1", "OLD"),
         ("b", "b1", "NEW"),
@@ -215,13 +227,13 @@ async fn what_follows_a_letter_that_was_not_sent_is_held_back() {
     let open = world.spec(1, &[]);
     let second = replay(&open, &[]).await;
     assert_eq!(offsets(&open, &second).await, [0, 2]);
-    assert_eq!(bodies(&sent(&world, 4).await), ["b1", "b2", "a1", "a2"]);
+    assert_eq!(bodies(&sent(&world, 4, 4).await), ["b1", "b2", "a1", "a2"]);
 }
 
 /// Sent, and then nothing: the next one sends it again, and it is known which letter both were.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_between_sending_and_noting_costs_a_duplicate_that_is_known_as_one() {
-    let world = World::new("crash", 1).await;
+    let world = World::new("crash", 2).await;
     given_up(&world, &[("a", "a1", "T"), ("a", "a2", "T")]).await;
     let spec = world.spec(1, &[]);
     drop(letters(&spec).await);
@@ -231,18 +243,18 @@ async fn a_crash_between_sending_and_noting_costs_a_duplicate_that_is_known_as_o
     assert!(crashed.lock_letters(&queue).await.unwrap());
     let letter = crashed.letter(&queue, 0).await.unwrap().unwrap();
     let identity = format!("{queue}/0@{}", letter.message.stored_at_ms);
-    let to = world.queue(0);
+    let to = world.queue(QUEUE);
     let at = crashed.send_again(&to, &letter, &identity).await;
     assert_eq!(at.unwrap(), 2);
     // Whoever holds the lock may still be at it.
     let busy = letters(&spec).await.replay(&Replay::default()).await;
     assert!(matches!(busy, Err(LettersError::Busy(_))), "{busy:?}");
-    assert_eq!(bodies(&sent(&world, 2).await), ["a1"]);
+    assert_eq!(bodies(&sent(&world, 2, 1).await), ["a1"]);
     crashed.unlock_letters(&queue).await.unwrap();
 
     let replayed = replay(&spec, &[]).await;
     assert_eq!(offsets(&spec, &replayed).await, [0, 1]);
-    let all = sent(&world, 2).await;
+    let all = sent(&world, 2, 3).await;
     assert_eq!(bodies(&all), ["a1", "a1", "a2"]);
     assert_eq!((&all[0].1, &all[0].2), (&all[1].1, &all[1].2));
     assert_ne!(all[1].1, all[2].1);
@@ -251,16 +263,16 @@ async fn a_crash_between_sending_and_noting_costs_a_duplicate_that_is_known_as_o
 /// The broker copies a message twice if its first answer is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_copied_twice_is_sent_once() {
-    let world = World::new("twice", 1).await;
+    let world = World::new("twice", 2).await;
     given_up(&world, &[("a", "a1", "T")]).await;
     let source = world.source("back").await;
-    let queue = world.queue(0);
+    let queue = world.queue(QUEUE);
     let pulled = source.pull(&queue, 0, 1, Duration::ZERO).await;
     let Pulled::Found { messages, .. } = pulled.unwrap() else {
         panic!("no message");
     };
     source
-        .send_back(&world.queue(0), &messages[0], -1)
+        .send_back(&world.queue(QUEUE), &messages[0], -1)
         .await
         .unwrap();
     let spec = world.spec(1, &[]);
@@ -268,15 +280,15 @@ async fn a_message_that_was_copied_twice_is_sent_once() {
     assert_eq!(offsets(&spec, &replayed).await, [0]);
     assert!(replayed.copies >= 1, "{replayed:?}");
     assert_eq!(replay(&spec, &[]).await.sent, []);
-    assert_eq!(bodies(&sent(&world, 1).await), ["a1"]);
+    assert_eq!(bodies(&sent(&world, 1, 1).await), ["a1"]);
 }
 
 /// What another wrote meanwhile is found out by the offset of the own note.
 #[tokio::test(flavor = "multi_thread")]
 async fn notes_of_two_at_once_do_not_hide_each_other_unnoticed() {
-    let world = World::new("notes", 1).await;
+    let world = World::new("notes", 2).await;
     let source = world.source("notes").await;
-    let queue: QueueId = world.queue(0);
+    let queue: QueueId = world.queue(QUEUE);
     assert_eq!(source.last_note(&queue).await.unwrap(), (None, 0));
     source.make_notes(&queue).await.unwrap();
     for (number, text) in ["one", "two", "three"].into_iter().enumerate() {
@@ -300,7 +312,7 @@ async fn notes_of_two_at_once_do_not_hide_each_other_unnoticed() {
 /// With redactKeys keys are hashes and nothing inside is shown; the hash names the key.
 #[tokio::test(flavor = "multi_thread")]
 async fn redacted_letters_tell_no_key_and_nothing_inside() {
-    let world = World::new("redacted_letters", 1).await;
+    let world = World::new("redacted_letters", 2).await;
     given_up(
         &world,
         &[("secret-1", "secret-2", "T"), ("other", "x", "T")],

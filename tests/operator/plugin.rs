@@ -36,6 +36,18 @@ pub fn run_with(
     Ok((verdict, String::from_utf8_lossy(&out).into_owned()))
 }
 
+/// The administrator's kubeconfig, who asks as somebody else.
+fn kubeconfig_of(space: &Space, user: &str) -> Result<tempfile::NamedTempFile> {
+    let text = std::fs::read_to_string(space.cluster().kubeconfig())?;
+    let mut kubeconfig: Value = serde_norway::from_str(&text)?;
+    for entry in kubeconfig["users"].as_array_mut().context("no users")? {
+        entry["user"]["as"] = user.into();
+    }
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), kubeconfig.to_string())?;
+    Ok(file)
+}
+
 #[test]
 fn status_tells_what_the_operator_found_and_the_pods_there_are() -> Result<()> {
     let space = Space::with_operator("status")?;
@@ -280,13 +292,7 @@ fn who_may_only_read_consumers_gets_what_that_tells_and_hears_what_is_missing() 
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "viewer"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": space.name}]
     }))?;
-    let text = std::fs::read_to_string(space.cluster().kubeconfig())?;
-    let mut kubeconfig: Value = serde_norway::from_str(&text)?;
-    for entry in kubeconfig["users"].as_array_mut().context("no users")? {
-        entry["user"]["as"] = space.name.as_str().into();
-    }
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), kubeconfig.to_string())?;
+    let file = kubeconfig_of(&space, &space.name)?;
 
     let (_, text) = run_with(&space, file.path(), &["status", "orders"])?;
     assert!(text.contains("pods: you may not list them"), "{text}");
@@ -313,5 +319,34 @@ fn who_may_only_read_consumers_gets_what_that_tells_and_hears_what_is_missing() 
         space.get("orderedconsumer", "orders")?["spec"]["suspend"]["all"],
         false
     );
+    Ok(())
+}
+
+/// The chart's roles for people, tried as two of them.
+#[test]
+fn who_may_look_sees_dead_letters_and_only_who_may_edit_has_them_sent_again() -> Result<()> {
+    let space = Space::new("people")?;
+    let roles = space.render(&["users.yaml"], &["--set", "aggregateRoles=false"])?;
+    space.cluster().apply("the roles for people", &roles)?;
+    let rights = [
+        "get deadletters (dlq list, dlq show)",
+        "create deadletters/replay (dlq replay)",
+        "create groups (migrate)",
+    ];
+    for (role, wanted) in [("view", [true, false, false]), ("edit", [true; 3])] {
+        let user = format!("{role}@{}.example.com", space.name);
+        let named = format!("--clusterrole=kl-operator-{role}");
+        let bound = format!("--user={user}");
+        space.kubectl(&["create", "rolebinding", role, &named, &bound])?;
+        let file = kubeconfig_of(&space, &user)?;
+        let (_, text) = run_with(&space, file.path(), &["check"])?;
+        let may = rights.map(|right| text.contains(&format!("ok    {right}")));
+        let may_not = rights.map(|right| text.contains(&format!("note  you may not {right}")));
+        assert_eq!(
+            (may, may_not),
+            (wanted, wanted.map(|may| !may)),
+            "{role}: {text}"
+        );
+    }
     Ok(())
 }

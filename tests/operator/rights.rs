@@ -72,37 +72,6 @@ fn the_account_can_do_what_the_chart_lists_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// The chart's roles for people, tried as two of them.
-#[test]
-fn who_may_look_sees_dead_letters_and_only_who_may_edit_has_them_sent_again() -> Result<()> {
-    let space = Space::new("people")?;
-    let roles = space.render(&["users.yaml"], &["--set", "aggregateRoles=false"])?;
-    space.cluster().apply("the roles for people", &roles)?;
-    let user = |role: &str| format!("{role}@{}.example.com", space.name);
-    for role in ["view", "edit"] {
-        let (role_name, user) = (format!("--clusterrole=kl-operator-{role}"), user(role));
-        let user = format!("--user={user}");
-        space.kubectl(&["create", "rolebinding", role, &role_name, &user])?;
-    }
-    let may = |who: &str, what: &[&str]| {
-        let user = user(who);
-        let mut args = vec!["auth", "can-i", "--quiet", "--as", &user];
-        args.extend(what);
-        space.kubectl(&args).is_ok()
-    };
-    let look = ["get", "deadletters.live.keylane.dev/orders"];
-    let replay = [
-        "create",
-        "deadletters.live.keylane.dev/orders",
-        "--subresource=replay",
-    ];
-    let groups = ["create", "groups.live.keylane.dev"];
-    let rights = ["view", "edit", "nobody"]
-        .map(|who| [&look[..], &replay, &groups].map(|what| may(who, what)));
-    assert_eq!(rights, [[true, false, false], [true; 3], [false; 3]]);
-    Ok(())
-}
-
 #[test]
 fn it_creates_pods_as_a_dry_run_only_and_changes_one_annotation_of_them() -> Result<()> {
     let space = Space::new("dryrun")?;
