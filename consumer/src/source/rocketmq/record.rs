@@ -139,7 +139,7 @@ pub(super) fn parts(record: &[u8]) -> Result<Parts<'_>, String> {
 }
 
 /// The message of a record.
-pub fn message(parts: &Parts<'_>) -> Result<Message, String> {
+pub(super) fn message(parts: &Parts<'_>) -> Result<Message, String> {
     let properties = String::from_utf8_lossy(parts.properties);
     let mut buffer = Vec::with_capacity(properties.len() + parts.body.len());
     buffer.extend_from_slice(properties.as_bytes());
