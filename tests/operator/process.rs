@@ -1,6 +1,6 @@
 //! The real program `keylane-operator`, with the rights of the chart, beside others of its kind.
 
-use crate::space::Space;
+use crate::space::{GUESTS, Space};
 use anyhow::{Context as _, Result, ensure};
 use keylane_tests::cluster::Paths;
 use keylane_tests::cluster::wait::{self, Pending};
@@ -51,6 +51,7 @@ impl Process {
                 &space.name,
             ])
             .args(["--lease-name=kl-operator", "--port", &port.to_string()])
+            .args(["--consumer-network-policy", GUESTS])
             .env("KUBECONFIG", file.path())
             .env_remove("HTTPS_PROXY")
             .env_remove("https_proxy")

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const RELEASE: &str = "kl";
+/// Whom consumers' pods let in, as the chart tells the operator.
+pub const GUESTS: &str = r#"{"operator": {"podSelector": {}}}"#;
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/keylane");
 
 /// A namespace and the operator that watches it.
@@ -104,7 +106,7 @@ impl Space {
                 let client = client(&kubeconfig, user).await?;
                 let options = Options {
                     executor_image: "localhost/not-there:dev".to_owned(),
-                    guests: Some(r#"{"operator": {"podSelector": {}}}"#.parse()?),
+                    guests: Some(GUESTS.parse()?),
                     namespace: Some(namespace),
                 };
                 let metrics = Metrics::new(&prometheus::Registry::new())?;
