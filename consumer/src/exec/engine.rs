@@ -301,6 +301,11 @@ impl<S: Source, H: Handler> Executor<S, H> {
         self.draining.is_some() && self.owner.is_empty() && self.unlocking == 0
     }
 
+    /// When a drain has taken as long as it may.
+    pub(super) fn drained_by(&self) -> Option<Time> {
+        Some(self.draining? + self.spec.drain.timeout.get())
+    }
+
     fn next_deadline(&self) -> Time {
         let give_up = self
             .assigned
@@ -312,6 +317,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
             self.owner.next_deadline(self.clock.now()),
             self.resets.next_deadline(self.clock.now()),
             give_up,
+            self.drained_by()
+                .filter(|drained_by| *drained_by > self.clock.now()),
         ]
         .into_iter()
         .flatten()

@@ -75,6 +75,19 @@ impl Ledger {
         standing.map(|of| of.messages).unwrap_or_default()
     }
 
+    /// What is to be written of a queue that was read and not run here: the same again. A record that left
+    /// out a reset would undo it.
+    pub fn again(&self, queue: &QueueId) -> Option<Progress> {
+        let messages = &self.standings.get(queue)?.messages;
+        let finished = &messages.finished;
+        Some(Progress {
+            finished: journal::Finished::new(finished.watermark(), finished.ranges()),
+            suspects: messages.suspects.clone(),
+            reset: messages.reset.clone(),
+            ..Progress::default()
+        })
+    }
+
     /// Forgets queues that are not here any more.
     pub fn retain(&mut self, here: impl Fn(&QueueId) -> bool) {
         self.logs.retain(|queue, _| here(queue));

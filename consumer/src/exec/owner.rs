@@ -116,6 +116,13 @@ impl Owner {
         }
     }
 
+    /// The process has to end: claims that still wait are left as they are.
+    pub fn stop_waiting(&mut self, now: Time) {
+        if let Self::Clustering(ownership) = self {
+            ownership.stop_waiting(now);
+        }
+    }
+
     pub fn poll(&mut self, now: Time) -> Vec<Action> {
         match self {
             Self::Clustering(ownership) => ownership.poll(now),

@@ -116,7 +116,7 @@ pub enum Record {
         /// Keys to list.
         waiting: Keys,
     },
-    /// The end of our tenure.
+    /// The end of our tenure, in which the queue may never have been assigned.
     Released {
         /// Our epoch.
         epoch: Epoch,
@@ -277,6 +277,16 @@ impl Ownership {
     /// long. Calls that still run are to be listed in the record that follows.
     pub fn drained(&mut self, queue: &QueueId) {
         self.with(queue, |tenure, _, _| tenure.drained());
+    }
+
+    /// Queues that are not meant for this process any more are not waited for any longer, so that it can end.
+    pub fn stop_waiting(&mut self, now: Time) {
+        let queues: Vec<QueueId> = self.queues.keys().cloned().collect();
+        for queue in queues {
+            self.with(&queue, |tenure, terms, deeds| {
+                tenure.stop_waiting(now, terms, deeds);
+            });
+        }
     }
 
     /// Our epoch in a queue that is ours, and the keys to list in a progress record.

@@ -2,7 +2,8 @@
 //!
 //! Pure: time is an argument, what is to be done comes out as [`Deed`]s, what came of it goes in by the
 //! method that the deed names. Out → lock → read the journal → claim → wait → read again → owned →
-//! draining → *released* → out.
+//! draining → *released* → out. A queue that is meant for another before the wait is over is waited for to
+//! the end all the same, and goes from waiting to *released*.
 //!
 //! Promises, as long as every process keeps to this and calls end within the call bound: at most one
 //! process dispatches at a time (P4), no two calls of a key overlap across processes (P1), nothing
@@ -44,7 +45,7 @@ pub enum Deed {
         /// Keys to list.
         waiting: Keys,
     },
-    /// Append *released*; report with [`Tenure::appended`].
+    /// Append *released*; report with [`Tenure::appended`]. The queue may never have been assigned.
     Released {
         /// To report with.
         ticket: Ticket,
@@ -68,7 +69,7 @@ pub enum Deed {
     /// Stop pulling and dispatching; report with [`Tenure::drained`] when calls have ended or took too
     /// long, and what is finished is committed.
     Drain,
-    /// The queue is not ours any more: forget everything about it.
+    /// The queue is not ours any more: forget everything about it, if it was assigned.
     Drop {
         /// It was given away in order.
         released: bool,
@@ -295,7 +296,12 @@ impl Tenure {
             }
             Phase::Waiting(claim) => {
                 let over = claim.since + claim.basis.wait(facts, terms);
-                waits(self.look || valid).map(|at| if self.look { at } else { at.max(over) })
+                let given_up = (!self.is_wanted(now, terms)).then_some(self.lease);
+                waits(self.look || valid)
+                    .map(|at| if self.look { at } else { at.max(over) })
+                    .into_iter()
+                    .chain(given_up)
+                    .min()
             }
             Phase::Owned {
                 recorded, since, ..

@@ -374,6 +374,84 @@ fn a_queue_that_is_given_away_is_released_in_the_journal_before_its_lock() {
 }
 
 #[test]
+fn a_claim_that_another_is_to_have_is_waited_for_and_released_without_being_run() {
+    let ran = State::Ran {
+        waiting: Keys::default(),
+    };
+    let mut world = World::new();
+    world.claimed_by(queue(0), "keylane:other_10.0.0.1:1", ran);
+    world.ownership.allocate(world.now, &ours(&[0]));
+    world.settle();
+    world.ownership.allocate(world.now, &Allocation::default());
+    world.pass(LEASE);
+    assert_eq!(world.seen, [], "nobody may have it sooner");
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    let waited = world.until(|seen| *seen == [unlock.clone()]);
+    assert!(waited <= CALL_BOUND + 2 * STEP, "{waited:?}");
+    let released = State::Released {
+        running: Keys::default(),
+    };
+    let newest = world.journals[&queue(0)].newest.as_ref();
+    assert_eq!(newest.map(|newest| &newest.state), Some(&released));
+    assert!(world.ownership.is_empty());
+}
+
+#[test]
+fn a_released_queue_that_is_meant_for_another_as_soon_as_it_is_claimed_is_released_again() {
+    let running = Keys::new([7]);
+    let mut world = World::new();
+    let state = State::Released { running };
+    world.claimed_by(queue(0), "keylane:other:1", state.clone());
+    world.ownership.allocate(world.now, &ours(&[0]));
+    // Up to the claim, whose answer is under way.
+    let claim = loop {
+        let actions = world.ownership.poll(world.now);
+        let mut actions = actions.into_iter();
+        let action = actions.next().expect("something to do");
+        assert_eq!(actions.next(), None);
+        if let Action::Append { .. } = action {
+            break action;
+        }
+        world.answer(action);
+    };
+    world.ownership.allocate(world.now, &Allocation::default());
+    world.settle();
+    assert_eq!(
+        world.seen,
+        [],
+        "the lock is kept until it is known what became of it"
+    );
+    world.answer(claim);
+    world.settle();
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    assert_eq!(world.seen, [unlock]);
+    let newest = world.journals[&queue(0)].newest.as_ref();
+    assert_eq!(newest.map(|newest| &newest.state), Some(&state));
+}
+
+#[test]
+fn a_process_that_has_to_end_does_not_wait_for_a_former_owner() {
+    let mut world = World::new();
+    world.claimed_by(queue(0), "keylane:other:1", State::Claimed);
+    world.ownership.allocate(world.now, &ours(&[0]));
+    world.settle();
+    world.ownership.stop_waiting(world.now);
+    assert_eq!(world.seen, [], "it is meant for us");
+    world.ownership.allocate(world.now, &Allocation::default());
+    world.ownership.stop_waiting(world.now);
+    world.settle();
+    assert!(world.ownership.is_empty());
+    let newest = world.journals[&queue(0)].newest.as_ref();
+    assert_eq!(newest.map(|newest| &newest.state), Some(&State::Claimed));
+}
+
+#[test]
 fn there_is_always_something_to_wait_for_and_never_a_busy_loop() {
     let mut world = World::new();
     world.taken.insert(queue(1), "keylane:other:1".into());

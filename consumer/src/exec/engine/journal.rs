@@ -95,7 +95,10 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 }
             }
             ownership::Record::Released { epoch, waiting } => {
-                let released = here.and_then(|(_, of)| of.recorded.released.clone());
+                let released = match here {
+                    Some((_, of)) => of.recorded.released.clone(),
+                    None => self.ledger.again(&queue),
+                };
                 let mut progress = released.unwrap_or_default();
                 progress.keys = progress.keys.union(&waiting);
                 if !self.queues.contains(&queue) {

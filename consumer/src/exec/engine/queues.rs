@@ -124,6 +124,9 @@ impl<S: Source, H: Handler> Executor<S, H> {
         self.calls.handle(Input::Tick);
         self.persist(now);
         self.advance_resets(now);
+        if self.drained_by().is_some_and(|at| now >= at) {
+            self.owner.stop_waiting(now);
+        }
         loop {
             let actions = self.owner.poll(now);
             let idle = actions.is_empty();

@@ -364,7 +364,7 @@ needed!(
 needed!(
     rule_3_is_needed,
     own_epoch_only,
-    "P4",
+    "P1",
     with(&["restart"], 1, 1)
 );
 needed!(

@@ -21,8 +21,11 @@ impl Tenure {
         if now < self.lease {
             return;
         }
+        let wanted = self.is_wanted(now, terms);
         match &self.phase {
-            Phase::Reading { .. } | Phase::Claiming { .. } => self.go_out(),
+            Phase::Reading { .. } | Phase::Claiming { .. } if wanted => self.go_out(),
+            Phase::Reading { .. } | Phase::Claiming { .. } => self.unlock(out),
+            Phase::Waiting(_) if !wanted => self.unlock(out),
             Phase::Draining { .. } => {
                 out.push(Deed::Drop { released: false });
                 self.unlock(out);
@@ -32,9 +35,9 @@ impl Tenure {
         }
     }
 
-    /// Begins to give away what is not wanted.
-    pub(super) fn give_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
-        let wanted = match (self.wanted, &self.phase) {
+    /// Whether the queue is to be run here.
+    pub(super) fn is_wanted(&self, now: Time, terms: &Terms) -> bool {
+        match (self.wanted, &self.phase) {
             (Wanted::Yes | Wanted::IfReleased, _) => true,
             (Wanted::StandIn, Phase::Owned { since, .. }) if self.stands_in => {
                 now < since.saturating_add(terms.durations.stand_in_for)
@@ -42,13 +45,22 @@ impl Tenure {
             // What was meant for us and is meant for another now, that one waits for.
             (Wanted::StandIn, _) => self.stands_in,
             (Wanted::No, _) => false,
-        };
-        if wanted {
+        }
+    }
+
+    /// Begins to give away what is not wanted.
+    ///
+    /// A claim that lies in the journal makes whoever comes next wait for the whole of L + B, unless
+    /// *released* follows it, which needs the wait to be over (rule 4). That wait began before any that a
+    /// successor could begin: it is sat out here, and then [`Tenure::start`] ends the tenure.
+    pub(super) fn give_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        if self.is_wanted(now, terms) {
             return;
         }
         match &self.phase {
+            Phase::Claiming { .. } if self.request == Some(Request::Claim) => {}
             Phase::Reading { .. } | Phase::Claiming { .. } => self.unlock(out),
-            Phase::Waiting(_) if terms.rules.release_after_wait => self.unlock(out),
+            Phase::Waiting(_) if terms.rules.release_after_wait => {}
             Phase::Waiting(claim) => {
                 self.phase = Phase::Draining {
                     claim: claim.clone(),
@@ -65,6 +77,15 @@ impl Tenure {
                 out.push(Deed::Drain);
             }
             Phase::Out { .. } | Phase::Draining { .. } | Phase::Leaving { .. } => {}
+        }
+    }
+
+    /// Gives back a queue that is not wanted and would still wait, without a word: whoever is next waits
+    /// longer.
+    pub fn stop_waiting(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        let waits = matches!(self.phase, Phase::Claiming { .. } | Phase::Waiting(_));
+        if waits && !self.is_wanted(now, terms) {
+            self.unlock(out);
         }
     }
 
@@ -138,6 +159,7 @@ impl Tenure {
         self.request = Some(request);
     }
 
+    /// The wait is over: the queue is run from now on, or given on to whom it is meant for by now.
     pub(super) fn start(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
         let Phase::Waiting(claim) = &self.phase else {
             return;
@@ -151,6 +173,14 @@ impl Tenure {
             keys: claim.basis.keys(),
             until: claim.since + terms.durations.call_bound,
         };
+        if !self.is_wanted(now, terms) {
+            self.phase = Phase::Draining {
+                claim,
+                held,
+                drained: true,
+            };
+            return;
+        }
         let lease = self.lease;
         out.push(Deed::Assign {
             lease,
