@@ -404,7 +404,7 @@ impl Ownership {
 
     /// True if no queue is held or wanted.
     pub fn is_empty(&self) -> bool {
-        self.queues.is_empty()
+        self.queues.values().all(|queue| queue.tenure.is_idle())
     }
 
     fn of_broker(&self, broker: &str) -> Vec<QueueId> {

@@ -161,6 +161,14 @@ pub(super) enum StandIn {
     Again,
 }
 
+/// A lock request was not answered: the broker may carry it out at any time up to the end of the doubt, also
+/// when the queue is another's by then, who would be refused for as long as the broker keeps a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Doubt {
+    pub next_unlock: Time,
+    pub until: Time,
+}
+
 /// One queue and this process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenure {
@@ -173,6 +181,7 @@ pub struct Tenure {
     /// When the lock request under way was asked.
     pub(super) asked: Option<Time>,
     pub(super) unlocking: bool,
+    pub(super) doubt: Option<Doubt>,
     pub(super) next_lock: Time,
     pub(super) stand_in: StandIn,
     /// The lock was taken for an owner that stayed away, not because the queue was meant for us.
@@ -196,6 +205,7 @@ impl Tenure {
             granted: None,
             asked: None,
             unlocking: false,
+            doubt: None,
             next_lock: Time::ZERO,
             stand_in: StandIn::Unsure,
             stands_in: false,
@@ -220,8 +230,14 @@ impl Tenure {
         self.wanted = wanted;
     }
 
-    /// True if nothing of the queue is here or under way, and nothing of it is wanted.
+    /// True if there is nothing left to do for the queue.
     pub fn is_over(&self) -> bool {
+        self.is_idle() && self.doubt.is_none()
+    }
+
+    /// True if nothing of the queue is here or under way, and nothing of it is wanted. Perhaps a request that
+    /// was not answered still gives it the lock.
+    pub fn is_idle(&self) -> bool {
         self.wanted == Wanted::No
             && matches!(self.phase, Phase::Out { .. })
             && !self.unlocking
@@ -290,7 +306,13 @@ impl Tenure {
         let valid = now < self.lease;
         let waits = |due: bool| (due && self.request.is_none()).then_some(self.next_request);
         match &self.phase {
-            Phase::Out { .. } => waits(self.look),
+            Phase::Out { .. } => {
+                let unlock = self.doubt.filter(|_| self.is_idle());
+                waits(self.look)
+                    .into_iter()
+                    .chain(unlock.map(|doubt| doubt.next_unlock))
+                    .min()
+            }
             Phase::Reading { .. } | Phase::Claiming { .. } => {
                 Some(waits(true).unwrap_or(self.lease).min(self.lease))
             }

@@ -452,6 +452,28 @@ fn a_process_that_has_to_end_does_not_wait_for_a_former_owner() {
 }
 
 #[test]
+fn a_lock_that_was_perhaps_granted_unheard_is_given_back_where_the_queue_is_another_s() {
+    let mut world = World::new();
+    world.away = true;
+    world.ownership.allocate(world.now, &ours(&[0]));
+    world.settle();
+    assert_eq!(world.seen, [], "it is wanted and asked for again");
+    world.ownership.allocate(world.now, &Allocation::default());
+    world.settle();
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    assert_eq!(world.seen, std::slice::from_ref(&unlock));
+    assert!(world.ownership.is_empty(), "a process may end now");
+    // The request may be late.
+    world.pass(Duration::from_secs(70));
+    assert!(world.seen.iter().all(|action| *action == unlock));
+    assert_eq!(world.seen.len(), 12);
+    assert_eq!(world.ownership.next_deadline(world.now), None);
+}
+
+#[test]
 fn there_is_always_something_to_wait_for_and_never_a_busy_loop() {
     let mut world = World::new();
     world.taken.insert(queue(1), "keylane:other:1".into());

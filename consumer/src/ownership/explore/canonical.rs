@@ -125,6 +125,9 @@ impl World {
             {
                 run.held_until = Time::ZERO;
             }
+            if let Some(doubt) = &mut tenure.doubt {
+                (doubt.next_unlock, doubt.until) = (Time::ZERO, Time::ZERO);
+            }
             for time in [&mut tenure.next_lock, &mut tenure.next_request] {
                 if *time <= NOW {
                     *time = Time::ZERO;

@@ -72,6 +72,8 @@ impl Bounds {
             if_released_every: Duration::ZERO,
             stand_in_for: Duration::MAX,
             journal_retry: Duration::ZERO,
+            doubt: Duration::ZERO,
+            doubt_every: Duration::ZERO,
         };
         let terms = |slot: usize| {
             let processes = 0..=self.most_faults;

@@ -1,6 +1,6 @@
 //! What answers from broker and journal do to a tenure.
 
-use super::{Basis, Claim, Deed, Phase, Request, StandIn, Tenure, Ticket, Wanted};
+use super::{Basis, Claim, Deed, Doubt, Phase, Request, StandIn, Tenure, Ticket, Wanted};
 use crate::journal::{Head, State};
 use crate::lane::Time;
 use crate::ownership::terms::Terms;
@@ -19,6 +19,12 @@ impl Tenure {
         };
         let durations = &terms.durations;
         let lease = asked + durations.lease;
+        if locked.is_none() {
+            self.doubt = Some(Doubt {
+                next_unlock: now,
+                until: now + durations.doubt,
+            });
+        }
         let out_of_turn = matches!(self.phase, Phase::Out { .. }).then_some(self.wanted);
         self.next_lock = match locked {
             Some(true) => asked + durations.renew_every,

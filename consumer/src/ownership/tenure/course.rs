@@ -11,6 +11,7 @@ impl Tenure {
         self.expire(now, terms, out);
         self.give_away(now, terms, out);
         self.free(facts, now, out);
+        self.end_doubt(now, terms, out);
         if self.request.is_none() && now >= self.next_request {
             self.ask_journal(now, facts, terms, out);
         }
@@ -102,6 +103,23 @@ impl Tenure {
             self.unlocking = true;
             self.next_lock = now;
             out.push(Deed::UnlockFor(holder));
+        }
+    }
+
+    /// Gives back a lock that nobody here knows of, if there is one.
+    pub(super) fn end_doubt(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        if !self.is_idle() {
+            return;
+        }
+        if let Some(doubt) = &mut self.doubt
+            && now >= doubt.next_unlock
+        {
+            doubt.next_unlock = now + terms.durations.doubt_every;
+            if doubt.next_unlock >= doubt.until {
+                self.doubt = None;
+            }
+            self.unlocking = true;
+            out.push(Deed::Unlock);
         }
     }
 
