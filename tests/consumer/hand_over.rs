@@ -1,10 +1,14 @@
 //! Queues change hands: how long nobody runs them, and what runs twice.
 
+use crate::function::{Function, failed};
 use crate::process::{Process, program};
 use crate::world::{Done, Handler, Running, SOON, World, now};
+use keylane_consumer::lane::CallResult;
 use keylane_tests::rocketmq::Message;
 use keylane_tests::wait;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What a queue may stand still at a clean hand-over. The goal is a second; a machine that is busy with
@@ -119,6 +123,54 @@ async fn what_finished_beyond_a_stuck_key_does_not_run_again_after_a_clean_stop(
         .until_stats(|stats| stats.blocked_keys == 1, "the stuck key")
         .await;
     assert_eq!(stats.queues[0].watermark, Some(0));
+    second.stop().await;
+}
+
+/// The same with as many messages as `KEYLANE_BEYOND` says (100,000 without it): one record tells them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_finished_beyond_a_stuck_key_are_not_handled_again() {
+    let beyond = std::env::var("KEYLANE_BEYOND");
+    let count: usize = beyond.map_or(100_000, |text| text.parse().expect("a number of messages"));
+    let world = World::new("far_beyond", 1).await;
+    world.produce(count as u64, 1_000).await;
+    let calls: Arc<Vec<AtomicU32>> = Arc::new((0..count).map(|_| AtomicU32::new(0)).collect());
+    let changes = [("retry", r#"{"maxAttempts": 2, "onExhausted": "Block"}"#)];
+    let start = || {
+        let calls = calls.clone();
+        Function::start(&world, &changes, move |delivery| {
+            let body = String::from_utf8_lossy(&delivery.message.body);
+            let number: usize = body.parse().expect("a number");
+            calls[number].fetch_add(1, Ordering::Relaxed);
+            if delivery.key.as_str() == "order-0" {
+                failed().into()
+            } else {
+                CallResult::Done.into()
+            }
+        })
+    };
+    let first = start().await;
+    let all_others = (count - count.div_ceil(1_000)) as u64;
+    let stats = first
+        .until_stats("all but the stuck key", |stats| {
+            stats.completed >= all_others
+        })
+        .await;
+    assert_eq!(stats.queues[0].watermark, Some(0));
+    first.stop().await;
+    let second = start().await;
+    // What comes after it is what it runs first, if nothing runs again.
+    world.produce(1_000, 1_000).await;
+    let stats = second
+        .until_stats("what is new", |stats| stats.completed >= 999)
+        .await;
+    assert_eq!(stats.completed, 999);
+    for (number, calls) in calls.iter().enumerate() {
+        let new = usize::from(number < 1_000);
+        if number % 1_000 != 0 {
+            assert_eq!(calls.load(Ordering::Relaxed) as usize, 1 + new, "{number}");
+        }
+    }
+    println!("{all_others} finished beyond the stuck key, 0 handled again");
     second.stop().await;
 }
 
