@@ -4,11 +4,13 @@ use crate::world::{SOON, World};
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
 use keylane_consumer::handler::func::FuncHandler;
-use keylane_consumer::handler::{Delivery, Outcome};
+use keylane_consumer::handler::{Delivery, Handler, Outcome};
 use keylane_consumer::lane::CallResult;
 use keylane_consumer::message::Topic;
+use keylane_consumer::source::Source;
 use keylane_consumer::source::rocketmq::RocketmqSource;
 use keylane_tests::wait;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,12 +34,77 @@ pub fn failed() -> CallResult {
     }
 }
 
-/// An executor in this process that calls a function.
-pub struct Function {
-    seen: Arc<Mutex<Vec<Seen>>>,
+/// An executor in this process.
+pub struct Member {
     pub control: Control,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
+}
+
+impl Member {
+    /// With these fields of the spec replaced, on the broker as seen through `wrap`.
+    pub async fn start<S: Source>(
+        world: &World,
+        changes: &[(&str, &str)],
+        wrap: impl FnOnce(RocketmqSource) -> S,
+        handler: impl Handler,
+    ) -> Self {
+        let spec = world.spec(1, changes);
+        let options = Options::new(incarnation("test"), 64);
+        let source = RocketmqSource::connect(&spec, &options.incarnation)
+            .await
+            .unwrap();
+        let measures = Measures::new().unwrap();
+        let executor = Executor::new(&spec, options, wrap(source), handler, measures);
+        let (control, shutdown) = (executor.control(), CancellationToken::new());
+        let task = tokio::spawn(executor.run(shutdown.clone()));
+        Self {
+            control,
+            shutdown,
+            task,
+        }
+    }
+
+    pub async fn until_stats(&self, what: &str, condition: impl Fn(&Stats) -> bool) -> Stats {
+        wait::until(SOON, what, async || {
+            let stats = self.control.stats().await;
+            let stats = stats.map_err(|gone| gone.to_string())?;
+            if condition(&stats) {
+                Ok(stats)
+            } else {
+                Err(format!("{stats:?}"))
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Drains and waits for the end.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(SOON, self.task).await;
+        ended.expect("the executor drains").unwrap();
+    }
+
+    /// Ends as by SIGKILL: nothing is written, committed or given back.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+/// An executor that calls a function.
+pub struct Function {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    member: Member,
+}
+
+impl Deref for Function {
+    type Target = Member;
+
+    fn deref(&self) -> &Member {
+        &self.member
+    }
 }
 
 impl Function {
@@ -52,11 +119,6 @@ impl Function {
         changes: &[(&str, &str)],
         answer: impl Fn(&Delivery) -> Outcome + Send + Sync + 'static,
     ) -> Self {
-        let spec = world.spec(1, changes);
-        let options = Options::new(incarnation("test"), 64);
-        let source = RocketmqSource::connect(&spec, &options.incarnation)
-            .await
-            .unwrap();
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let record = seen.clone();
         let handler = FuncHandler::new(move |delivery: Delivery| {
@@ -73,16 +135,8 @@ impl Function {
                 }));
             std::future::ready(answer(&delivery))
         });
-        let measures = Measures::new().unwrap();
-        let executor = Executor::new(&spec, options, source, handler, measures);
-        let (control, shutdown) = (executor.control(), CancellationToken::new());
-        let task = tokio::spawn(executor.run(shutdown.clone()));
-        Self {
-            seen,
-            control,
-            shutdown,
-            task,
-        }
+        let member = Member::start(world, changes, |source| source, handler).await;
+        Self { seen, member }
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -106,29 +160,8 @@ impl Function {
         .unwrap()
     }
 
-    pub async fn until_stats(&self, what: &str, condition: impl Fn(&Stats) -> bool) -> Stats {
-        wait::until(SOON, what, async || {
-            let stats = self
-                .control
-                .stats()
-                .await
-                .map_err(|gone| gone.to_string())?;
-            if condition(&stats) {
-                Ok(stats)
-            } else {
-                Err(format!("{stats:?}"))
-            }
-        })
-        .await
-        .unwrap()
-    }
-
     /// Drains and waits for the end.
     pub async fn stop(self) {
-        self.shutdown.cancel();
-        tokio::time::timeout(SOON, self.task)
-            .await
-            .expect("the executor drains")
-            .unwrap();
+        self.member.stop().await;
     }
 }

@@ -2,27 +2,24 @@
 //! holds it back.
 
 use crate::faulty::{Faults, Faulty};
+use crate::function::Member;
 use crate::world::{SOON, World};
 use keylane_consumer::admin::{self, Access, Files};
-use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::offsets::{ResetOffsets, ResetReport, ResetState, ResetTo};
-use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
 use keylane_consumer::handler::Delivery;
 use keylane_consumer::handler::func::FuncHandler;
 use keylane_consumer::journal::{self, Body};
 use keylane_consumer::lane::CallResult;
 use keylane_consumer::source::Source;
 use keylane_consumer::source::journal::Journal;
-use keylane_consumer::source::rocketmq::RocketmqSource;
 use keylane_tests::rocketmq::Message;
 use keylane_tests::wait;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// A call as it began and as it ended, in the order in which that happened, whichever executor made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,37 +120,31 @@ impl Handlers {
     }
 }
 
-/// An executor in this process.
-struct Member {
-    control: Control,
+/// An executor in this process, whose answers of the broker can be made to fail.
+struct Resettable {
+    member: Member,
     faults: Arc<Faults>,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
 }
 
-impl Member {
+impl Deref for Resettable {
+    type Target = Member;
+
+    fn deref(&self) -> &Member {
+        &self.member
+    }
+}
+
+impl Resettable {
     async fn start(world: &World, handlers: &Handlers, changes: &[(&str, &str)]) -> Self {
-        let spec = world.spec(1, changes);
-        let options = Options::new(incarnation("test"), 64);
         let faults = Arc::<Faults>::default();
-        let source = Faulty {
-            source: RocketmqSource::connect(&spec, &options.incarnation)
-                .await
-                .unwrap(),
+        let wrap = |source| Faulty {
+            source,
             faults: faults.clone(),
         };
         let handlers = handlers.clone();
         let handler = FuncHandler::new(move |delivery| handlers.clone().call(delivery));
-        let measures = Measures::new().unwrap();
-        let executor = Executor::new(&spec, options, source, handler, measures);
-        let (control, shutdown) = (executor.control(), CancellationToken::new());
-        let task = tokio::spawn(executor.run(shutdown.clone()));
-        Self {
-            control,
-            faults,
-            shutdown,
-            task,
-        }
+        let member = Member::start(world, changes, wrap, handler).await;
+        Self { member, faults }
     }
 
     async fn reset(&self, id: &str, to: ResetTo) -> ResetReport {
@@ -172,22 +163,8 @@ impl Member {
         answer.unwrap()
     }
 
-    async fn until(&self, what: &str, condition: impl Fn(&Stats) -> bool) -> Stats {
-        wait::until(SOON, what, async || {
-            let stats = self.control.stats().await;
-            let stats = stats.map_err(|gone| gone.to_string())?;
-            if condition(&stats) {
-                Ok(stats)
-            } else {
-                Err(format!("{stats:?}"))
-            }
-        })
-        .await
-        .unwrap()
-    }
-
     async fn until_owns(&self, queues: usize) {
-        self.until(&format!("{queues} queues"), |stats| {
+        self.until_stats(&format!("{queues} queues"), |stats| {
             let owned = stats.queues.iter().filter(|of| of.watermark.is_some());
             owned.count() == queues
         })
@@ -195,15 +172,11 @@ impl Member {
     }
 
     async fn stop(self) {
-        self.shutdown.cancel();
-        let ended = tokio::time::timeout(SOON, self.task).await;
-        ended.expect("the executor drains").unwrap();
+        self.member.stop().await;
     }
 
-    /// Ends as by SIGKILL: nothing is written, committed or given back.
     async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
+        self.member.kill().await;
     }
 }
 
@@ -217,7 +190,7 @@ fn states(report: &ResetReport) -> Vec<ResetState> {
 async fn from_earliest_on_everything_is_handled_again_in_order_and_once() {
     let (world, handlers) = (World::new("reset_all", 2).await, Handlers::new());
     world.produce(400, 20).await;
-    let first = Member::start(&world, &handlers, &[]).await;
+    let first = Resettable::start(&world, &handlers, &[]).await;
     world.until_committed(400).await;
     let once = handlers.seen();
     let report = first.reset("again", ResetTo::Earliest).await;
@@ -233,7 +206,7 @@ async fn from_earliest_on_everything_is_handled_again_in_order_and_once() {
     // The same request again changes nothing, here and at whoever has the queues then.
     let again = first.reset("again", ResetTo::Earliest).await;
     assert_eq!(again, report);
-    let second = Member::start(&world, &handlers, &[]).await;
+    let second = Resettable::start(&world, &handlers, &[]).await;
     first.stop().await;
     second.until_owns(2).await;
     let again = second.reset("again", ResetTo::Earliest).await;
@@ -249,10 +222,10 @@ async fn from_earliest_on_everything_is_handled_again_in_order_and_once() {
 async fn from_latest_on_only_what_is_sent_afterwards_is_handled() {
     let (world, handlers) = (World::new("reset_latest", 1).await, Handlers::new());
     let suspended = [("suspend", r#"{"all": true}"#)];
-    let member = Member::start(&world, &handlers, &suspended).await;
+    let member = Resettable::start(&world, &handlers, &suspended).await;
     world.produce(100, 10).await;
     member
-        .until("a backlog in memory", |stats| stats.buffered == 100)
+        .until_stats("a backlog in memory", |stats| stats.buffered == 100)
         .await;
     let report = member.reset("skip", ResetTo::Latest).await;
     assert_eq!((report.replayed, report.skipped), (0, 100));
@@ -262,7 +235,7 @@ async fn from_latest_on_only_what_is_sent_afterwards_is_handled() {
     // What the spec suspends stays suspended.
     world.produce(10, 10).await;
     member
-        .until("the new ones in memory", |stats| stats.buffered == 10)
+        .until_stats("the new ones in memory", |stats| stats.buffered == 10)
         .await;
     assert_eq!(handlers.count(), 0);
     member
@@ -295,7 +268,7 @@ async fn one_queue_goes_on_from_an_offset_and_all_from_a_time() {
     let between = jiff::Timestamp::now();
     tokio::time::sleep(Duration::from_millis(20)).await;
     send(20, 30).await;
-    let member = Member::start(&world, &handlers, &[]).await;
+    let member = Resettable::start(&world, &handlers, &[]).await;
     world.until_committed(60).await;
     let one = Some(world.queue(1).to_string());
     let ask = async |id: &str, offset| {
@@ -329,7 +302,7 @@ async fn a_running_call_holds_a_reset_back_and_is_named() {
             r#"{"http": {"port": 1, "path": "/"}, "timeout": "60s"}"#,
         ),
     ];
-    let member = Member::start(&world, &handlers, &changes).await;
+    let member = Resettable::start(&world, &handlers, &changes).await;
     handlers.hold(&["order-3"]);
     world.produce(40, 10).await;
     // All but those behind the one that does not end.
@@ -354,7 +327,7 @@ async fn a_running_call_holds_a_reset_back_and_is_named() {
     };
     assert_eq!(state().await, ResetState::Draining);
     member
-        .until("another refusal", |stats| !stats.queues[0].suspended)
+        .until_stats("another refusal", |stats| !stats.queues[0].suspended)
         .await;
     assert_eq!(state().await, ResetState::Refused);
     assert_eq!(state().await, ResetState::Draining);
@@ -375,8 +348,8 @@ async fn a_running_call_holds_a_reset_back_and_is_named() {
 async fn queues_that_move_meanwhile_are_reset_exactly_once() {
     let (world, handlers) = (World::new("reset_moves", 4).await, Handlers::new());
     world.produce(400, 20).await;
-    let first = Member::start(&world, &handlers, &[]).await;
-    let second = Member::start(&world, &handlers, &[]).await;
+    let first = Resettable::start(&world, &handlers, &[]).await;
+    let second = Resettable::start(&world, &handlers, &[]).await;
     first.until_owns(2).await;
     second.until_owns(2).await;
     world.until_committed(400).await;
@@ -405,7 +378,7 @@ async fn a_kill_between_journal_and_commit_does_not_undo_a_reset() {
         r#"{"http": {"port": 1, "path": "/"}, "timeout": "1s"}"#,
     )];
     world.produce(200, 10).await;
-    let first = Member::start(&world, &handlers, &short).await;
+    let first = Resettable::start(&world, &handlers, &short).await;
     world.until_committed(200).await;
     let once = handlers.seen();
     // From here on nothing is handled: what is seen later comes from the next one.
@@ -456,7 +429,7 @@ async fn a_kill_between_journal_and_commit_does_not_undo_a_reset() {
     assert_eq!(source.committed(&world.queue(0)).await.unwrap(), Some(200));
     assert_eq!(handlers.count(), 200);
 
-    let second = Member::start(&world, &handlers, &short).await;
+    let second = Resettable::start(&world, &handlers, &short).await;
     handlers.until_seen(400).await;
     world.until_committed(200).await;
     handlers.check_twice(&once);
@@ -467,7 +440,7 @@ async fn a_kill_between_journal_and_commit_does_not_undo_a_reset() {
     );
     // Gone through to the end that the queue had then, the committed offset counts again.
     second.kill().await;
-    let third = Member::start(&world, &handlers, &short).await;
+    let third = Resettable::start(&world, &handlers, &short).await;
     world.produce(10, 10).await;
     handlers.until_seen(410).await;
     assert_eq!(handlers.count(), 410);
@@ -479,7 +452,7 @@ async fn a_kill_between_journal_and_commit_does_not_undo_a_reset() {
 async fn a_bad_request_says_what_to_write() {
     const TOKEN: &str = "a token of the test";
     let (world, handlers) = (World::new("reset_bad", 1).await, Handlers::new());
-    let member = Member::start(&world, &handlers, &[]).await;
+    let member = Resettable::start(&world, &handlers, &[]).await;
     member.until_owns(1).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/offsets/reset", listener.local_addr().unwrap());

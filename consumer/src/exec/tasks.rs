@@ -260,32 +260,16 @@ pub async fn read<S: Source>(
     });
 }
 
-/// Writes a record that ownership wants written.
+/// Writes a record and reports where it lies.
 pub async fn append<S: Source>(
     source: Arc<S>,
     queue: QueueId,
     record: Record,
-    ticket: Ticket,
+    event: impl FnOnce(Result<u64, SourceError>) -> Event,
     events: Events,
 ) {
     let offset = ledger::append(source, &queue, record).await;
-    let _ = events.send(Event::Appended {
-        queue,
-        ticket,
-        offset,
-    });
-}
-
-/// Writes how far a queue is.
-pub async fn record<S: Source>(
-    source: Arc<S>,
-    queue: QueueId,
-    record: Record,
-    assignment: Assignment,
-    events: Events,
-) {
-    let offset = ledger::append(source, &queue, record).await;
-    let _ = events.send(Event::Recorded { assignment, offset });
+    let _ = events.send(event(offset));
 }
 
 /// Finds where a queue that is reset goes on, and between which offsets it is.
@@ -314,18 +298,6 @@ pub async fn locate<S: Source>(
         assignment,
         located,
     });
-}
-
-/// Writes the record of a reset.
-pub async fn write_reset<S: Source>(
-    source: Arc<S>,
-    queue: QueueId,
-    record: Record,
-    assignment: Assignment,
-    events: Events,
-) {
-    let offset = ledger::append(source, &queue, record).await;
-    let _ = events.send(Event::ResetWritten { assignment, offset });
 }
 
 /// Reads whose a queue is, after the record of its reset.

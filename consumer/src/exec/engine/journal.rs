@@ -2,7 +2,7 @@
 
 use super::{Assigned, Executor, READINGS_AT_ONCE, Recorded};
 use crate::exec::ledger::{self, Messages, Reading};
-use crate::exec::tasks::{self, ToRead};
+use crate::exec::tasks::{self, Event, ToRead};
 use crate::exec::together;
 use crate::handler::Handler;
 use crate::journal::{Body, Finished, Keys, Progress, Record};
@@ -109,17 +109,32 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 Body::Released { epoch, progress }
             }
         };
+        let of = queue.clone();
+        self.write(queue, body, move |offset| Event::Appended {
+            queue: of,
+            ticket,
+            offset,
+        });
+    }
+
+    /// Writes a record of this process; where it lies is reported by the event.
+    pub(super) fn write(
+        &mut self,
+        queue: QueueId,
+        body: Body,
+        event: impl FnOnce(Result<u64, SourceError>) -> Event + Send + 'static,
+    ) {
         let record = self.record(body);
         self.tasks.spawn(tasks::append(
             self.source.clone(),
             queue,
             record,
-            ticket,
+            event,
             self.events.clone(),
         ));
     }
 
-    pub(super) fn record(&self, body: Body) -> Record {
+    fn record(&self, body: Body) -> Record {
         Record {
             by: self.options.incarnation.as_str().into(),
             body,
@@ -253,14 +268,11 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 assigned.recorded.last = Some(last);
                 assigned.recorded.writing = progress.suspects.clone();
             }
-            let record = self.record(Body::Progress { epoch, progress });
-            self.tasks.spawn(tasks::record(
-                self.source.clone(),
-                queue,
-                record,
+            let body = Body::Progress { epoch, progress };
+            self.write(queue, body, move |offset| Event::Recorded {
                 assignment,
-                self.events.clone(),
-            ));
+                offset,
+            });
         }
     }
 

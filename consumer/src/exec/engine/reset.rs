@@ -5,7 +5,7 @@ use crate::contract::offsets::{ResetOffsets, ResetReport, ResetState};
 use crate::exec::control::ResetError;
 use crate::exec::live;
 use crate::exec::reset::{self, Facts, Located, Reply, Step, UnderWay};
-use crate::exec::tasks;
+use crate::exec::tasks::{self, Event};
 use crate::handler::Handler;
 use crate::journal::{self, Body, Head, Progress, Reset};
 use crate::lane::{Assignment, Finished, Held, Input, LaneState, Time};
@@ -286,14 +286,11 @@ impl<S: Source, H: Handler> Executor<S, H> {
             reset: Some(reset),
             ..Progress::default()
         };
-        let record = self.record(Body::Progress { epoch, progress });
-        self.tasks.spawn(tasks::write_reset(
-            self.source.clone(),
-            queue,
-            record,
+        let body = Body::Progress { epoch, progress };
+        self.write(queue, body, move |offset| Event::ResetWritten {
             assignment,
-            self.events.clone(),
-        ));
+            offset,
+        });
     }
 
     pub(super) fn reset_written(
