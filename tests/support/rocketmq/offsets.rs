@@ -32,13 +32,13 @@ impl Offsets {
 
     /// What the group has committed in a queue; none if it never has.
     pub async fn committed(&self, queue: u32) -> Result<Option<u64>> {
-        let mut fields = self.queue(queue);
+        let mut fields = of_queue(&self.topic, queue);
         fields.insert("consumerGroup", self.group.clone());
         // Otherwise a group that never committed reads as 0.
         fields.insert("setZeroIfNotFound", "false".to_owned());
         let answer = self.broker.ask(QUERY_CONSUMER_OFFSET, &fields, b"").await?;
         match answer.code {
-            0 => self.offset(&answer).map(Some),
+            0 => offset(&self.broker, &answer).map(Some),
             QUERY_NOT_FOUND => Ok(None),
             code => Err(RocketMqError::Refused {
                 address: self.broker.address().to_owned(),
@@ -51,26 +51,28 @@ impl Offsets {
 
     /// The offset after the last message of a queue.
     pub async fn end(&self, queue: u32) -> Result<u64> {
-        let fields = self.queue(queue);
-        let answer = self.broker.request(GET_MAX_OFFSET, &fields, b"").await?;
-        self.offset(&answer)
+        end(&self.broker, &self.topic, queue).await
     }
+}
 
-    fn queue(&self, queue: u32) -> Fields {
-        Fields::from([
-            ("topic", self.topic.clone()),
-            ("queueId", queue.to_string()),
-        ])
-    }
+/// The offset after the last message of a queue that its broker shows to consumers.
+pub(super) async fn end(broker: &Connection, topic: &str, queue: u32) -> Result<u64> {
+    let fields = of_queue(topic, queue);
+    let answer = broker.request(GET_MAX_OFFSET, &fields, b"").await?;
+    offset(broker, &answer)
+}
 
-    fn offset(&self, answer: &Answer) -> Result<u64> {
-        let offset = answer.fields.get("offset").map(String::as_str);
-        offset
-            .and_then(|offset| offset.parse().ok())
-            .ok_or_else(|| RocketMqError::Unreadable {
-                from: self.broker.address().to_owned(),
-                reason: "no offset in its answer".to_owned(),
-                text: format!("{:?}", answer.fields),
-            })
-    }
+fn of_queue(topic: &str, queue: u32) -> Fields {
+    Fields::from([("topic", topic.to_owned()), ("queueId", queue.to_string())])
+}
+
+fn offset(broker: &Connection, answer: &Answer) -> Result<u64> {
+    let offset = answer.fields.get("offset").map(String::as_str);
+    offset
+        .and_then(|offset| offset.parse().ok())
+        .ok_or_else(|| RocketMqError::Unreadable {
+            from: broker.address().to_owned(),
+            reason: "no offset in its answer".to_owned(),
+            text: format!("{:?}", answer.fields),
+        })
 }

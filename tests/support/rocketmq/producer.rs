@@ -10,6 +10,7 @@ use super::admin::{self, Master};
 use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::message::Message;
+use super::offsets;
 use super::remoting::{Answer, Connection, Fields};
 use crate::wait;
 
@@ -150,6 +151,26 @@ impl Producer {
         }
         running.try_for_each(|()| async { Ok(()) }).await?;
         Ok(counts)
+    }
+
+    /// Waits until every queue ends at its count or later for consumers too: a broker shows what it has
+    /// stored a moment after it said so, and what shows late looks like an arrival.
+    ///
+    /// # Errors
+    /// When that takes half a minute, or a broker does not answer.
+    pub async fn until_visible(&self, counts: &[u64]) -> Result<()> {
+        for (queue, count) in self.queues.iter().zip(counts) {
+            let connection = &self.connections[queue.connection];
+            let what = format!("{count} messages of {} visible", self.topic);
+            wait::until(BUSY_LIMIT, what, async || {
+                match offsets::end(connection, &self.topic, queue.id).await {
+                    Ok(end) if end < *count => Err(end),
+                    answer => Ok(answer.map(drop)),
+                }
+            })
+            .await??;
+        }
+        Ok(())
     }
 
     /// Sends messages to the queue of this number in batches, in order. One batch is on its way at a

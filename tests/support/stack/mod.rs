@@ -165,8 +165,8 @@ impl Stack {
                 format!(r#"{{"order":"{key}","event":{}}}"#, number / keys),
             )
         });
-        producer.send_all(orders).await?;
-        Ok(())
+        let counts = producer.send_all(orders).await?;
+        Ok(producer.until_visible(&counts).await?)
     }
 
     /// What mqadmin says of a group: per queue, the broker's end and the committed offset.
