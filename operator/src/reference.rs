@@ -33,14 +33,17 @@ fn the_reference_is_that_of_the_source() {
     );
 }
 
-/// Every field of a spec, with its default and what it says of itself.
+/// Every field of a spec, with its default and what it says of itself, and of a status.
 fn resource(text: &mut String) {
-    text.push_str(
-        "\n## OrderedConsumer: spec\n\n| field | type | default | |\n|---|---|---|---|\n",
-    );
     let definition = serde_json::to_value(OrderedConsumer::crd()).unwrap();
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    fields(text, "", &schema["properties"]["spec"]);
+    for part in ["spec", "status"] {
+        let _ = write!(
+            text,
+            "\n## OrderedConsumer: {part}\n\n| field | type | default | |\n|---|---|---|---|\n"
+        );
+        fields(text, "", &schema["properties"][part]);
+    }
 }
 
 fn fields(text: &mut String, above: &str, schema: &Value) {

@@ -532,7 +532,8 @@ fn kubectl_knows_it_by_its_short_name_and_category() -> Result<()> {
     assert_eq!(
         head,
         [
-            "NAME", "TOPIC", "GROUP", "READY", "REPLICAS", "LANES", "LAG", "RATE", "REASON", "AGE"
+            "NAME", "TOPIC", "GROUP", "READY", "REPLICAS", "LANES", "LAG", "OLDEST", "RATE",
+            "REASON", "AGE"
         ]
     );
     // Not asked by the category itself: kubectl remembers for hours which there are.

@@ -7,7 +7,7 @@ mod secrets;
 
 pub use secrets::SecretError;
 
-use keylane_consumer::contract::admin::Stats;
+use keylane_consumer::contract::admin::{QueuePhase, QueueStats, Stats};
 use keylane_consumer::contract::spec::ConsumerSpec;
 use keylane_consumer::message::QueueId;
 use keylane_consumer::source::rocketmq::{Access, RocketmqSource, wanted};
@@ -190,8 +190,8 @@ impl Reading {
     }
 }
 
-/// How far behind, in messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far behind.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lag {
     /// Sum of the end offsets; grows by what arrives.
     pub max_offsets: u64,
@@ -199,7 +199,12 @@ pub struct Lag {
     pub messages: u64,
     /// Messages that are not finished.
     pub unfinished: u64,
+    /// Seconds since the broker stored the oldest of them; none if that of some queue is not known.
+    pub oldest: Option<f64>,
 }
+
+/// Messages beyond what was pulled that may have come since the pod was asked.
+const JUST_CAME: u64 = 64;
 
 /// What pods know of each queue of the topic: the offset below which everything is finished, and how many are above it.
 pub fn reported(pods: &[Stats]) -> BTreeMap<QueueId, (u64, u64)> {
@@ -224,17 +229,43 @@ pub fn unfinished(known: &QueueOffsets, reported: Option<&(u64, u64)>) -> u64 {
 /// The lag of a group. What pods finished beyond the committed offsets is not unfinished.
 pub fn lag(offsets: &Offsets, pods: &[Stats]) -> Lag {
     let reported = reported(pods);
+    let owned = owned(pods);
     let mut lag = Lag {
         max_offsets: 0,
         messages: 0,
         unfinished: 0,
+        oldest: Some(0.0),
     };
     for (queue, known) in offsets {
+        let left = unfinished(known, reported.get(queue));
         lag.max_offsets += known.max;
         lag.messages += known.max.saturating_sub(known.start());
-        lag.unfinished += unfinished(known, reported.get(queue));
+        lag.unfinished += left;
+        if left > 0 {
+            let here = owned.get(queue).and_then(|queue| oldest(known, queue));
+            lag.oldest = lag.oldest.zip(here).map(|(one, other)| one.max(other));
+        }
     }
     lag
+}
+
+/// The queues of the topic that are dispatched from, as their pods see them.
+fn owned(pods: &[Stats]) -> BTreeMap<QueueId, &QueueStats> {
+    let queues = pods.iter().flat_map(|pod| &pod.queues);
+    let owned = queues.filter(|queue| !queue.retry && queue.phase == QueuePhase::Owned);
+    owned
+        .map(|queue| (QueueId::new(queue.broker.as_str(), queue.id), queue))
+        .collect()
+}
+
+/// Seconds since the broker stored the oldest message of a queue that is not finished. A pod knows it of
+/// messages in memory. With none there the queue holds what has only just come, if its pod keeps up.
+fn oldest(known: &QueueOffsets, queue: &QueueStats) -> Option<f64> {
+    queue.oldest_age_seconds.or_else(|| {
+        let beyond = known.max.saturating_sub(queue.pulled?);
+        let keeps_up = queue.finished > 0 && !queue.suspended && !queue.stopped_by_limit;
+        (keeps_up && beyond <= JUST_CAME).then_some(0.0)
+    })
 }
 
 impl QueueOffsets {
@@ -248,7 +279,6 @@ impl QueueOffsets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keylane_consumer::contract::admin::{QueuePhase, QueueStats};
 
     fn pod(queues: Vec<QueueStats>) -> Stats {
         Stats {
@@ -296,7 +326,8 @@ mod tests {
             Lag {
                 max_offsets: 150,
                 messages: 90 + 45,
-                unfinished: 90 + 45
+                unfinished: 90 + 45,
+                oldest: None,
             }
         );
         let owned = lag(
@@ -308,8 +339,45 @@ mod tests {
             Lag {
                 max_offsets: 150,
                 messages: 135,
-                unfinished: 50 + 45
+                unfinished: 50 + 45,
+                oldest: None,
             }
         );
+    }
+
+    #[test]
+    fn the_oldest_message_is_as_old_as_pods_say_and_unknown_where_one_does_not() {
+        let of = |id, oldest_age_seconds| QueueStats {
+            oldest_age_seconds,
+            pulled: Some(60),
+            finished: 1,
+            ..queue(id, Some(50), 0)
+        };
+        let known = |max| QueueOffsets {
+            min: 0,
+            max,
+            committed: Some(40),
+        };
+        let offsets = |max| {
+            let queues = [(0, 100), (1, max)];
+            let queues = queues.map(|(id, max)| (QueueId::new("b", id), known(max)));
+            Offsets::from(queues)
+        };
+        let age = |max, queues| lag(&offsets(max), &[pod(queues)]).oldest;
+        assert_eq!(
+            age(100, vec![of(0, Some(3.0)), of(1, Some(7.5))]),
+            Some(7.5)
+        );
+        // Nothing of it in memory: what is there has just come, or nobody has pulled it yet.
+        assert_eq!(age(62, vec![of(0, Some(3.0)), of(1, None)]), Some(3.0));
+        assert_eq!(age(6_200, vec![of(0, Some(3.0)), of(1, None)]), None);
+        let suspended = QueueStats {
+            suspended: true,
+            ..of(1, None)
+        };
+        assert_eq!(age(62, vec![of(0, Some(3.0)), suspended]), None);
+        // Nobody dispatches from it; nothing is left in it.
+        assert_eq!(age(100, vec![of(0, Some(3.0))]), None);
+        assert_eq!(age(40, vec![of(0, Some(3.0))]), Some(3.0));
     }
 }

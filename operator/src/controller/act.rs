@@ -55,8 +55,15 @@ pub async fn act(
         context.metrics.failed("lanes");
         info!("{}: {error}", object.name_any());
     }
-    if object.spec.autoscaling.mode == Mode::Auto && context.tenure.holds() {
-        scale(context, state, object, decision, pods).await;
+    if !context.tenure.holds() {
+        return;
+    }
+    if consumer.replicas().unsigned_abs() <= decision.replicas {
+        let wanted = decision.replicas;
+        retire::clear(context, state.hinted, consumer, &pods.objects, wanted).await;
+    }
+    if object.spec.autoscaling.mode == Mode::Auto {
+        scale(context, state, object, consumer, decision, pods).await;
     }
 }
 
@@ -66,6 +73,7 @@ async fn scale(
     context: &Context,
     state: &mut State,
     object: &OrderedConsumer,
+    consumer: &Consumer,
     decision: &Decision,
     pods: &Pods,
 ) {
@@ -74,8 +82,8 @@ async fn scale(
         return;
     }
     if wanted < object.spec.replicas {
-        let namespace = object.namespace().unwrap_or_default();
-        retire::hint(context, &namespace, &pods.costs).await;
+        let hinted = &mut state.hinted;
+        retire::hint(context, hinted, consumer, &pods.objects, &pods.costs).await;
     }
     let watched = object.resource_version().unwrap_or_default();
     let patch = json!({
@@ -109,6 +117,7 @@ async fn scale(
             publish(context, object, happened).await;
         }
         Err(error) => {
+            state.step_not_taken();
             context.metrics.failed("scale");
             warn!("{}: replicas cannot be written: {error}", object.name_any());
         }

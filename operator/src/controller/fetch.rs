@@ -55,6 +55,11 @@ pub fn address(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.pod_ip.as_deref()
 }
 
+/// Whether a pod is about to go.
+pub fn is_ending(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
 /// Whether a pod should answer: it is ready and not about to go.
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
@@ -64,7 +69,7 @@ pub fn is_ready(pod: &Pod) -> bool {
     let ready = conditions
         .into_iter()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    ready && pod.metadata.deletion_timestamp.is_none()
+    ready && !is_ending(pod)
 }
 
 /// Why the pods of a consumer cannot be called.

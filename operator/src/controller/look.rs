@@ -19,7 +19,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::tz::TimeZone;
-use keylane_consumer::contract::admin::Stats;
+use keylane_consumer::contract::admin::{Stats, StuckKey};
 use keylane_consumer::contract::spec::Mode;
 use keylane_consumer::message::Topic;
 use kube::ResourceExt;
@@ -41,7 +41,7 @@ pub struct Pods {
     /// Which of them should answer: they are ready and not about to go.
     ready: BTreeSet<String>,
     /// The pods as they were last told of.
-    objects: Vec<Arc<Pod>>,
+    pub objects: Vec<Arc<Pod>>,
     /// The queues of the topic, as broker name/queue id; none if brokers do not tell all of them.
     pub queues: Option<BTreeSet<String>>,
     /// Why pods cannot be asked to reset offsets.
@@ -59,7 +59,8 @@ struct Answers {
     silent: bool,
 }
 
-/// Looks; returns the pods to tell the decision to, if one was made.
+/// Looks; returns the pods to tell the decision to, if one was made. What it leaves to be remembered is
+/// among the findings: it counts once the decision is recorded.
 pub async fn look(
     context: &Context,
     state: &mut State,
@@ -324,6 +325,10 @@ fn report_pods(stats: &[Stats], consumer: &Consumer, found: &mut Findings) {
             some.join(", ")
         ));
     }
+    let stuck = stats.iter().flat_map(|pod| &pod.stuck_keys);
+    found.stuck_keys = stuck.cloned().collect();
+    let longest = |left: &StuckKey, right: &StuckKey| right.seconds.total_cmp(&left.seconds);
+    found.stuck_keys.sort_by(longest);
     found.queue_gone = queue_gone(stats);
     let blocked = stats.iter().flat_map(|pod| &pod.blocked);
     found.blocked_keys = blocked
@@ -381,15 +386,35 @@ fn decide(
     let changes = decision.replicas != snapshot.replicas || before.lanes() != history.lanes();
     found.recorded =
         changes.then(|| Recorded::new(&decision, scale::Record::new(&snapshot, &policy, before)));
-    found.history = serde_json::to_string(&history).ok();
-    state.decided(history);
+    found.history = Some(history);
     found.decision = Some(decision);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::validate::{tests, validate};
+    use crate::scale::History;
     use keylane_consumer::contract::admin::GoneQueue;
+
+    #[test]
+    fn a_decision_is_remembered_once_it_is_recorded_and_made_anew_if_it_was_not() {
+        let consumer = validate(&tests::object(tests::template())).unwrap();
+        let answers = Answers {
+            offsets: Ok(Reading::default()),
+            stats: Vec::new(),
+            cpu: BTreeMap::new(),
+            silent: false,
+        };
+        let (mut state, mut found) = (State::default(), Findings::default());
+        decide(&mut state, &consumer, None, &answers, &mut found);
+        assert!(found.decision.is_some());
+        assert_eq!(*state.history(None), History::default());
+        let history = found.history.unwrap();
+        assert_ne!(history, History::default());
+        state.decided(history.clone());
+        assert_eq!(*state.history(None), history);
+    }
 
     #[test]
     fn queues_that_are_gone_are_counted_once_with_what_is_left_in_them() {

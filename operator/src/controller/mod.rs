@@ -259,6 +259,10 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
         return Ok(Action::requeue(SOON));
     }
     record::write_status(&context, &mut state, &object, &found).await?;
+    // A decision that was not recorded was not made: the next round makes it anew.
+    if let Some(history) = found.history.take() {
+        state.decided(history);
+    }
     if let Some(pods) = pods {
         reset::drive(&context, &mut state, &object, &found, &pods).await;
         act::act(&context, &mut state, &object, &consumer, &found, &pods).await;

@@ -2,21 +2,68 @@
 //! `controller.kubernetes.io/pod-deletion-cost`. Those with the fewest queues, and of these the ones with
 //! the fewest running calls: the least has to move and to be waited for.
 //!
-//! Written only right before fewer pods are asked for. Kubernetes documents it as best effort, and so it is
-//! here: without it some other pod goes, and nothing else is different.
+//! Written only right before fewer pods are asked for, and taken away once they are gone: a cost that stays
+//! is wrong soon. Never during a rollout: a ReplicaSet compares its own pods only, and which of two gets
+//! smaller is the Deployment's business. A template that sets the annotation itself is left alone. Kubernetes
+//! documents it as best effort, and so it is here: without it some other pod goes, and nothing else is
+//! different.
 
-use super::Context;
+use super::validate::Consumer;
+use super::{Context, fetch};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use keylane_consumer::contract::admin::{QueuePhase, Stats};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tracing::debug;
 
-const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// The annotation.
+pub const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// A queue that moves weighs more than any number of calls.
 const QUEUE: i32 = 100_000;
+/// Costs stay so long at least: watches may lag behind what was written.
+const KEPT: Duration = Duration::from_secs(30);
+
+/// When costs were last written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hinted(Option<Instant>);
+
+impl Hinted {
+    fn long_ago(self, now: Instant) -> bool {
+        self.0
+            .is_none_or(|at| now.saturating_duration_since(at) >= KEPT)
+    }
+}
+
+/// Whether the annotation is Keylane's to write.
+fn is_ours(consumer: &Consumer) -> bool {
+    let metadata = consumer.template().metadata.as_ref();
+    let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
+    annotations.is_none_or(|annotations| !annotations.contains_key(COST))
+}
+
+/// Whether all pods are of one ReplicaSet: no rollout is on.
+fn one_set(pods: &[Arc<Pod>]) -> bool {
+    let owners = pods.iter().flat_map(|pod| pod.owner_references());
+    let sets = owners.filter(|owner| owner.controller == Some(true));
+    sets.map(|owner| &owner.uid).collect::<BTreeSet<_>>().len() <= 1
+}
+
+/// Pods that stay and have a cost, though no more of them are to go.
+fn marked(pods: &[Arc<Pod>], wanted: usize) -> Vec<String> {
+    let stay: Vec<_> = pods.iter().filter(|pod| !fetch::is_ending(pod)).collect();
+    if stay.len() > wanted {
+        return Vec::new();
+    }
+    let marked = stay
+        .into_iter()
+        .filter(|pod| pod.annotations().contains_key(COST));
+    marked.map(|pod| pod.name_any()).collect()
+}
 
 /// What the end of a pod would cost.
 pub fn cost(pod: &Stats) -> i32 {
@@ -29,11 +76,45 @@ pub fn cost(pod: &Stats) -> i32 {
         .saturating_add(calls.min(QUEUE - 1))
 }
 
-/// Writes the costs of pods, by name.
-pub async fn hint(context: &Context, namespace: &str, costs: &[(String, i32)]) {
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
-    let writes = costs.iter().map(|(name, cost)| {
-        let patch = json!({"metadata": {"annotations": {COST: cost.to_string()}}});
+/// Writes the costs of pods, by name, before some of them go.
+pub async fn hint(
+    context: &Context,
+    hinted: &mut Hinted,
+    consumer: &Consumer,
+    pods: &[Arc<Pod>],
+    costs: &[(String, i32)],
+) {
+    if is_ours(consumer) && one_set(pods) {
+        *hinted = Hinted(Some(Instant::now()));
+        let costs = costs.iter();
+        let costs = costs.map(|(name, cost)| (name.as_str(), json!(cost.to_string())));
+        write(context, consumer, costs).await;
+    }
+}
+
+/// Takes costs away where as few pods are left as are wanted.
+pub async fn clear(
+    context: &Context,
+    hinted: Hinted,
+    consumer: &Consumer,
+    pods: &[Arc<Pod>],
+    wanted: u32,
+) {
+    let marked = marked(pods, wanted as usize);
+    if is_ours(consumer) && hinted.long_ago(Instant::now()) {
+        let none = marked.iter().map(|name| (name.as_str(), Value::Null));
+        write(context, consumer, none).await;
+    }
+}
+
+async fn write<'n>(
+    context: &Context,
+    consumer: &Consumer,
+    costs: impl Iterator<Item = (&'n str, Value)>,
+) {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), consumer.namespace());
+    let writes = costs.map(|(name, cost)| {
+        let patch = json!({"metadata": {"annotations": {COST: cost}}});
         let api = &api;
         async move {
             let written = api
@@ -50,7 +131,51 @@ pub async fn hint(context: &Context, namespace: &str, costs: &[(String, i32)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::validate::{tests, validate};
     use keylane_consumer::contract::admin::QueueStats;
+
+    fn object(set: &str, cost: bool, ending: bool) -> Arc<Pod> {
+        let mut pod = json!({"metadata": {
+            "name": format!("pod-{set}-{cost}-{ending}"),
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": set, "controller": true
+            }]
+        }});
+        if cost {
+            pod["metadata"]["annotations"] = json!({COST: "7"});
+        }
+        if ending {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-11-11T00:00:00Z");
+        }
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn costs_are_written_for_pods_of_one_set_and_taken_from_those_that_stay() {
+        let (old, new) = (object("a", true, false), object("b", false, false));
+        assert!(one_set(&[]) && one_set(&[old.clone(), old.clone()]));
+        assert!(!one_set(&[old.clone(), new]));
+        let (bare, going) = (object("a", false, false), object("a", true, true));
+        let pods = [old.clone(), bare, going];
+        // Of two that stay one is to go yet.
+        assert_eq!(marked(&pods, 1), Vec::<String>::new());
+        assert_eq!(marked(&pods, 2), [old.name_any()]);
+        let now = Instant::now();
+        assert!(Hinted::default().long_ago(now));
+        assert!(!Hinted(Some(now)).long_ago(now + KEPT / 2));
+        assert!(Hinted(Some(now)).long_ago(now + KEPT));
+    }
+
+    #[test]
+    fn a_template_that_says_what_its_pods_cost_is_left_alone() {
+        let of = |annotations: Value| {
+            let mut template = tests::template();
+            template["metadata"]["annotations"] = annotations;
+            is_ours(&validate(&tests::object(template)).unwrap())
+        };
+        assert!(of(json!({"team": "shop"})));
+        assert!(!of(json!({COST: "5"})));
+    }
 
     fn pod(phases: &[QueuePhase], busy_lanes: u32) -> Stats {
         let queues = phases.iter().map(|phase| QueueStats {

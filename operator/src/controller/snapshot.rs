@@ -6,6 +6,7 @@ use crate::broker::{self, Reading};
 use crate::crd::Mode;
 use crate::scale::{self, KeyLoad, PodSample, Policy, QueueSample, Snapshot};
 use keylane_consumer::contract::admin::{HotKey, LongKey, QueuePhase, Stats, StuckKey};
+use keylane_consumer::contract::spec::Consumption;
 use keylane_consumer::message::QueueId;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,19 +18,29 @@ pub fn policy(consumer: &Consumer, now: Duration) -> Policy {
         .schedules()
         .iter()
         .flat_map(|schedule| schedule.windows(now));
-    let min_replicas = autoscaling.min_replicas.unsigned_abs();
+    let shared = consumer.spec().consumption == Consumption::Clustering;
+    let mode = match autoscaling.mode {
+        Mode::Auto if shared => scale::Mode::Auto,
+        Mode::Auto | Mode::LanesOnly => scale::Mode::LanesOnly,
+        Mode::Advise => scale::Mode::Advise,
+        Mode::Hold => scale::Mode::Hold,
+    };
+    let (min_replicas, max_replicas) = if shared {
+        let (least, most) = (autoscaling.min_replicas, autoscaling.max_replicas);
+        (least.unsigned_abs(), most.unsigned_abs())
+    } else {
+        // Each pod gets all messages: other pods take none of them, whatever there is to do.
+        let there = consumer.replicas().unsigned_abs();
+        (there, there)
+    };
+    let fallback = autoscaling.fallback.as_ref();
     Policy {
-        mode: match autoscaling.mode {
-            Mode::Auto => scale::Mode::Auto,
-            Mode::LanesOnly => scale::Mode::LanesOnly,
-            Mode::Advise => scale::Mode::Advise,
-            Mode::Hold => scale::Mode::Hold,
-        },
+        mode,
         min_lanes: lanes.min,
         max_lanes: lanes.max,
         min_replicas,
-        max_replicas: autoscaling.max_replicas.unsigned_abs(),
-        fallback_replicas: min_replicas,
+        max_replicas,
+        fallback_replicas: fallback.map_or(min_replicas, |of| of.replicas.unsigned_abs()),
         max_message_age: autoscaling.objective.max_message_age.get(),
         drain_within: autoscaling.objective.drain_within.get(),
         hold: autoscaling.scale_down.stabilization_window.get(),
@@ -166,6 +177,7 @@ fn stuck(pod: &Stats) -> impl Iterator<Item = KeyLoad> + '_ {
 mod tests {
     use super::*;
     use crate::broker::QueueOffsets;
+    use crate::controller::validate::{tests, validate};
     use keylane_consumer::contract::admin::{BlockedKey, HotKey, LaneState, LongKey, QueueStats};
 
     fn pod(id: u32, draining: bool) -> Stats {
@@ -201,6 +213,29 @@ mod tests {
             ]),
             error: None,
         }
+    }
+
+    #[test]
+    fn pods_that_each_get_all_messages_are_nobodys_to_scale_and_the_fallback_is_the_least_else() {
+        let policy = |change: fn(&mut serde_json::Value)| {
+            let object = tests::object(tests::template());
+            let mut object = serde_json::to_value(object).unwrap();
+            object["spec"]["replicas"] = 3.into();
+            object["spec"]["autoscaling"]["minReplicas"] = 2.into();
+            change(&mut object["spec"]);
+            let object = serde_json::from_value(object).unwrap();
+            policy(&validate(&object).unwrap(), Duration::ZERO)
+        };
+        let usual = policy(|_| {});
+        assert_eq!(usual.mode, scale::Mode::Auto);
+        assert_eq!((usual.min_replicas, usual.fallback_replicas), (2, 2));
+        let fallback = policy(|spec| {
+            spec["autoscaling"]["fallback"] = serde_json::json!({"replicas": 5});
+        });
+        assert_eq!((fallback.min_replicas, fallback.fallback_replicas), (2, 5));
+        let all = policy(|spec| spec["consumption"] = "Broadcasting".into());
+        assert_eq!(all.mode, scale::Mode::LanesOnly);
+        assert_eq!((all.min_replicas, all.max_replicas), (3, 3));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::apply::Marks;
 use super::replay::Kept;
 use super::reset::Driven;
+use super::retire::Hinted;
 use super::validate::Consumer;
 use crate::broker::{Broker, BrokerError, Reading};
 use crate::crd::OrderedConsumerStatus;
@@ -38,6 +39,8 @@ pub struct State {
     pub marks: Marks,
     /// Which decisions were kept.
     pub kept: Kept,
+    /// When pods were last told what their end would cost.
+    pub hinted: Hinted,
     /// How far a reset of offsets is.
     pub reset: Driven,
     /// What opens the admin API of the pods, once known, and the client it opens it for.
@@ -60,9 +63,16 @@ impl State {
         })
     }
 
-    /// What this decision left.
+    /// What a decision left that is recorded.
     pub fn decided(&mut self, history: History) {
         self.history = Some(history);
+    }
+
+    /// Replicas could not be written as decided.
+    pub fn step_not_taken(&mut self) {
+        if let Some(history) = &mut self.history {
+            history.step_not_taken();
+        }
     }
 
     /// Whether children must be looked at now.

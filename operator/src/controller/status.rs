@@ -1,12 +1,16 @@
 //! What users see: conditions, figures, events. Pure.
 
+mod figures;
+#[cfg(test)]
+mod tests;
+
 use crate::broker::Lag;
-use crate::crd::{
-    self, DecisionInputs, LastDecision, OffsetsReset, OrderedConsumerStatus, Rates, ResetPhase,
-};
-use crate::scale::{Decision, HotKey, Inputs, Limits, Recorded};
+use crate::crd::{OffsetsReset, OrderedConsumerStatus, Rates, ResetPhase};
+use crate::scale::{Decision, HeavyQueue, History, HotKey, Limits, Recorded};
+use figures::{LISTED_KEYS, LONGEST_LISTED, LONGEST_MESSAGE, bounded};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use keylane_consumer::contract::admin::StuckKey;
 
 /// All pods are ready and everything they need is there.
 pub const READY: &str = "Ready";
@@ -37,10 +41,6 @@ pub const KEY_STUCK: &str = "KeyStuck";
 /// Figures have been missing for long.
 pub const METRICS_STALE: &str = "MetricsStale";
 
-const LISTED_KEYS: usize = 10;
-/// Characters of a message or of a listed key.
-const LONGEST_MESSAGE: usize = 600;
-
 /// What a round of the reconcile loop found out.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
@@ -62,8 +62,10 @@ pub struct Findings {
     pub decision: Option<Decision>,
     /// The same with everything it was made of, if it changes something.
     pub recorded: Option<Recorded>,
-    /// What autoscaling remembers, as JSON.
-    pub history: Option<String>,
+    /// What autoscaling remembers once the decision is recorded.
+    pub history: Option<History>,
+    /// Keys that do not move, the longest first.
+    pub stuck_keys: Vec<StuckKey>,
     /// Keys that wait for a person.
     pub blocked_keys: Vec<String>,
     /// Why the template cannot be deployed.
@@ -122,16 +124,16 @@ pub fn status(
         ready_replicas: found.ready,
         selector: Some(found.selector.clone()).filter(|selector| !selector.is_empty()),
         queues: found.queues,
-        lag: found.lag.map(|lag| crd::Lag {
-            messages: lag.messages,
-            unfinished: lag.unfinished,
-        }),
+        lag: found
+            .lag
+            .map(|known| figures::lag(&known, found.decision.as_ref())),
+        hot_keys: found.decision.as_ref().map_or_else(Vec::new, figures::hot),
+        stuck_keys: figures::stuck(&found.stuck_keys),
         blocked_keys: found
             .blocked_keys
             .iter()
             .take(LISTED_KEYS)
-            .cloned()
-            .map(bounded)
+            .map(|key| bounded(key, LONGEST_LISTED))
             .collect(),
         // What was done is not forgotten because a round ended early.
         offsets_reset: found
@@ -147,16 +149,7 @@ pub fn status(
             arriving: rate(decision.inputs.arrival_rate),
             completed: rate(decision.inputs.completion_rate),
         });
-        status.decision = Some(LastDecision {
-            lanes: decision.lanes,
-            replicas: decision.replicas,
-            reason: decision.reason.as_str().to_owned(),
-            message: decision.message.clone(),
-            advised_replicas: Some(decision.advised)
-                .filter(|advised| *advised != decision.replicas),
-            inputs: inputs(&decision.inputs),
-            history: found.history.clone(),
-        });
+        status.decision = Some(figures::decision(decision, found));
     }
     let mut happened = Vec::new();
     let before = last.offsets_reset.as_ref();
@@ -193,11 +186,12 @@ pub fn status(
             type_: kind.to_owned(),
             status: state.to_owned(),
             reason: reason.to_owned(),
-            message: bounded(message),
+            message: bounded(&message, LONGEST_MESSAGE),
             last_transition_time: since,
             observed_generation: found.generation,
         });
     }
+    figures::fit(&mut status);
     (status, happened)
 }
 
@@ -234,14 +228,6 @@ fn reset(last: Option<&OffsetsReset>, now: Option<&OffsetsReset>) -> Option<Happ
         reason: reason.to_owned(),
         note,
     })
-}
-
-/// Keeps a status within its size, whatever an API server, a broker or a handler said.
-fn bounded(text: String) -> String {
-    match text.char_indices().nth(LONGEST_MESSAGE) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }
 
 type ConditionOf = (&'static str, &'static str, &'static str, String);
@@ -320,14 +306,20 @@ fn limits(
     [
         (
             SCALING_LIMITED,
-            limits.scaling.map(|_| {
-                format!("more than {replicas} pods are wanted; autoscaling.maxReplicas and the number of queues allow no more")
-            }),
+            match (&limits.scaling, &limits.heavy_queue) {
+                (_, Some(HeavyQueue { queue, .. })) => Some(format!(
+                    "queue {queue} gets more than one pod can do, and a queue is in one pod: more queues, more lanes (lanes.max) or a faster handler help, more pods do not"
+                )),
+                (Some(_), None) => Some(format!(
+                    "more than {replicas} pods are wanted; autoscaling.maxReplicas and the number of queues allow no more"
+                )),
+                (None, None) => None,
+            },
             "the bounds allow what is wanted",
         ),
         (
             HOT_KEY_BOUND,
-            limits.hot_key.as_ref().map(|HotKey { key, .. }| {
+            limits.hot_keys.first().map(|HotKey { key, .. }| {
                 format!("key {key:?} gets more messages than one lane can handle; more lanes or pods cannot help, spread its messages over more keys or make handling shorter")
             }),
             "no key needs more than its lane can give",
@@ -361,20 +353,6 @@ fn limits(
     ]
 }
 
-fn inputs(inputs: &Inputs) -> DecisionInputs {
-    let text = |value: Option<f64>| value.map(|value| format!("{value:.1}"));
-    let milliseconds = |value: Option<f64>| text(value.map(|seconds| seconds * 1e3));
-    DecisionInputs {
-        expected_rate: text(inputs.expected_rate),
-        call_milliseconds: milliseconds(inputs.call_seconds),
-        service_milliseconds: milliseconds(inputs.service_seconds),
-        busy_lanes: text(inputs.busy_lanes),
-        pod_capacity: text(inputs.pod_capacity),
-        start_seconds: text(inputs.start_seconds),
-        cpu_percent: text(inputs.cpu.map(|part| part * 100.0)),
-    }
-}
-
 fn ready(found: &Findings) -> ConditionOf {
     let not = |reason, message: String| (READY, "False", reason, message);
     if let Some(message) = &found.template_invalid {
@@ -406,162 +384,4 @@ fn ready(found: &Findings) -> ConditionOf {
         "AllPodsReady",
         format!("{ready} of {} pods are ready", found.replicas),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scale::Stale;
-
-    fn condition<'s>(status: &'s OrderedConsumerStatus, kind: &str) -> &'s Condition {
-        status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == kind)
-            .unwrap()
-    }
-
-    #[test]
-    fn what_is_not_known_is_absent() {
-        let found = Findings {
-            replicas: 1,
-            ..Findings::default()
-        };
-        let (status, _) = status(
-            Timestamp::UNIX_EPOCH,
-            &OrderedConsumerStatus::default(),
-            &found,
-        );
-        let json = serde_json::to_value(&status).unwrap();
-        for field in ["lag", "lanes", "rates", "queues", "decision", "replicas"] {
-            assert!(json.get(field).is_none(), "{field}");
-        }
-    }
-
-    #[test]
-    fn each_limit_is_a_condition_whose_text_does_not_change_with_every_figure() {
-        let snapshot = crate::scale::Snapshot::default();
-        let (mut decision, history) = crate::scale::decide(
-            &snapshot,
-            &crate::scale::Policy::default(),
-            &crate::scale::History::default(),
-        );
-        let hot = |per_second, waiting_seconds| HotKey {
-            key: "order-7".into(),
-            per_second,
-            waiting_seconds,
-        };
-        let stale = |seconds| Stale {
-            brokers: None,
-            pods: Some(seconds),
-        };
-        decision.limits = Limits {
-            scaling: Some(40),
-            hot_key: Some(hot(71.3, 10.0)),
-            stuck_key: Some("order-8".into()),
-            downstream: Some(1000.0),
-            stale: Some(stale(61.0)),
-        };
-        let mut found = Findings {
-            history: serde_json::to_string(&history).ok(),
-            decision: Some(decision),
-            ..Findings::default()
-        };
-        let last = OrderedConsumerStatus::default();
-        let (limited, events) = status(Timestamp::UNIX_EPOCH, &last, &found);
-        for (kind, part) in [
-            (SCALING_LIMITED, "maxReplicas"),
-            (HOT_KEY_BOUND, "order-7"),
-            (DOWNSTREAM_BOUND, "behind the handler"),
-            (KEY_STUCK, "order-8"),
-            (METRICS_STALE, "pods that are ready"),
-        ] {
-            let condition = condition(&limited, kind);
-            assert_eq!(condition.status, "True", "{kind}");
-            assert!(condition.message.contains(part), "{}", condition.message);
-            assert!(
-                events
-                    .iter()
-                    .any(|event| event.reason == kind && event.warning)
-            );
-        }
-        assert!(limited.decision.as_ref().unwrap().history.is_some());
-        if let Some(decision) = &mut found.decision {
-            decision.limits.hot_key = Some(hot(80.1, 15.0));
-            decision.limits.downstream = Some(990.0);
-            decision.limits.stale = Some(stale(66.0));
-        }
-        let (again, events) = status(Timestamp::UNIX_EPOCH, &limited, &found);
-        assert_eq!(again.conditions, limited.conditions);
-        assert!(events.is_empty());
-    }
-
-    #[test]
-    fn a_reset_is_told_when_it_begins_and_when_it_is_done() {
-        let of = |phase, queues_done| OffsetsReset {
-            id: "a".into(),
-            to: "earliest".into(),
-            phase,
-            queues_done,
-            skipped: 0,
-            replayed: 7,
-            completed_at: None,
-        };
-        let mut found = Findings::default();
-        let mut last = OrderedConsumerStatus::default();
-        let mut next = |reset: OffsetsReset| {
-            found.offsets_reset = Some(reset);
-            let (status, happened) = status(Timestamp::UNIX_EPOCH, &last, &found);
-            last = status;
-            let of_it = happened
-                .into_iter()
-                .filter(|of| of.reason != "ScaledToZero");
-            of_it.map(|of| (of.reason, of.note)).collect::<Vec<_>>()
-        };
-        let begun = next(of(ResetPhase::Pending, 0));
-        assert_eq!(begun[0].0, "ResettingOffsets");
-        assert_eq!(next(of(ResetPhase::Pending, 1)), []);
-        let done = next(of(ResetPhase::Done, 2));
-        assert_eq!(done[0].0, "OffsetsReset");
-        assert!(
-            done[0].1.contains("2 queues: 0 offsets are skipped, 7 are"),
-            "{done:?}"
-        );
-        assert_eq!(next(of(ResetPhase::Done, 2)), []);
-        let again = OffsetsReset {
-            id: "b".into(),
-            ..of(ResetPhase::Pending, 0)
-        };
-        assert_eq!(next(again).len(), 1);
-    }
-
-    #[test]
-    fn a_condition_keeps_its_time_and_makes_one_event_until_it_changes() {
-        let first = Timestamp::UNIX_EPOCH;
-        let later = first + std::time::Duration::from_secs(60);
-        let mut found = Findings {
-            replicas: 1,
-            ready: Some(1),
-            ..Findings::default()
-        };
-        let (before, events) = status(first, &OrderedConsumerStatus::default(), &found);
-        assert_eq!(events.len(), 1);
-        assert_eq!(condition(&before, READY).status, "True");
-        let (same, events) = status(later, &before, &found);
-        assert!(events.is_empty());
-        assert_eq!(condition(&same, READY).last_transition_time, Time(first));
-        found.broker_unavailable = Some("no answer".into());
-        let (bad, events) = status(later, &same, &found);
-        assert_eq!(
-            (events.len(), events[0].warning, events[0].reason.as_str()),
-            (1, true, BROKER_UNAVAILABLE)
-        );
-        assert_eq!(
-            condition(&bad, BROKER_UNAVAILABLE).last_transition_time,
-            Time(later)
-        );
-        found.broker_unavailable = None;
-        let (_, events) = status(later, &bad, &found);
-        assert_eq!((events.len(), events[0].warning), (1, false));
-    }
 }

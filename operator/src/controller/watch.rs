@@ -4,6 +4,7 @@
 //! would need the right to read everybody's.
 
 use super::index::{Index, Name};
+use super::retire;
 use crate::crd::OrderedConsumer;
 use futures::channel::mpsc::UnboundedSender;
 use futures::{Stream, StreamExt};
@@ -163,10 +164,13 @@ where
     }
 }
 
-/// Memory: of a pod's spec only the names and limits of its containers matter here.
+/// Memory: of a pod's spec only the names and limits of its containers matter here, and of its annotations
+/// one.
 fn trim(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.retain(|name, _| name == retire::COST);
+    }
     if let Some(spec) = pod.spec.take() {
         let parts = |all: Vec<Container>| {
             all.into_iter().map(|one| Container {

@@ -49,6 +49,7 @@ pub const LONGEST_NAME: usize = 40;
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Lanes", type_ = "integer", json_path = ".status.lanes"),
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag.unfinished"),
+    printcolumn(name = "Oldest", type_ = "string", json_path = ".status.lag.oldest"),
     printcolumn(name = "Rate", type_ = "string", json_path = ".status.rates.completed"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.decision.reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -92,7 +93,8 @@ fn opaque(_: &mut SchemaGenerator) -> Schema {
 pub struct Autoscaling {
     /// Auto: the operator tunes lanes and writes spec.replicas. LanesOnly: it tunes lanes; replicas are
     /// yours, or an HPA's. Advise: it changes neither and says in the status what it would do. Hold: it
-    /// changes neither. Default: Auto.
+    /// changes neither. With consumption Broadcasting Auto is LanesOnly: each pod gets all messages, and
+    /// more pods would not take any from the others. Default: Auto.
     #[serde(default)]
     pub mode: Mode,
     /// Fewest pods in mode Auto. Default: 1.
@@ -113,6 +115,19 @@ pub struct Autoscaling {
     /// When pods go, in mode Auto.
     #[serde(default)]
     pub scale_down: ScaleDown,
+    /// How many pods there are while the load is not known, in mode Auto. Default: those there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+}
+
+/// What holds while the load is not known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fallback {
+    /// At least so many pods once brokers or pods have told no figures for a minute, within maxReplicas.
+    /// Where there are more, they stay: nothing goes while figures are missing.
+    #[schemars(range(min = 1, max = 1000))]
+    pub replicas: i32,
 }
 
 /// When pods go.
@@ -228,6 +243,7 @@ impl Default for Autoscaling {
             objective: Objective::default(),
             schedules: Vec::new(),
             scale_down: ScaleDown::default(),
+            fallback: None,
         }
     }
 }
@@ -273,6 +289,11 @@ fn env(_: &mut SchemaGenerator) -> Schema {
             "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 255}}
         }
     })
+}
+
+/// A duration as the operator writes it: nobody has to be told how to.
+fn written(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string"})
 }
 
 fn conditions(_: &mut SchemaGenerator) -> Schema {
@@ -323,6 +344,12 @@ pub struct OrderedConsumerStatus {
     /// The last decision about lanes and replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<LastDecision>,
+    /// Keys that need more than their one lane can give, the one that asks most first, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hot_keys: Vec<HotKey>,
+    /// Keys whose first message does not get done while others move, the longest first, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck_keys: Vec<StuckKey>,
     /// Keys that wait for a person, at most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked_keys: Vec<String>,
@@ -368,7 +395,7 @@ pub enum ResetPhase {
     Withdrawn,
 }
 
-/// How far behind a group is, in messages.
+/// How far behind a group is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Lag {
@@ -376,6 +403,51 @@ pub struct Lag {
     pub messages: u64,
     /// Messages that are not finished.
     pub unfinished: u64,
+    /// For how long the oldest of these has been stored by its broker. Absent where the pods do not know it
+    /// of every queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "written")]
+    pub oldest: Option<DurationText>,
+    /// When nothing will be left, if as much arrives and is finished as now. Absent where no more is finished
+    /// than arrives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "written")]
+    pub drained_in: Option<DurationText>,
+}
+
+/// A key that needs more than its one lane can give. With spec.redactKeys the key is a hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HotKey {
+    /// The key.
+    pub key: String,
+    /// Its queue, as broker name/queue id.
+    pub queue: String,
+    /// Messages of it that arrive, a second, as text with one decimal.
+    pub per_second: String,
+    /// How long its lane needs for what waits now.
+    #[schemars(schema_with = "written")]
+    pub waiting: DurationText,
+}
+
+/// A key whose first message does not get done while others move. With spec.redactKeys the key is a hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StuckKey {
+    /// The key; empty for messages without a key.
+    pub key: String,
+    /// Its queue, as broker name/queue id.
+    pub queue: String,
+    /// Queue offset of its first message.
+    pub offset: u64,
+    /// For how long that message has been in hand.
+    #[schemars(schema_with = "written")]
+    pub stuck_for: DurationText,
+    /// Failed attempts.
+    pub attempts: u32,
+    /// The last failure, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
 }
 
 /// Messages a second, as text with one decimal.
@@ -405,10 +477,14 @@ pub struct LastDecision {
     /// Pods there would be if autoscaling owned them, where that is another number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advised_replicas: Option<u32>,
+    /// Lanes a pod would have if autoscaling owned them, where that is another number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advised_lanes: Option<u32>,
     /// The numbers it was made of.
     #[serde(default)]
     pub inputs: DecisionInputs,
-    /// What autoscaling remembers, as JSON: an operator that starts anew goes on from it.
+    /// What autoscaling remembers, as JSON: an operator that starts anew goes on from it. Of a topic with
+    /// very many queues without their rates, for which a status has no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<String>,
 }

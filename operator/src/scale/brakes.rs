@@ -7,6 +7,8 @@ use super::history::History;
 pub struct Brakes {
     /// Something behind the handler was the limit not long ago: for so long a backlog asks for no pods.
     pub backlog_ignored_for: Option<f64>,
+    /// So many messages a second get through something behind the handler, which is the limit.
+    pub downstream: Option<f64>,
     /// Calls are slow, and it is not known yet why, or something behind the handler is the limit: no more
     /// pods.
     pub slow: bool,
@@ -27,6 +29,7 @@ impl History {
             .filter(|change| change.arrived.is_none());
         Brakes {
             backlog_ignored_for: left(self.link.remembered_until()),
+            downstream: self.link.bound(),
             slow: self.link.suspicious(),
             no_more_for: left(self.calm.no_up_before),
             starting: starting.map(|change| (change.from, change.to)),

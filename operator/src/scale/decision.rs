@@ -6,13 +6,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What is to be, and why.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Decision {
     /// Lanes of each pod; of the pod with the most, where they differ.
     pub lanes: u32,
     /// Lanes of pods that are to have fewer, by incarnation: those with less to do, while all share a
     /// downstream that is the limit.
     pub fewer_lanes: BTreeMap<String, u32>,
+    /// Lanes the controller would give if it owned them.
+    pub advised_lanes: u32,
     /// Pods. In modes that do not own them: those there are.
     pub replicas: u32,
     /// Pods the controller would have if it owned them.
@@ -28,12 +31,15 @@ pub struct Decision {
 }
 
 /// What limits a group; each is a condition in the status.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Limits {
-    /// More pods were wanted than the bounds or the queues allow: how many.
+    /// More pods were wanted than the bounds or the queues allow, where pods are the controller's: how many.
     pub scaling: Option<u32>,
-    /// A key that needs more than its one lane can give.
-    pub hot_key: Option<HotKey>,
+    /// A queue that gets more than one pod can do: it cannot be shared.
+    pub heavy_queue: Option<HeavyQueue>,
+    /// Keys that need more than their one lane can give, the one that asks most first; at most ten.
+    pub hot_keys: Vec<HotKey>,
     /// A key whose head does not move.
     pub stuck_key: Option<String>,
     /// Something behind the handler finishes at most so many messages a second.
@@ -42,8 +48,19 @@ pub struct Limits {
     pub stale: Option<Stale>,
 }
 
+/// A queue that gets more than one pod can do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HeavyQueue {
+    /// The queue, as broker name/queue id.
+    pub queue: String,
+    /// Messages of it that arrive, a second, and can be handled at once.
+    pub per_second: f64,
+}
+
 /// For how many seconds figures have been missing, of each source for which that is long.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Stale {
     /// Of a broker.
     pub brokers: Option<f64>,
@@ -52,10 +69,13 @@ pub struct Stale {
 }
 
 /// A key that needs more than its one lane can give.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct HotKey {
     /// The key, as it may be shown.
     pub key: String,
+    /// Its queue, as broker name/queue id.
+    pub queue: String,
     /// Messages of it that arrive, a second.
     pub per_second: f64,
     /// Seconds its lane needs for what is waiting now.
@@ -162,7 +182,9 @@ impl Reason {
             Self::ReplicasDown => "fewer pods have been enough for a while",
             Self::Scheduled => "the load that was announced needs more pods",
             Self::PodsStarting => "waiting for pods that start",
-            Self::AtMaximum => "more is needed than the bounds and the queues allow",
+            Self::AtMaximum => {
+                "more is needed than the bounds and the queues allow, or than something all pods share lets through"
+            }
             Self::KeyBound => "one key needs more than its lane can give, more pods cannot help",
             Self::DownstreamBound => "something behind the handler is the limit",
             Self::Probing => "calls are slow, fewer lanes for a moment show why",
@@ -223,7 +245,13 @@ pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Li
     if let Some(most) = limits.downstream {
         figures.push(format!("at most {most:.0}/s get through"));
     }
-    if let Some(hot) = &limits.hot_key {
+    if let Some(heavy) = &limits.heavy_queue {
+        figures.push(format!(
+            "queue {} alone gets {:.0}/s",
+            heavy.queue, heavy.per_second
+        ));
+    }
+    if let Some(hot) = limits.hot_keys.first() {
         figures.push(format!(
             "key {:?} gets {:.0}/s and has {:.0} s of work waiting",
             hot.key, hot.per_second, hot.waiting_seconds
@@ -241,11 +269,17 @@ pub(super) fn explain(reason: Reason, sizes: Sizes, inputs: &Inputs, limits: &Li
             figures.push(format!("figures of {source} missing for {seconds:.0} s"));
         }
     }
+    let sentence = match reason {
+        // CPU that is used up is the pods' own.
+        Reason::AtMaximum if inputs.cpu.is_some_and(|cpu| cpu >= FULL_CPU) => {
+            "more is needed than the bounds and the queues allow"
+        }
+        reason => reason.sentence(),
+    };
     format!(
-        "{} a pod, {}: {} ({})",
+        "{} a pod, {}: {sentence} ({})",
         change(sizes.lanes, "lane"),
         change(sizes.replicas, "pod"),
-        reason.sentence(),
         figures.join(", ")
     )
 }

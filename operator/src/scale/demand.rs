@@ -16,6 +16,8 @@ const SURPLUS: f64 = 1.2;
 const NEARLY: f64 = 0.9;
 /// What waits for less than so many seconds of work is no backlog.
 const BACKLOG: f64 = 20.0;
+/// Hot keys that are named.
+const NAMED: usize = 10;
 
 /// What lanes and pods can do something about.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +26,8 @@ pub(super) struct Demand {
     pub rates: Vec<f64>,
     /// Unfinished messages of each queue.
     pub backlogs: Vec<f64>,
-    /// The key that asks most beyond its lane.
-    pub hot: Option<HotKey>,
+    /// Keys that ask for more than their lane can give, the one that asks most first.
+    pub hot: Vec<HotKey>,
     /// A key that does not move.
     pub stuck: Option<String>,
     /// Something is behind although lanes are idle: few keys hold it.
@@ -80,20 +82,19 @@ pub(super) fn demand(snapshot: &Snapshot, seen: &Seen, history: &History) -> Dem
             );
             take(&mut demand.backlogs[index], key.waiting as f64);
         }
-        let hot = HotKey {
+        demand.hot.push(HotKey {
             key: key.key.clone(),
+            queue: key.queue.to_string(),
             per_second: key.per_second,
             waiting_seconds: key.waiting as f64 * lanes.service,
-        };
-        let asks = |key: &HotKey| (key.per_second, key.waiting_seconds);
-        if demand
-            .hot
-            .as_ref()
-            .is_none_or(|most| asks(most) < asks(&hot))
-        {
-            demand.hot = Some(hot);
-        }
+        });
     }
+    demand.hot.sort_by(|left, right| {
+        let asks = |key: &HotKey| (key.per_second, key.waiting_seconds);
+        let (left, right) = (asks(left), asks(right));
+        (right.0.total_cmp(&left.0)).then(right.1.total_cmp(&left.1))
+    });
+    demand.hot.truncate(NAMED);
     demand
 }
 

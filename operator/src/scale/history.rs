@@ -2,7 +2,8 @@
 //! written as JSON: an operator that reads it goes on as its predecessor would. Not written are
 //! readings that are old when it is read: counters of pods, and offsets of queues.
 
-use super::decision::Reason;
+use super::decision::Decision;
+use super::input::Mode;
 use super::link::Link;
 use super::model::Model;
 use keylane_consumer::message::QueueId;
@@ -35,6 +36,8 @@ pub struct History {
     pub(super) model: Model,
     pub(super) link: Link,
     pub(super) lanes: Option<u32>,
+    /// Messages finished a second when lanes were last doubled, while it is not known how long a call takes.
+    pub(super) before_doubling: Option<f64>,
     /// Made anew at each look, and of incarnations that come and go: not written.
     #[serde(skip)]
     pub(super) fewer_lanes: BTreeMap<String, u32>,
@@ -43,7 +46,30 @@ pub struct History {
     pub(super) missing: Missing,
     /// Until when arrivals are not believed to last: producers send again after an outage.
     pub(super) burst_until: Option<f64>,
-    pub(super) last_reason: Option<Reason>,
+    /// Who owned what at the last look.
+    pub(super) mode: Option<Mode>,
+    /// What was decided last. Not written: an operator that starts looks afresh.
+    #[serde(skip)]
+    pub(super) last: Option<Decision>,
+    /// What was remembered of steps before the last decision made one.
+    #[serde(skip)]
+    pub(super) before_step: Option<(Calm, Option<Change>)>,
+}
+
+impl History {
+    /// As JSON. Rates of queues, which make most of it where there are very many, are left out of what would
+    /// be longer than `most` bytes: a predecessor's rates are of use for one look only.
+    pub fn written(&self, most: usize) -> Option<String> {
+        let text = serde_json::to_string(self).ok()?;
+        if text.len() <= most {
+            return Some(text);
+        }
+        let without = Self {
+            queues: Queues::default(),
+            ..self.clone()
+        };
+        serde_json::to_string(&without).ok()
+    }
 }
 
 /// Since when figures are missing, of each source by itself.
@@ -110,6 +136,8 @@ pub(super) struct Calm {
     reversals: VecDeque<f64>,
     /// No step up before this, after one that brought nothing.
     pub no_up_before: Option<f64>,
+    /// When replicas were taken over from somebody else, who had reasons for so many.
+    pub owned_since: Option<f64>,
 }
 
 impl Calm {

@@ -17,6 +17,9 @@ pub const UTILISATION: f64 = 0.8;
 /// Fewer lanes only if less than this part of them would do.
 pub const FEWER: f64 = 0.75;
 
+/// More lanes brought more if so many times as much is finished.
+const MORE: f64 = 1.1;
+
 /// Lanes that are needed for so many messages a second, each of which takes so many seconds.
 pub fn needed(service: f64, load: f64) -> f64 {
     (service * load / UTILISATION).ceil()
@@ -40,7 +43,7 @@ pub(super) fn lanes(
     }
     let full = seen.pods.iter().any(|pod| pod.full);
     let Some(service) = history.model.service() else {
-        let lanes = if full {
+        let lanes = if full && grew(history, seen) {
             current.saturating_mul(2)
         } else {
             current
@@ -74,6 +77,15 @@ pub(super) fn lanes(
         return (wanted, Reason::LanesDown);
     }
     (clamp(current), Reason::Steady)
+}
+
+/// Whether the lanes that were added last, while it is not known yet how long a call takes, brought more:
+/// something behind the handler that can do no more must not get twice as many calls every few seconds.
+fn grew(history: &History, seen: &Seen) -> bool {
+    match (history.before_doubling, seen.completions) {
+        (Some(before), Some(now)) => now >= MORE * before,
+        _ => true,
+    }
 }
 
 /// Lanes of the pods that have less to do than the busiest, which has `most`: what gets through is shared

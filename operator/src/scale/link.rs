@@ -32,6 +32,8 @@ const LESS: f64 = 0.85;
 const IDLE_LOOKS: u32 = 3;
 /// A limit is remembered so long after it was left.
 const REMEMBERED: f64 = 600.0;
+/// After a try that was none the next one is so much later: until then the usual rules go on.
+const TRY_AGAIN: f64 = 30.0;
 
 /// What is known about the downstream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +42,8 @@ pub(super) struct Link {
     state: State,
     /// Until when to remember that the downstream was the limit.
     remembered_until: Option<f64>,
+    /// Until when slow calls are not looked into: lanes could not be halved.
+    unproven_until: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,9 @@ enum State {
     Probing {
         call: f64,
         rate: f64,
+        /// Lanes of a pod: only pods that have fewer show anything.
+        #[serde(default)]
+        lanes: u32,
         looks: u32,
     },
     /// At most so many messages get through.
@@ -131,8 +138,13 @@ impl Link {
         self.remembered_until = Some(tidy(now + REMEMBERED));
     }
 
-    /// Judges the calls since the last look.
-    pub fn step(&mut self, seen: &Seen, model: &mut Model, now: f64) -> Order {
+    /// Judges the calls since the last look. `spare` are the lanes that may be taken from a pod; none where
+    /// lanes are not the controller's: nothing can be tried then, and slow calls alone say nothing.
+    pub fn step(&mut self, seen: &Seen, model: &mut Model, now: f64, spare: Option<u32>) -> Order {
+        if spare.is_none() && self.bound().is_some() {
+            self.rest(seen);
+            return self.order(model);
+        }
         let (Some(call), Some(rate), Some(usual)) = (seen.call, seen.completions, model.service())
         else {
             self.rest(seen);
@@ -154,11 +166,17 @@ impl Link {
                     local(seen, model, usual);
                     return Order::None;
                 }
+                let can_try = spare.is_some_and(|lanes| lanes > 0);
+                if !can_try || self.unproven_until.is_some_and(|until| now < until) {
+                    *looks = 0;
+                    return Order::None;
+                }
                 *looks += 1;
                 if *looks >= LOOKS {
                     self.state = State::Probing {
                         call: tidy(call * 1e3) / 1e3,
                         rate: tidy(rate),
+                        lanes: seen.lanes(),
                         looks: 0,
                     };
                 }
@@ -166,14 +184,20 @@ impl Link {
             State::Probing {
                 call: before,
                 rate: most,
+                lanes,
                 looks,
             } => {
                 *looks += 1;
+                let halved = seen.lanes() < *lanes;
                 // Lanes were set since the last look at the earliest; calls that began before end first.
-                if call < 0.8 * *before || *looks >= 2 {
+                if (halved && call < 0.8 * *before) || *looks >= 2 {
                     let (before, most) = (*before, *most);
                     self.state = State::Free { slow: 0 };
-                    if call < 0.85 * before {
+                    if !halved {
+                        // Nothing was tried, so nothing is learned: pods were not told, or the mode is
+                        // another by now.
+                        self.unproven_until = Some(tidy(now + TRY_AGAIN));
+                    } else if call < 0.85 * before {
                         self.bind(most, now, None, this);
                     } else {
                         model.works_at(call);
@@ -235,8 +259,8 @@ impl Link {
         self.order(model)
     }
 
-    /// No call ended. Where lanes are free none waits for the downstream either: it is no limit then, and
-    /// nothing would ever say so, because there are no calls to judge by.
+    /// There are no calls to judge by: none ended, or lanes are somebody else's. Where lanes are free none
+    /// waits for the downstream: it is no limit then, and nothing else would ever say so.
     fn rest(&mut self, seen: &Seen) {
         if let State::Bound { idle, .. } = &mut self.state
             && !seen.pods_missing
@@ -271,7 +295,10 @@ fn idle_looks(before: u32, seen: &Seen) -> u32 {
 }
 
 /// Whether the pods themselves are the limit: their CPU is used up, or those with all lanes busy finish
-/// about as much as a pod has ever been seen to.
+/// about as much as a pod has ever been seen to. The second also where their CPU is known not to be used
+/// up: what a pod can do may end at something else of its own, most often its pool of connections, and more
+/// pods help then. If they do not, because it was something that all share, they are found to have brought
+/// nothing.
 fn used_up(seen: &Seen, model: &Model) -> bool {
     let full = seen.pods.iter().filter(|pod| pod.full);
     let rates: Vec<f64> = full.filter_map(|pod| pod.rate).collect();

@@ -23,7 +23,7 @@ pub mod schedule;
 mod tests;
 
 pub use brakes::Brakes;
-pub use decision::{Decision, HotKey, Inputs, Limits, Reason, Stale};
+pub use decision::{Decision, HeavyQueue, HotKey, Inputs, Limits, Reason, Stale};
 pub use history::History;
 pub use input::{KeyLoad, Mode, PodSample, Policy, QueueSample, Snapshot, Window};
 pub use model::Model;
@@ -43,20 +43,32 @@ use std::collections::BTreeMap;
 /// Sooner than this a call says only what the last one said: rounds may come at any time.
 const EVERY: f64 = 4.0;
 
-/// Decides. To be called every few seconds with the history of the call before.
+/// Decides. To be called every few seconds with the history of the call before. Lanes and replicas are
+/// decided at each call: replicas are kept calm by their hold and their forecast, and would only come later
+/// if they were looked at less often.
 pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decision, History) {
     let mut next = history.clone();
     let now = snapshot.now.as_secs_f64();
-    if history.at.is_some_and(|at| now < at + EVERY) {
-        return (repeated(snapshot, policy, history), next);
+    let soon = history.at.is_some_and(|at| (at..at + EVERY).contains(&now));
+    if let Some(last) = history.last.as_ref().filter(|_| soon) {
+        next.before_step = None;
+        return (repeated(last, snapshot, policy), next);
     }
+    next.before_step = None;
+    let owned = policy.mode == Mode::Auto;
+    if owned && history.mode.is_some_and(|mode| mode != Mode::Auto) {
+        next.calm.owned_since = Some(now);
+    }
+    next.mode = Some(policy.mode);
     let seen = observe::observe(&mut next, snapshot);
     next.missing
         .note(now, seen.broker_missing, seen.pods_missing);
-    let order = next.link.step(&seen, &mut next.model, now);
-    let demand = demand::demand(snapshot, &seen, &next);
+    let lanes_owned = matches!(policy.mode, Mode::Auto | Mode::LanesOnly);
     let reported = snapshot.pods.iter().map(|pod| pod.lanes).max();
     let before = next.lanes.or(reported).unwrap_or(policy.min_lanes);
+    let spare = lanes_owned.then(|| before.saturating_sub(policy.min_lanes));
+    let order = next.link.step(&seen, &mut next.model, now, spare);
+    let demand = demand::demand(snapshot, &seen, &next);
     let (lanes, lanes_reason) = lanes::lanes(snapshot, policy, &next, &seen, &demand, order);
     let case = replicas::Case {
         snapshot,
@@ -64,7 +76,6 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         seen: &seen,
         demand: &demand,
     };
-    let owned = policy.mode == Mode::Auto;
     let wanted = replicas::replicas(&case, &mut next, owned);
     let advised = match snapshot.replicas {
         // At 0 somebody stopped the consumer; an HPA leaves that alone too.
@@ -74,15 +85,15 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
             policy.max_replicas.max(policy.min_replicas),
         ),
     };
-    let lanes_owned = matches!(policy.mode, Mode::Auto | Mode::LanesOnly);
     let limits = Limits {
         scaling: wanted.beyond,
-        hot_key: demand.hot.clone(),
+        heavy_queue: replicas::heavy_queue(&case, &next),
+        hot_keys: demand.hot.clone(),
         stuck_key: demand.stuck.clone(),
         downstream: next.link.bound(),
         stale: stale(&next, now),
     };
-    let key_bound = demand.key_bound || (demand.hot.is_some() && seen.backlog() > 0.0);
+    let key_bound = demand.key_bound || (!demand.hot.is_empty() && seen.backlog() > 0.0);
     let reason = reason(policy, wanted.reason, lanes_reason, key_bound);
     let inputs = inputs(policy, &next, &seen, wanted.expected);
     let decided = Decision {
@@ -91,6 +102,7 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
             Order::Total { .. } if lanes_owned => lanes::fewer(snapshot, policy, &demand, lanes),
             _ => BTreeMap::new(),
         },
+        advised_lanes: lanes,
         replicas: if owned { advised } else { snapshot.replicas },
         advised,
         reason,
@@ -106,9 +118,14 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         inputs,
         limits,
     };
+    if lanes_reason != Reason::Learning {
+        next.before_doubling = None;
+    } else if decided.lanes > before {
+        next.before_doubling = seen.completions.map(history::tidy);
+    }
     next.lanes = Some(decided.lanes);
     next.fewer_lanes.clone_from(&decided.fewer_lanes);
-    next.last_reason = Some(reason);
+    next.last = Some(decided.clone());
     (decided, next)
 }
 
@@ -125,13 +142,10 @@ fn stale(history: &History, now: f64) -> Option<Stale> {
     (stale != Stale::default()).then_some(stale)
 }
 
-/// Between two looks: what was decided, within the bounds of now.
-fn repeated(snapshot: &Snapshot, policy: &Policy, history: &History) -> Decision {
+/// Between two looks: what was decided last, within the bounds of now. What limits the group is no less so.
+fn repeated(last: &Decision, snapshot: &Snapshot, policy: &Policy) -> Decision {
     let most = policy.max_lanes.max(policy.min_lanes);
-    let lanes = history
-        .lanes
-        .unwrap_or(policy.min_lanes)
-        .clamp(policy.min_lanes, most);
+    let lanes = last.lanes.clamp(policy.min_lanes, most);
     let mut replicas = snapshot.replicas;
     if policy.mode == Mode::Auto && replicas > 0 {
         replicas = replicas.clamp(
@@ -139,24 +153,22 @@ fn repeated(snapshot: &Snapshot, policy: &Policy, history: &History) -> Decision
             policy.max_replicas.max(policy.min_replicas),
         );
     }
-    let inputs = inputs(policy, history, &Seen::default(), None);
-    let (reason, limits) = (
-        history.last_reason.unwrap_or(Reason::Steady),
-        Limits::default(),
-    );
+    let owned = policy.mode == Mode::Auto;
+    let limits = Limits {
+        scaling: last.limits.scaling.filter(|_| owned),
+        ..last.limits.clone()
+    };
     let sizes = Sizes {
         lanes: (lanes, lanes),
-        replicas: (replicas, replicas),
+        replicas: (snapshot.replicas, replicas),
     };
     Decision {
         lanes,
-        fewer_lanes: history.fewer_lanes.clone(),
         replicas,
-        advised: replicas,
-        reason,
-        message: decision::explain(reason, sizes, &inputs, &limits),
-        inputs,
+        advised: if owned { replicas } else { last.advised },
+        message: decision::explain(last.reason, sizes, &last.inputs, &limits),
         limits,
+        ..last.clone()
     }
 }
 
@@ -194,6 +206,14 @@ impl History {
         Self {
             model,
             ..Self::default()
+        }
+    }
+
+    /// The step that was decided last was not taken: replicas could not be written. It is as if it had not
+    /// been decided, and it may be decided again.
+    pub fn step_not_taken(&mut self) {
+        if let Some((calm, change)) = self.before_step.take() {
+            (self.calm, self.change) = (calm, change);
         }
     }
 

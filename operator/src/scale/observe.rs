@@ -40,6 +40,9 @@ pub(super) struct Seen {
     pub cpu: Option<f64>,
     /// A figure of a broker is missing.
     pub broker_missing: bool,
+    /// Rates of queues are of this interval; at the first look of an operator they are of its predecessor,
+    /// or unknown.
+    pub compared: bool,
     /// Figures of pods are missing: none answers, or not all that are ready.
     pub pods_missing: bool,
 }
@@ -56,6 +59,8 @@ pub(super) struct PodSeen {
     pub rate: Option<f64>,
     /// Seconds a call took.
     pub call: Option<f64>,
+    /// Lanes it has.
+    pub lanes: u32,
     /// All lanes are busy and more wait.
     pub full: bool,
     /// Its CPU is used up.
@@ -74,6 +79,11 @@ impl Seen {
     /// Unfinished messages of all queues.
     pub fn backlog(&self) -> f64 {
         self.queues.iter().map(|queue| queue.unfinished).sum()
+    }
+
+    /// Lanes of the pod with the most.
+    pub fn lanes(&self) -> u32 {
+        self.pods.iter().map(|pod| pod.lanes).max().unwrap_or(0)
     }
 
     /// Part of the pods that have all lanes busy.
@@ -157,6 +167,7 @@ fn queues(history: &mut History, snapshot: &Snapshot, now: f64, seen: &mut Seen)
         });
         known.push((queue.id.clone(), memory));
     }
+    seen.compared = any;
     if fresh && any {
         if gap > OUTAGE {
             history.burst_until = Some(now + BURST);
@@ -178,6 +189,7 @@ fn pods(history: &mut History, snapshot: &Snapshot, seen: &mut Seen) {
     for (pod, queues) in snapshot.pods.iter().zip(owned) {
         let before = history.pods.remove(&pod.incarnation);
         let mut sample = PodSeen {
+            lanes: pod.lanes,
             full: f64::from(pod.busy_lanes) >= FULL * f64::from(pod.lanes) && pod.waiting_lanes > 0,
             hot: pod.cpu.is_some_and(|cpu| cpu >= FULL_CPU),
             ..PodSeen::default()

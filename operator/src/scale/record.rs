@@ -19,6 +19,9 @@ pub struct Record {
     pods: BTreeMap<String, PodMemory>,
     queues: Vec<Reading>,
     fewer_lanes: BTreeMap<String, u32>,
+    /// What was decided before: between two looks it is said again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<Decision>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +45,7 @@ impl Record {
             pods: history.pods.clone(),
             queues: queues.collect(),
             fewer_lanes: history.fewer_lanes.clone(),
+            last: history.last.clone(),
             history: history.clone(),
         }
     }
@@ -67,6 +71,7 @@ impl Record {
                     .collect(),
             ),
             fewer_lanes: self.fewer_lanes.clone(),
+            last: self.last.clone(),
             ..self.history.clone()
         };
         decide(&self.snapshot, &self.policy, &history).0

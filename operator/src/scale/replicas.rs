@@ -7,7 +7,7 @@ use super::demand::Demand;
 use super::history::{Change, History};
 use super::observe::Seen;
 use super::placement::Placement;
-use super::{Policy, Reason, Snapshot};
+use super::{HeavyQueue, Policy, Reason, Snapshot};
 
 /// Wanted utilisation of the fullest pod after a step up.
 pub const TARGET: f64 = 0.8;
@@ -17,7 +17,9 @@ pub const TRIGGER: f64 = 0.9;
 pub const TARGET_DOWN: f64 = 0.65;
 /// A backlog of so many seconds of arrivals is the lanes' business.
 const TOLERATED: f64 = 10.0;
-/// While pods start, only a need so much larger asks for more.
+/// While pods start, only a need so much larger asks for more. A cold start too asks at once for all that it
+/// needs by what is believed of a pod, rather than for twice as many a start: what is believed is cautious,
+/// each doubling would cost another start, and pods that bring nothing go again.
 const MUCH_MORE: f64 = 1.2;
 /// Time between two steps up.
 const UP_EVERY: f64 = 10.0;
@@ -117,6 +119,7 @@ pub(super) fn replicas(case: &Case<'_>, history: &mut History, owned: bool) -> W
     if have == 0 {
         return stay(Some(Reason::Held));
     }
+    let before = (history.calm.clone(), history.change.clone());
     let wanted = if case.seen.broker_missing {
         blind(case, history, stay)
     } else {
@@ -134,8 +137,14 @@ pub(super) fn replicas(case: &Case<'_>, history: &mut History, owned: bool) -> W
             }
         }
     };
+    let wanted = Wanted {
+        // Bounds bind only where replicas are the controller's.
+        beyond: wanted.beyond.filter(|_| owned),
+        ..wanted
+    };
     if owned && wanted.replicas != have {
         let direction = if wanted.replicas > have { 1 } else { -1 };
+        history.before_step = Some(before);
         history.calm.turned(direction, case.now());
         history.change = (direction > 0).then(|| Change {
             at: case.now(),
@@ -274,19 +283,44 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
         return result(up, Some(reason));
     }
     let total = expected + backlog_rate;
-    let beyond = (total > TARGET * capacity * f64::from(most) && have >= most)
-        .then(|| (total / (TARGET * capacity)).ceil().min(1e6) as u32);
-    let down = down(case, history, capacity, expected);
-    Wanted {
-        replicas: down.unwrap_or(have),
-        reason: if down.is_some() {
-            Some(Reason::ReplicasDown)
-        } else {
-            beyond.map(|_| Reason::AtMaximum)
-        },
-        beyond,
-        expected: Some(expected),
+    let too_much = have >= most && total > TARGET * capacity * f64::from(most);
+    let bound = history.link.bound().is_some();
+    if let Some(down) = down(case, history, capacity, expected) {
+        return result(down, Some(Reason::ReplicasDown));
     }
+    Wanted {
+        // More pods would finish no more: it is not their number that is the limit.
+        beyond: (too_much && !bound).then(|| (total / (TARGET * capacity)).ceil().min(1e6) as u32),
+        ..result(
+            have,
+            too_much.then_some(if bound {
+                Reason::DownstreamBound
+            } else {
+                Reason::AtMaximum
+            }),
+        )
+    }
+}
+
+/// A queue that gets more than one pod can do, and falls behind for it: it is in one pod, so that no number
+/// of pods helps.
+pub(super) fn heavy_queue(case: &Case<'_>, history: &History) -> Option<HeavyQueue> {
+    let capacity = history.model.capacity(case.policy)?;
+    if history.link.suspicious() || case.seen.missing() {
+        return None;
+    }
+    let queues = case.snapshot.queues.iter().zip(&case.demand.rates);
+    let heavy = queues.zip(&case.demand.backlogs);
+    let heavy = heavy.filter(|((queue, rate), backlog)| {
+        let pod = queue.owner.and_then(|owner| case.seen.pods.get(owner));
+        **rate > capacity && **backlog > TOLERATED * **rate && pod.is_some_and(|pod| pod.full)
+    });
+    let ((queue, rate), _) =
+        heavy.max_by(|((_, left), _), ((_, right), _)| left.total_cmp(right))?;
+    Some(HeavyQueue {
+        queue: queue.id.to_string(),
+        per_second: *rate,
+    })
 }
 
 /// Messages a second beside those that arrive, so that what is left is gone within so many seconds. What
@@ -349,6 +383,8 @@ fn down(case: &Case<'_>, history: &History, capacity: f64, expected: f64) -> Opt
     let (now, have) = (case.now(), case.snapshot.replicas);
     let hold = history.calm.hold(case.policy.hold.as_secs_f64(), now);
     let busy = case.seen.missing()
+        || !case.seen.compared
+        || history.calm.owned_since.is_some_and(|at| now - at < hold)
         || history
             .change
             .as_ref()

@@ -11,6 +11,7 @@ use crate::scale::rules::{
     DRAIN, FEWER, TARGET, TARGET_DOWN, TRIGGER, UTILISATION, WORTH, needed, working_off,
 };
 use crate::scale::{Brakes, Reason};
+use keylane_consumer::contract::spec::Consumption;
 use kube::ResourceExt;
 
 /// Conditions that hold the size where it is, each with what helps in its message.
@@ -190,7 +191,12 @@ pub(super) fn would_change(facts: &Facts, consumer: &OrderedConsumer) -> Vec<Str
         ));
         return lines;
     }
+    let shared = consumer.spec.consumer.consumption == Consumption::Clustering;
     match facts.mode {
+        Mode::Auto | Mode::LanesOnly if !shared => lines.push(format!(
+            "consumption is Broadcasting: each pod gets all messages, so spec.replicas ({}) is yours",
+            facts.replicas
+        )),
         Mode::Auto => {}
         Mode::LanesOnly => lines.push(format!(
             "autoscaling.mode is LanesOnly: spec.replicas ({}) is yours; Auto would have {}",
@@ -209,7 +215,7 @@ pub(super) fn would_change(facts: &Facts, consumer: &OrderedConsumer) -> Vec<Str
     if matches!(facts.mode, Mode::Auto | Mode::LanesOnly) {
         lines.extend(lanes_change(facts));
     }
-    if facts.mode == Mode::Auto {
+    if facts.mode == Mode::Auto && shared {
         lines.extend(pods_change(facts));
         if facts.schedules == 0 {
             lines.push(
@@ -263,7 +269,12 @@ fn pods_change(facts: &Facts) -> Vec<String> {
     let have = facts.replicas;
     let mut lines = Vec::new();
     let most = facts.most();
-    if have >= most {
+    if have >= most && facts.brakes.downstream.is_some() {
+        lines.push(
+            "more pods: something behind the handler is the limit, they would finish no more"
+                .to_owned(),
+        );
+    } else if have >= most {
         lines.push(match facts.queues {
             Some(queues) if queues <= have && facts.max_replicas > have => {
                 format!("more pods: the topic has {queues} queues, and a pod without one has nothing to do; give it more queues")

@@ -87,6 +87,25 @@ fn bounds_modes_and_what_is_not_known_are_named() {
         bound.contains("autoscaling.maxReplicas is 4, raise it"),
         "{bound}"
     );
+    // More pods would finish no more, so raising their maximum is not what helps.
+    let mut limited = consumer();
+    limited["spec"]["autoscaling"] = json!({"minReplicas": 4, "maxReplicas": 4});
+    let state = json!({"bound": {"most": 900.0, "next_try": 0.0, "trying": 0, "idle": 0}});
+    let history = json!({"at": 1000.0, "link": {"state": state}});
+    limited["status"]["decision"]["history"] = json!(history.to_string());
+    let limited = explained(limited);
+    assert!(
+        limited.contains("more pods: something behind the handler is the limit")
+            && !limited.contains("raise it"),
+        "{limited}"
+    );
+    let mut all = consumer();
+    all["spec"]["consumption"] = json!("Broadcasting");
+    let all = explained(all);
+    assert!(
+        all.contains("each pod gets all messages") && !all.contains("more pods:"),
+        "{all}"
+    );
     let held = with("/spec/autoscaling", json!({"mode": "Hold"}));
     assert!(
         held.contains("autoscaling.mode is Hold") && !held.contains("more pods"),

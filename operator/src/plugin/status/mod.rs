@@ -9,7 +9,8 @@ pub(super) use text::text;
 
 use crate::controller::status::READY;
 use crate::crd::{
-    Lag, LastDecision, Mode, OffsetsReset, OrderedConsumer, OrderedConsumerStatus, Rates,
+    HotKey, Lag, LastDecision, Mode, OffsetsReset, OrderedConsumer, OrderedConsumerStatus, Rates,
+    StuckKey,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -46,6 +47,10 @@ pub(super) struct Report {
     /// None: the user may not see pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pods: Option<Vec<PodLine>>,
+    /// Keys that need more than their lane can give.
+    hot_keys: Vec<HotKey>,
+    /// Keys that do not move.
+    stuck_keys: Vec<StuckKey>,
     /// Keys that wait for a person.
     blocked_keys: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +113,8 @@ pub(super) fn report(consumer: &OrderedConsumer, pods: Option<&[Pod]>, now: Time
             max_lanes: spec.consumer.lanes.max,
         },
         pods: pods.map(|pods| pods::lines(pods, now)),
+        hot_keys: status.hot_keys.clone(),
+        stuck_keys: status.stuck_keys.clone(),
         blocked_keys: status.blocked_keys.clone(),
         offsets_reset: status.offsets_reset.clone(),
         // The controller's memory is for the controller.

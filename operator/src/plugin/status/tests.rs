@@ -25,12 +25,19 @@ fn consumer() -> Value {
         },
         "status": {
             "observedGeneration": 3, "replicas": 4, "readyReplicas": 3, "lanes": 8, "queues": 8,
-            "lag": {"messages": 2300, "unfinished": 2184},
+            "lag": {"messages": 2300, "unfinished": 2184, "oldest": "12s", "drainedIn": "6s"},
             "rates": {"arriving": "1000.0", "completed": "1409.6"},
             "decision": {
                 "lanes": 8, "replicas": 4, "reason": "Steady", "message": "8 lanes a pod, 4 pods: it fits",
                 "inputs": {"busyLanes": "12.3"}, "history": "{}"
             },
+            "hotKeys": [
+                {"key": "order-7", "queue": "broker-a/2", "perSecond": "71.3", "waiting": "1m10s"}
+            ],
+            "stuckKeys": [{
+                "key": "order-8", "queue": "broker-a/3", "offset": 17, "stuckFor": "2m", "attempts": 1,
+                "lastError": "status 500"
+            }],
             "blockedKeys": ["order-9 (broker-a/1)"],
             "offsetsReset": {
                 "id": "a", "to": "earliest", "phase": "Pending", "queuesDone": 1, "skipped": 0, "replayed": 7
@@ -92,7 +99,7 @@ fn the_tree_has_load_size_pods_keys_decision_and_conditions() {
 OrderedConsumer shop/order-status  PodsNotReady: 3 of 4 pods are ready
 ├─ topic ORDER_STATUS (8 queues), group order-status, ordering Key, Clustering
 ├─ load
-│  ├─ lag: 2184 messages not finished, 2300 after the committed offsets
+│  ├─ lag: 2184 messages not finished (the oldest for 12s), 2300 after the committed offsets
 │  ├─ rates: 1000.0/s arrive, 1409.6/s are finished
 │  └─ at these rates the backlog is gone in about 6s
 ├─ size (autoscaling Auto)
@@ -104,6 +111,8 @@ OrderedConsumer shop/order-status  PodsNotReady: 3 of 4 pods are ready
 │     └─ handler: ImagePullBackOff no such image
 ├─ keys
 │  ├─ KeyStuck: the first message of key \"order-8\" is not finished (for 2m27s)
+│  ├─ hot: \"order-7\" (broker-a/2) gets 71.3/s and has 1m10s of work waiting
+│  ├─ stuck: \"order-8\" (broker-a/3 at 17) for 2m, 1 failed attempt: status 500
 │  └─ order-9 (broker-a/1) waits for a person: its message has used up its attempts (retry.onExhausted is Block)
 ├─ offsets reset to earliest (a): Pending, 1 queue done, 0 offsets skipped, 7 consumed again
 ├─ last decision: Steady

@@ -8,6 +8,7 @@ use crate::plugin::suspend;
 use crate::plugin::time;
 use crate::plugin::tree::Tree;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use std::time::Duration;
 
 /// Conditions that are about keys.
 const ABOUT_KEYS: [&str; 3] = [HOT_KEY_BOUND, KEY_STUCK, KEY_SPANS_QUEUES];
@@ -84,8 +85,11 @@ fn count(number: u32, what: &str) -> String {
 fn load(report: &Report) -> Tree {
     let lag = match &report.lag {
         Some(lag) => format!(
-            "lag: {} messages not finished, {} after the committed offsets",
-            lag.unfinished, lag.messages
+            "lag: {} messages not finished{}, {} after the committed offsets",
+            lag.unfinished,
+            lag.oldest
+                .map_or_else(String::new, |age| format!(" (the oldest for {age})")),
+            lag.messages
         ),
         None => "lag: unknown".to_owned(),
     };
@@ -99,22 +103,13 @@ fn load(report: &Report) -> Tree {
         rate(rates.and_then(|rates| rates.completed.as_ref())),
     );
     let mut load = Tree::new("load").with(lag).with(rates);
-    if let Some(seconds) = gone_in(report) {
+    let gone_in = report.lag.and_then(|lag| lag.drained_in);
+    if let Some(time) = gone_in.filter(|time| time.get() > Duration::from_secs(1)) {
         load = load.with(format!(
-            "at these rates the backlog is gone in about {}",
-            time::span(seconds)
+            "at these rates the backlog is gone in about {time}"
         ));
     }
     load
-}
-
-/// Seconds until nothing is left, if less arrives than is finished.
-fn gone_in(report: &Report) -> Option<i64> {
-    let rates = report.rates.as_ref()?;
-    let rate = |rate: &Option<String>| rate.as_ref()?.parse::<f64>().ok();
-    let surplus = rate(&rates.completed)? - rate(&rates.arriving)?;
-    let unfinished = report.lag?.unfinished as f64;
-    (surplus > 0.0 && unfinished > surplus).then(|| (unfinished / surplus).ceil() as i64)
 }
 
 fn size(report: &Report) -> Tree {
@@ -191,6 +186,24 @@ fn keys(report: &Report, paint: Paint) -> Vec<String> {
     let mut keys: Vec<_> = bad
         .map(|condition| problem(condition, report, paint))
         .collect();
+    keys.extend(report.hot_keys.iter().map(|hot| {
+        format!(
+            "hot: {:?} ({}) gets {}/s and has {} of work waiting",
+            hot.key, hot.queue, hot.per_second, hot.waiting
+        )
+    }));
+    keys.extend(report.stuck_keys.iter().map(|stuck| {
+        let why = match stuck.last_error.as_str() {
+            "" => String::new(),
+            error => format!(": {error}"),
+        };
+        let (key, queue, offset) = (&stuck.key, &stuck.queue, stuck.offset);
+        let tried = count(stuck.attempts, "failed attempt");
+        format!(
+            "stuck: {key:?} ({queue} at {offset}) for {}, {tried}{why}",
+            stuck.stuck_for
+        )
+    }));
     keys.extend(report.blocked_keys.iter().map(|key| {
         paint.bad(&format!(
             "{key} waits for a person: its message has used up its attempts (retry.onExhausted is Block)"
