@@ -2,6 +2,7 @@
 
 use crate::function::{Function, failed};
 use crate::world::World;
+use keylane_consumer::contract::admin::LaneTarget;
 use keylane_consumer::handler::Outcome;
 use keylane_consumer::lane::CallResult;
 use keylane_consumer::message::Topic;
@@ -72,6 +73,33 @@ async fn without_order_attempts_are_counted_across_the_retry_topic() {
         .await;
     assert_eq!((stats.sent_back, stats.exhausted), (2, 1));
     assert_eq!(running.seen().len(), 3);
+    running.stop().await;
+}
+
+/// Decisions come over the network, from one leader after another: what is older never undoes what is newer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_target_older_than_the_one_in_force_is_refused() {
+    let world = World::new("targets", 1).await;
+    let running = Function::taking(&world, &[]).await;
+    let target = |lanes, term, sequence| LaneTarget {
+        lanes,
+        term,
+        sequence,
+    };
+    for (sent, in_force) in [
+        (target(7, 2, 5), target(7, 2, 5)),
+        // The same leader's earlier word, and one of the leader before, however far that had counted.
+        (target(9, 2, 4), target(7, 2, 5)),
+        (target(9, 1, 900), target(7, 2, 5)),
+        (target(8, 2, 6), target(8, 2, 6)),
+        // The next leader counts from the beginning.
+        (target(3, 3, 1), target(3, 3, 1)),
+    ] {
+        let answer = running.control.set_lanes(sent).await.unwrap();
+        assert_eq!(answer, in_force, "{sent:?}");
+        let stats = running.control.stats().await.unwrap();
+        assert_eq!(stats.lanes, in_force);
+    }
     running.stop().await;
 }
 

@@ -2,7 +2,9 @@
 
 use crate::space::Space;
 use anyhow::{Context as _, Result, ensure};
+use keylane_operator::crd::OrderedConsumer;
 use keylane_tests::images::workspace::workspace;
+use kube::CustomResourceExt as _;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -109,6 +111,31 @@ fn read_all(directory: &Path, text: &mut String) -> Result<()> {
             text.push_str(&std::fs::read_to_string(path)?);
         }
     }
+    Ok(())
+}
+
+#[test]
+fn every_field_of_a_status_that_is_named_is_there() -> Result<()> {
+    let definition = serde_json::to_value(OrderedConsumer::crd())?;
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let mut found = 0;
+    for (path, text) in documents()? {
+        let quoted = text.split('`').skip(1).step_by(2);
+        let named = quoted.filter(|part| {
+            let mut letters = part.bytes();
+            part.starts_with("status.")
+                && letters.all(|one| one.is_ascii_alphabetic() || one == b'.')
+        });
+        for name in named {
+            let field = name.split('.').try_fold(schema, |fields, field| {
+                let field = fields.get(field)?;
+                field.get("properties").or(Some(field))
+            });
+            assert!(field.is_some(), "{}: there is no {name}", path.display());
+            found += 1;
+        }
+    }
+    ensure!(found > 2, "only {found} fields were found");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod charts;
 mod dependencies;
 mod docs;
 mod leaders;
+mod modes;
 mod newcomers;
 mod offsets;
 mod plugin;
