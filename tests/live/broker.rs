@@ -28,11 +28,8 @@ pub async fn gone(stack: &Stack) -> Result<Vec<Figure>> {
     let scene = Scene::begin(
         stack,
         Plan {
-            name: NAME,
-            rate: RATE,
-            pods: 2,
             window: WINDOW,
-            handler: Vec::new(),
+            ..Plan::usual(NAME, RATE, 2)
         },
     )
     .await?;
@@ -55,6 +52,8 @@ pub async fn gone(stack: &Stack) -> Result<Vec<Figure>> {
         let known_again = scene.course.first(said.at, |moment| moment.lag_known);
         known_again.is_none()
     });
+    let stale = |moment: &Moment| moment.condition("MetricsStale").is_some();
+    let stale = scene.course.first(pulled, stale);
     drop(cable);
     let back = Instant::now();
     eprintln!("{NAME:9} back");
@@ -78,6 +77,12 @@ pub async fn gone(stack: &Stack) -> Result<Vec<Figure>> {
             "the status says that the lag is unknown, s",
             said.map(|moment| (moment.at - pulled).as_secs_f64()),
             15.0,
+        ),
+        Figure::most(
+            NAME,
+            "MetricsStale says that figures have been missing for more than a minute, s",
+            stale.map(|moment| (moment.at - pulled).as_secs_f64()),
+            90.0,
         ),
         Figure::most(
             NAME,

@@ -161,14 +161,14 @@ impl Course {
         Pods::of(before.into_iter().chain(later).map(|moment| moment.wanted))
     }
 
-    /// When lanes or ready pods last became more, between two moments.
-    pub fn last_rise(&self, since: Instant, until: Instant) -> Option<Instant> {
+    /// When lanes or ready pods first became more after a moment.
+    pub fn first_rise(&self, since: Instant) -> Option<Instant> {
         let seen = self.seen.borrow();
         let pairs = seen.windows(2);
-        let rises =
-            pairs.filter(|pair| pair[1].lanes > pair[0].lanes || pair[1].ready > pair[0].ready);
-        let mut times = rises.map(|pair| pair[1].at);
-        times.rfind(|at| (since..=until).contains(at))
+        let mut rises = pairs.filter(|pair| {
+            pair[1].at >= since && (pair[1].lanes > pair[0].lanes || pair[1].ready > pair[0].ready)
+        });
+        rises.next().map(|pair| pair[1].at)
     }
 }
 

@@ -39,11 +39,8 @@ async fn one_key(
     let scene = Scene::begin(
         stack,
         Plan {
-            name,
-            rate: RATE,
-            pods: 1,
-            window: Plan::WINDOW,
             handler,
+            ..Plan::usual(name, RATE, 1)
         },
     )
     .await?;

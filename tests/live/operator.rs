@@ -1,6 +1,8 @@
 //! The operator is killed while pods are busy: the next one goes on where it was.
 
+use crate::course::Moment;
 use crate::figure::Figure;
+use crate::load::Rates;
 use crate::scene::{Plan, Scene};
 use anyhow::{Context as _, Result};
 use keylane_tests::cluster::run;
@@ -12,36 +14,77 @@ use std::time::{Duration, Instant};
 /// Name of the scene.
 pub const NAME: &str = "operator";
 const RATE: f64 = 600.0;
+/// What two pods cannot do.
+const PEAK: f64 = 1_100.0;
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long the next one is watched.
 const WATCHED: Duration = Duration::from_secs(60);
 
-/// Measures it.
+/// Measures it, once when everything has settled and once while pods are on their way.
 pub async fn restarted(stack: &Stack) -> Result<Vec<Figure>> {
-    let scene = Scene::begin(
-        stack,
-        Plan {
-            name: NAME,
-            rate: RATE,
-            pods: 2,
-            window: Plan::WINDOW,
-            handler: Vec::new(),
-        },
-    )
+    let scene = Scene::begin(stack, Plan::usual(NAME, RATE, 2)).await?;
+    let (busy, killed) = (scene.settled.wanted, Instant::now());
+    let took_over = kill(stack).await?;
+    tokio::time::sleep(WATCHED).await;
+    let settled = scene.course.pods_since(killed);
+
+    scene.load.set(Rates {
+        orders: PEAK,
+        key: None,
+    });
+    let stepped = Instant::now();
+    let on_their_way = |moment: &Moment| moment.wanted > busy && moment.wanted > moment.ready;
+    let asked = wait::until(LIMIT, "more pods are asked for", async || {
+        let found = scene.course.first(stepped, on_their_way);
+        found.ok_or("as many as before")
+    })
     .await?;
-    let (busy, before) = (scene.settled.wanted, leader(stack)?);
+    let killed = Instant::now();
+    let took_over_then = kill(stack).await?;
+    let ready = wait::until(LIMIT, "they are there", async || {
+        let all = |moment: &Moment| moment.ready >= asked.wanted;
+        scene.course.first(killed, all).ok_or("not yet")
+    })
+    .await?;
+    tokio::time::sleep(WATCHED).await;
+    let moving = scene.course.pods_since(killed);
+    scene.end().await?;
+    let seconds = WATCHED.as_secs();
+    Ok(vec![
+        Figure::most(
+            NAME,
+            format!(
+                "killed at {RATE} messages/s on {busy} pods, the next one leads after {took_over:.0} s: changes of replicas in {seconds} s more"
+            ),
+            f64::from(settled.changes),
+            0.0,
+        ),
+        Figure::most(
+            NAME,
+            format!(
+                "killed while {} of {} pods were ready, the next one leads after {took_over_then:.0} s: pods taken down in {seconds} s more",
+                asked.ready, asked.wanted
+            ),
+            f64::from(moving.falls),
+            0.0,
+        ),
+        Figure::most(
+            NAME,
+            "and all of them are ready after the kill, s",
+            (ready.at - killed).as_secs_f64(),
+            LIMIT.as_secs_f64(),
+        ),
+    ])
+}
+
+/// Kills the operator; seconds until the next one decides.
+async fn kill(stack: &Stack) -> Result<f64> {
+    let before = leader(stack)?;
     eprintln!("{NAME:9} {before} is killed");
     let killed = Instant::now();
-    system(
-        stack,
-        &[
-            "delete",
-            "pod",
-            "--selector=app.kubernetes.io/name=keylane",
-            "--grace-period=0",
-            "--force",
-        ],
-    )?;
+    let pods = ["delete", "pod", "--selector=app.kubernetes.io/name=keylane"];
+    let now = ["--grace-period=0", "--force"];
+    system(stack, &[&pods[..], &now].concat())?;
     let after = wait::until(LIMIT, "another operator that decides", async || {
         let after = leader(stack).map_err(|error| error.to_string())?;
         (after != before).then_some(after.clone()).ok_or(after)
@@ -49,14 +92,7 @@ pub async fn restarted(stack: &Stack) -> Result<Vec<Figure>> {
     .await?;
     let took_over = killed.elapsed().as_secs_f64();
     eprintln!("{NAME:9} {after} decides after {took_over:.0} s");
-    tokio::time::sleep(WATCHED).await;
-    let pods = scene.course.pods_since(killed);
-    scene.end().await?;
-    let what = format!(
-        "killed at {RATE} messages/s on {busy} pods, the next one leads after {took_over:.0} s: changes of replicas in {} s more",
-        WATCHED.as_secs()
-    );
-    Ok(vec![Figure::most(NAME, what, f64::from(pods.changes), 0.0)])
+    Ok(took_over)
 }
 
 /// Who decides.

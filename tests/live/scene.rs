@@ -5,6 +5,7 @@ use crate::load::{Load, Rates};
 use anyhow::{Context as _, Result};
 use keylane_tests::rocketmq;
 use keylane_tests::stack::{OrderedConsumer, Stack};
+use serde_json::json;
 use std::time::Duration;
 
 /// A call takes so long.
@@ -23,6 +24,10 @@ pub struct Plan {
     pub rate: f64,
     /// Pods there must be before the scene begins, at least.
     pub pods: i32,
+    /// Most lanes of a pod: what it can do is so many calls at once.
+    pub lanes: u32,
+    /// How long a message may wait, if not as long as usual.
+    pub max_age: Option<Duration>,
     /// How long fewer pods must have been enough.
     pub window: Duration,
     /// More options of the handler.
@@ -32,6 +37,19 @@ pub struct Plan {
 impl Plan {
     /// The usual window.
     pub const WINDOW: Duration = Duration::from_secs(660);
+
+    /// The usual plan of this name: so many messages a second, which take so many pods.
+    pub fn usual(name: &'static str, rate: f64, pods: i32) -> Self {
+        Self {
+            name,
+            rate,
+            pods,
+            lanes: 32,
+            max_age: None,
+            window: Self::WINDOW,
+            handler: Vec::new(),
+        }
+    }
 }
 
 /// A consumer with its load.
@@ -62,13 +80,26 @@ impl<'s> Scene<'s> {
             topic: topic.clone(),
             work: WORK,
             timeout: Duration::from_secs(5),
-            lanes: (2, 32),
+            lanes: (2, plan.lanes),
             mode: "Auto",
             max_replicas: 4,
             stabilization_window: plan.window,
             handler: plan.handler,
         };
         consumer.apply(stack)?;
+        if let Some(age) = plan.max_age {
+            let objective = json!({"maxMessageAge": format!("{}s", age.as_secs())});
+            let patch = json!({"spec": {"autoscaling": {"objective": objective}}}).to_string();
+            let patch = [
+                "patch",
+                "orderedconsumer",
+                name,
+                "--type=merge",
+                "--patch",
+                &patch,
+            ];
+            stack.kubectl(&patch)?;
+        }
         let course = Course::follow(stack, name, name).await?;
         let rates = Rates {
             orders: plan.rate,

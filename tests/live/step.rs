@@ -1,4 +1,6 @@
 //! Eight times as much arrives from one moment to the next: lanes follow at once, pods as fast as they start.
+//! It is more than the pod there is can do, and the objective is short, so that messages are too old until
+//! pods have come.
 
 use crate::figure::Figure;
 use crate::load::Rates;
@@ -11,8 +13,10 @@ use std::time::{Duration, Instant};
 pub const NAME: &str = "step";
 const BEFORE: f64 = 100.0;
 const AFTER: f64 = 800.0;
-/// The default of autoscaling.objective.maxMessageAge.
-const MAX_AGE: Duration = Duration::from_secs(30);
+/// autoscaling.objective.maxMessageAge.
+const MAX_AGE: Duration = Duration::from_secs(5);
+/// Most lanes: a pod can do 320/s.
+const LANES: u32 = 16;
 /// How long ages are watched.
 const WATCHED: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -22,11 +26,9 @@ pub async fn step(stack: &Stack) -> Result<Vec<Figure>> {
     let scene = Scene::begin(
         stack,
         Plan {
-            name: NAME,
-            rate: BEFORE,
-            pods: 1,
-            window: Plan::WINDOW,
-            handler: Vec::new(),
+            lanes: LANES,
+            max_age: Some(MAX_AGE),
+            ..Plan::usual(NAME, BEFORE, 1)
         },
     )
     .await?;
@@ -44,13 +46,12 @@ pub async fn step(stack: &Stack) -> Result<Vec<Figure>> {
     }
     let followed = scene.course.first(stepped, |moment| moment.lanes > lanes);
     let followed = followed.map(|moment| (moment.at - stepped).as_secs_f64());
-    let back = ages.back.map(|back| {
-        // From the last lanes or pods that came before it.
-        let arrived = scene.course.last_rise(stepped, back).unwrap_or(stepped);
-        (back - arrived).as_secs_f64()
-    });
+    let arrived = scene.course.first_rise(stepped);
+    // If none ever was too old, nothing was shown.
+    let back = ages.back.filter(|_| ages.worst > MAX_AGE).zip(arrived);
+    let back = back.map(|(back, arrived)| back.saturating_duration_since(arrived).as_secs_f64());
     let worst = format!(
-        "oldest message under {} s again after lanes or pods came, s (worst {:.1} s)",
+        "oldest message under {} s again after the first lanes or pods came, s (worst {:.1} s)",
         MAX_AGE.as_secs(),
         ages.worst.as_secs_f64()
     );
