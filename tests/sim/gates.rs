@@ -59,7 +59,7 @@ impl fmt::Display for Gate {
         let (figure, limit) = (round(self.figure), round(self.limit));
         write!(
             f,
-            "{:12} {verdict}  {figure:>9} (limit {limit})  {}",
+            "{:13} {verdict}  {figure:>9} (limit {limit})  {}",
             self.name, self.what
         )
     }
@@ -70,33 +70,35 @@ pub fn all(progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Vec<Gate>> {
     let mut gates = Vec::new();
     let tuning = traces::tuning();
     for handoff in [2, 20] {
-        let conditions = conditions(30, handoff, None);
         eprintln!("The suite, hand-over {handoff} s");
-        let field = Field::run(&tuning, conditions, progress);
-        field.pareto(&format!("A/{handoff}"), &mut gates)?;
-        if handoff == 20 {
-            field.margins(&mut gates)?;
-        }
-        field.calm(&format!("B/{handoff}"), &mut gates)?;
-        field.downstream(&format!("C/{handoff}"), &mut gates)?;
-        field.announced_and_cold(&format!("D/{handoff}"), &mut gates)?;
+        let learned = conditions(30, handoff, None);
+        let field = Field::run(&tuning, learned, progress);
+        field.judge(learned, &handoff.to_string(), &mut gates)?;
+        // And where what it believes of a pod is wrong.
         for error in [0.7, 1.5] {
-            let wrong = Field {
-                own: own(&tuning, conditions_of(conditions, error)),
+            let wrong = conditions(30, handoff, Some(error));
+            let field = Field {
+                own: own(&tuning, wrong),
                 ..field.clone()
             };
-            wrong.pareto(&format!("A/{handoff} x{error}"), &mut gates)?;
-            wrong.calm(&format!("B/{handoff} x{error}"), &mut gates)?;
+            field.judge(wrong, &format!("{handoff} x{error}"), &mut gates)?;
         }
-        keys_and_outages(conditions, handoff, &mut gates);
-        as_many_as_queues(conditions, handoff, &mut gates);
     }
     let held_out = traces::held_out();
     for (start, handoff) in [(30, 2), (30, 20), (90, 2), (90, 20)] {
         eprintln!("Traces it was not tuned with, start {start} s, hand-over {handoff} s");
-        let field = Field::run(&held_out, conditions(start, handoff, None), progress);
-        field.pareto(&format!("H/{start}/{handoff}"), &mut gates)?;
-        field.calm(&format!("H/{start}/{handoff}"), &mut gates)?;
+        let conditions = conditions(start, handoff, None);
+        let field = Field::run(&held_out, conditions, progress);
+        let name = format!("H/{start}/{handoff}");
+        field.pareto(&name, &mut gates)?;
+        field.calm(&name, &mut gates)?;
+        let level = held_out.iter().find(|trace| trace.name.starts_with("h5 "));
+        constant(
+            &name,
+            level.context("no constant load")?,
+            conditions,
+            &mut gates,
+        );
     }
     Ok(gates)
 }
@@ -110,13 +112,6 @@ fn conditions(start_delay: u32, handoff: u32, capacity_error: Option<f64>) -> Co
     Conditions {
         world,
         capacity_error,
-    }
-}
-
-fn conditions_of(conditions: Conditions, error: f64) -> Conditions {
-    Conditions {
-        capacity_error: Some(error),
-        ..conditions
     }
 }
 
@@ -157,6 +152,20 @@ impl Field {
             peers: suite::rows(traces, conditions, &|name| name != "keylane", progress).into(),
             floor: floor.sum(),
         }
+    }
+
+    /// Gates A to G.
+    fn judge(&self, conditions: Conditions, name: &str, gates: &mut Vec<Gate>) -> Result<()> {
+        self.pareto(&format!("A/{name}"), gates)?;
+        if conditions.world.handoff == 20 {
+            self.margins(&format!("A/{name}"), gates)?;
+        }
+        self.calm(&format!("B/{name}"), gates)?;
+        self.downstream(&format!("C/{name}"), gates)?;
+        self.announced_and_cold(&format!("D/{name}"), gates)?;
+        keys_and_outages(conditions, name, gates);
+        as_many_as_queues(conditions, name, gates);
+        Ok(())
     }
 
     fn violations(&self) -> f64 {
@@ -216,7 +225,7 @@ impl Field {
         Ok(())
     }
 
-    fn margins(&self, gates: &mut Vec<Gate>) -> Result<()> {
+    fn margins(&self, name: &str, gates: &mut Vec<Gate>) -> Result<()> {
         let (violations, pods) = (self.violations(), self.pods());
         let flink = self.best("flink", f64::INFINITY)?;
         let text = |row: &Row| {
@@ -229,14 +238,14 @@ impl Field {
         };
         let part = |row: &Row| violations / (row.violations() - self.floor).max(1.0);
         gates.push(Gate::most(
-            "A/20",
+            name,
             format!("of the violations of Flink's best, {}", text(flink)),
             part(flink),
             0.4,
         ));
         let keda = self.best("keda", pods)?;
         gates.push(Gate::most(
-            "A/20",
+            name,
             format!(
                 "of the violations of KEDA's best with as many pods, {}",
                 text(keda)
@@ -246,7 +255,7 @@ impl Field {
         ));
         let least = self.best("keda", f64::INFINITY)?;
         gates.push(Gate::most(
-            "A/20",
+            name,
             format!(
                 "of the pods of KEDA's with the fewest violations, {}",
                 text(least)
@@ -348,24 +357,20 @@ fn named(name: &str) -> Option<Trace> {
 }
 
 /// Gates E and F, 6b of C, and the constant load of B: they ask for the course of a run.
-fn keys_and_outages(conditions: Conditions, handoff: u32, gates: &mut Vec<Gate>) {
-    for (name, what) in [
+fn keys_and_outages(conditions: Conditions, name: &str, gates: &mut Vec<Gate>) {
+    let gate = |letter: char| format!("{letter}/{name}");
+    for (trace, what) in [
         ("5 ", "pods added for a hot key"),
         ("7 ", "pods added for a poison key"),
     ] {
-        let Some(trace) = named(name) else { continue };
+        let Some(trace) = named(trace) else { continue };
         let run = suite::ours(&trace, conditions, &mut |_, _| {});
         let start = run.course.first().map_or(0, |moment| moment.pods);
         let added = run.score.most_pods.saturating_sub(start);
-        gates.push(Gate::most(
-            format!("E/{handoff}"),
-            what,
-            f64::from(added),
-            0.0,
-        ));
+        gates.push(Gate::most(gate('E'), what, f64::from(added), 0.0));
     }
-    for name in ["8 ", "9 "] {
-        let Some(trace) = named(name) else { continue };
+    for trace in ["8 ", "9 "] {
+        let Some(trace) = named(trace) else { continue };
         let run = suite::ours(&trace, conditions, &mut |_, _| {});
         let Some(outage) = trace.metrics_outage.or(trace.broker_outage) else {
             continue;
@@ -377,7 +382,7 @@ fn keys_and_outages(conditions: Conditions, handoff: u32, gates: &mut Vec<Gate>)
             .filter(|pair| pair[1].pods < pair[0].pods)
             .count();
         let what = format!("steps down on missing data in trace {}", trace.name);
-        gates.push(Gate::most(format!("F/{handoff}"), what, downs as f64, 0.0));
+        gates.push(Gate::most(gate('F'), what, downs as f64, 0.0));
     }
     if let Some(trace) = named("6b") {
         let mut mistaken = 0;
@@ -385,32 +390,30 @@ fn keys_and_outages(conditions: Conditions, handoff: u32, gates: &mut Vec<Gate>)
             mistaken += u32::from(decision.reason == Reason::DownstreamBound);
         });
         let what = "decisions that take slow work for a saturated downstream in 6b";
-        gates.push(Gate::most(
-            format!("C/{handoff}"),
-            what,
-            f64::from(mistaken),
-            0.0,
-        ));
+        gates.push(Gate::most(gate('C'), what, f64::from(mistaken), 0.0));
     }
     if let Some(trace) = named("13 ") {
-        let run = suite::ours(&trace, conditions, &mut |_, _| {});
-        let calm = &run.course[SETTLED.min(run.course.len())..];
-        let changes = calm
-            .windows(2)
-            .filter(|pair| pair[1].pods != pair[0].pods)
-            .count();
-        let what = "changes of replicas under constant load after 10 minutes";
-        gates.push(Gate::most(
-            format!("B/{handoff}"),
-            what,
-            changes as f64,
-            0.0,
-        ));
+        constant(&gate('B'), &trace, conditions, gates);
     }
 }
 
+/// Nothing changes under a constant load once it has settled.
+fn constant(name: &str, trace: &Trace, conditions: Conditions, gates: &mut Vec<Gate>) {
+    let run = suite::ours(trace, conditions, &mut |_, _| {});
+    let calm = &run.course[SETTLED.min(run.course.len())..];
+    let changes = calm
+        .windows(2)
+        .filter(|pair| pair[1].pods != pair[0].pods)
+        .count();
+    let what = format!(
+        "changes of replicas after 10 minutes of trace {}",
+        trace.name
+    );
+    gates.push(Gate::most(name, what, changes as f64, 0.0));
+}
+
 /// Gate G: where each queue needs a pod of its own there are as many pods as queues, else fewer.
-fn as_many_as_queues(conditions: Conditions, handoff: u32, gates: &mut Vec<Gate>) {
+fn as_many_as_queues(conditions: Conditions, name: &str, gates: &mut Vec<Gate>) {
     let queues = 24u32;
     let steady = |rate: f64| Trace {
         name: format!("{rate} messages/s"),
@@ -426,7 +429,7 @@ fn as_many_as_queues(conditions: Conditions, handoff: u32, gates: &mut Vec<Gate>
         f64::from(run.course.last().map_or(0, |moment| moment.pods))
     };
     // A pod does 320/s: two queues of 200/s are too much for one, two of 100/s are not.
-    let name = format!("G/{handoff}");
+    let name = format!("G/{name}");
     gates.push(Gate::least(
         &name,
         "pods where each of 24 queues needs one",
@@ -449,8 +452,9 @@ mod tests {
     fn keys_outages_and_queue_counts_hold() {
         let mut gates = Vec::new();
         for handoff in [2, 20] {
-            keys_and_outages(conditions(30, handoff, None), handoff, &mut gates);
-            as_many_as_queues(conditions(30, handoff, None), handoff, &mut gates);
+            let name = handoff.to_string();
+            keys_and_outages(conditions(30, handoff, None), &name, &mut gates);
+            as_many_as_queues(conditions(30, handoff, None), &name, &mut gates);
         }
         let failed: Vec<_> = gates
             .iter()

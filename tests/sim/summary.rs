@@ -111,6 +111,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_totals_of_the_page_are_the_sums_of_its_rows() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/docs/autoscaling.md");
+        let text = std::fs::read_to_string(page).expect("the page is there");
+        let (_, rest) = text.split_once(BEGIN).expect("it has tables");
+        let (tables, _) = rest.split_once(END).expect("they end");
+        let lines = tables.lines().filter(|line| line.starts_with("| "));
+        let rows: Vec<Vec<&str>> = lines
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        let number = |cell: &str| cell.trim_end_matches(" s").parse::<u64>().expect(cell);
+        let traces: Vec<_> = rows
+            .iter()
+            .filter(|cells| cells.len() == 11 && cells[0] != "trace")
+            .collect();
+        assert_eq!(traces.len(), traces::tuning().len());
+        let totals: Vec<_> = rows.iter().filter(|cells| cells[0] == "keylane").collect();
+        assert_eq!(totals.len(), HANDOFFS.len());
+        // Violations, changes and reversals; pods are no sum.
+        for (total, first) in totals.into_iter().zip([1, 6]) {
+            let sum = |column: usize| {
+                traces
+                    .iter()
+                    .map(|cells| number(cells[column]))
+                    .sum::<u64>()
+            };
+            let sums = [sum(first), sum(first + 2), sum(first + 3)];
+            assert_eq!([number(total[2]), number(total[4]), number(total[5])], sums);
+        }
+    }
+
+    #[test]
     fn the_page_says_what_the_simulation_gives() {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/docs/autoscaling.md");
         let text = std::fs::read_to_string(page).expect("the page is there");

@@ -104,8 +104,10 @@ impl Options {
     }
 }
 
-/// The first parallelism from the target on that spreads the partitions better (mode BALANCED).
+/// The first parallelism from the target on that spreads the partitions better (mode BALANCED); never more
+/// than there are partitions.
 fn align(current: u32, target: u32, parts: u32, most: u32) -> u32 {
+    let target = target.min(parts);
     let end = if target > current {
         parts.min(most)
     } else {
@@ -263,8 +265,8 @@ pub(super) fn settings(lanes: u32) -> Vec<Setting> {
 mod tests {
     use super::*;
 
-    /// Vectors of JobVertexScalerTest: parallelism, target rate, true rate, 720 key groups; and of
-    /// ScalingMetricEvaluatorTest: thresholds with utilisation 0.8 +- 0.1.
+    /// Vectors of JobVertexScalerTest.testParallelismScaling: parallelism, target rate, true rate, 720 key
+    /// groups.
     #[test]
     fn the_formula_gives_what_flinks_tests_expect() {
         let new = |utilisation, current, target, true_rate| {
@@ -281,6 +283,46 @@ mod tests {
         assert_eq!(new(0.5, 2, 100.0, 40.0), 10);
         assert_eq!(new(0.6, 2, 100.0, 100.0), 4);
         assert_eq!(new(1.0, 10, 10.0, 100.0), 4);
+    }
+
+    /// Vectors of testUtilizationBoundaryComputation and …WithRestartTimesTracking in
+    /// ScalingMetricEvaluatorTest: utilisation 0.7 to 0.9, 700 records a second. Their lag is given as the
+    /// rate that catches up with it.
+    #[test]
+    fn the_thresholds_are_what_flinks_tests_expect() {
+        for (restart, catch_up, catching_up, lower, upper) in [
+            (1.0, 0.0, 0.0, 778.0, 1000.0),
+            (1.0, 2.0, 350.0, 1128.0, 1700.0),
+            (1.0, 2.0, 0.0, 778.0, 1350.0),
+            (300.0, 60.0, 350.0, 1128.0, 4850.0),
+            (300.0, 60.0, 0.0, 778.0, 4500.0),
+        ] {
+            let options = Options {
+                catch_up,
+                restart,
+                ..Options::DEFAULT
+            };
+            let lag = catching_up * catch_up;
+            assert_eq!(options.capacity(700.0, lag, 0.9, false), lower);
+            assert_eq!(options.capacity(700.0, lag, 0.7, true), upper);
+        }
+    }
+
+    /// Vectors of AlignmentModeTest, mode BALANCED: current, target, partitions or key groups, upper bound.
+    #[test]
+    fn parallelism_is_aligned_as_flinks_tests_expect() {
+        for (current, target, parts, most, aligned) in [
+            (16, 24, 128, 128, 26),
+            (22, 25, 35, 30, 25),
+            (5, 7, 12, 8, 7),
+            (100, 180, 15, 180, 15),
+            (100, 50, 15, 180, 15),
+            (100, 16, 15, 180, 15),
+            (100, 15, 15, 180, 15),
+            (20, 18, 12, 12, 12),
+        ] {
+            assert_eq!(align(current, target, parts, most), aligned, "{target}");
+        }
     }
 
     #[test]
