@@ -17,20 +17,20 @@ type Said = std::result::Result<HandleResponse, tonic::Status>;
 type Decide = dyn Fn(&Call) -> Result + Send + Sync;
 
 /// What all processes of a handler share with the test.
-struct Record {
+pub struct Record {
     judge: Mutex<Judge>,
     reports: AtomicU64,
-    in_flight: AtomicUsize,
+    pub in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
     /// How many messages the calls had, by the number of calls.
     sizes: Mutex<BTreeMap<usize, usize>>,
-    spans: Mutex<Vec<Span>>,
+    pub spans: Mutex<Vec<Span>>,
 }
 
 /// A message at work, in the process of this name.
 #[derive(Clone, Debug)]
-struct Span {
-    process: String,
+pub struct Span {
+    pub process: String,
     message: (u32, u64),
     start: Micros,
     end: Option<Micros>,
@@ -38,18 +38,18 @@ struct Span {
 
 /// A process of the handler.
 #[derive(Clone)]
-struct Orders {
+pub struct Orders {
     name: String,
-    record: Arc<Record>,
+    pub record: Arc<Record>,
     sequence: Arc<AtomicU64>,
     credit: Option<u32>,
-    work: Duration,
+    pub work: Duration,
     decide: Arc<Decide>,
 }
 
 impl Orders {
     /// Does everything in 2 ms: the next call of a key that comes too early must find this one running.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let record = Record {
             judge: Mutex::default(),
             reports: AtomicU64::new(1),
@@ -69,7 +69,7 @@ impl Orders {
     }
 
     /// The next process of the same handler.
-    fn restarted(&self, name: &str) -> Self {
+    pub fn restarted(&self, name: &str) -> Self {
         Self {
             name: name.into(),
             sequence: Arc::default(),
@@ -77,7 +77,7 @@ impl Orders {
         }
     }
 
-    fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Verdict {
         self.record.judge.lock().unwrap().verdict()
     }
 
@@ -188,19 +188,23 @@ impl handler_server::Handler for Orders {
 }
 
 /// A process of the handler, as far as its connections and calls end at once when it is killed.
-struct Process {
+pub struct Process {
     runtime: Option<tokio::runtime::Runtime>,
-    port: u16,
+    pub port: u16,
 }
 
 impl Process {
     /// On this port, or on a free one if it is 0.
     fn start(orders: &Orders, port: u16) -> Self {
+        Self::serving(routes(orders), port)
+    }
+
+    /// The same with these routes.
+    pub fn serving(routes: axum::Router, port: u16) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let routes = routes(orders);
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             axum::serve(listener, routes).await
@@ -211,7 +215,7 @@ impl Process {
         }
     }
 
-    fn spec(&self) -> String {
+    pub fn spec(&self) -> String {
         format!(r#"{{"grpc": {{"port": {}}}, "timeout": "5s"}}"#, self.port)
     }
 }
@@ -223,12 +227,12 @@ impl Drop for Process {
     }
 }
 
-fn routes(orders: &Orders) -> axum::Router {
+pub fn routes(orders: &Orders) -> axum::Router {
     let service = HandlerServer::new(orders.clone());
     axum::Router::new().route_service("/keylane.v1.Handler/{*method}", service)
 }
 
-async fn until(orders: &Orders, what: &str, condition: impl Fn(&Verdict) -> bool) -> Verdict {
+pub async fn until(orders: &Orders, what: &str, condition: impl Fn(&Verdict) -> bool) -> Verdict {
     wait::until(super::world::SOON, what, async || {
         let verdict = orders.verdict();
         if condition(&verdict) {
@@ -241,7 +245,7 @@ async fn until(orders: &Orders, what: &str, condition: impl Fn(&Verdict) -> bool
     .unwrap()
 }
 
-fn assert_in_order(verdict: &Verdict) {
+pub fn assert_in_order(verdict: &Verdict) {
     let broken = (verdict.inversions, verdict.overlaps);
     assert_eq!(broken, (0, 0), "{:?}", verdict.examples);
 }

@@ -15,6 +15,7 @@ mod generated;
 mod groups;
 mod grpc;
 mod hand_over;
+mod health;
 mod http;
 mod idle;
 mod journal;

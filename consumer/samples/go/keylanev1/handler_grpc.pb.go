@@ -38,8 +38,11 @@ const (
 // Handles the messages of one OrderedConsumer.
 //
 // Readiness is asked by the standard protocol, grpc.health.v1.Health, for the service "keylane.v1.Handler"
-// and, if that is not known, for "" (the whole server): the executor dispatches nothing before the answer
-// is SERVING. A server without the health service counts as ready as soon as it is reached.
+// and, if that is not known, for "" (the whole server). Check is asked before each stream: none is opened, and
+// no call made, before the answer is SERVING. While a stream is open the same name is followed by Watch: as long
+// as it is anything but SERVING, calls that were made go on and their results count, and no more are made. A
+// server without the health service counts as ready as soon as it is reached, one without Watch as long as its
+// stream is open.
 //
 // Size: a request is at most about 256 KiB, or one call if that alone is more. Servers refuse what is
 // longer than 4 MiB unless told otherwise; if messages (or batches) may be longer, raise that limit (Go:
@@ -84,8 +87,11 @@ type Handler_HandleClient = grpc.BidiStreamingClient[HandleRequest, HandleRespon
 // Handles the messages of one OrderedConsumer.
 //
 // Readiness is asked by the standard protocol, grpc.health.v1.Health, for the service "keylane.v1.Handler"
-// and, if that is not known, for "" (the whole server): the executor dispatches nothing before the answer
-// is SERVING. A server without the health service counts as ready as soon as it is reached.
+// and, if that is not known, for "" (the whole server). Check is asked before each stream: none is opened, and
+// no call made, before the answer is SERVING. While a stream is open the same name is followed by Watch: as long
+// as it is anything but SERVING, calls that were made go on and their results count, and no more are made. A
+// server without the health service counts as ready as soon as it is reached, one without Watch as long as its
+// stream is open.
 //
 // Size: a request is at most about 256 KiB, or one call if that alone is more. Servers refuse what is
 // longer than 4 MiB unless told otherwise; if messages (or batches) may be longer, raise that limit (Go:

@@ -57,6 +57,8 @@ pub struct Desk<R> {
     cancelled: Vec<u64>,
     /// The open stream, or why there is none.
     stream: Result<u64, String>,
+    /// Why the open stream is given no calls.
+    paused: Option<String>,
     credit: usize,
     earlier_running: Option<u32>,
     last_id: u64,
@@ -73,15 +75,19 @@ impl<R> Desk<R> {
             broken: Vec::new(),
             cancelled: Vec::new(),
             stream: Err(why),
+            paused: None,
             credit: 0,
             earlier_running: None,
             last_id: 0,
         }
     }
 
-    /// Whether a stream is open; if not, why.
-    pub fn is_open(&self) -> Result<(), String> {
-        self.stream.clone().map(drop)
+    /// Whether calls are taken: a stream is open, and not paused. The error says why not.
+    pub fn takes_calls(&self) -> Result<(), &str> {
+        match (&self.stream, &self.paused) {
+            (Err(why), _) | (Ok(_), Some(why)) => Err(why),
+            (Ok(_), None) => Ok(()),
+        }
     }
 
     /// See [`crate::handler::Handler::idle`].
@@ -94,10 +100,10 @@ impl<R> Desk<R> {
         Some(earlier == 0 && self.sent.is_empty() && self.broken.is_empty())
     }
 
-    /// Takes a call, or answers it at once as there is no stream.
+    /// Takes a call, or answers it at once as none is taken.
     pub fn put(&mut self, call: Waiting<R>) -> Option<Answer<R>> {
-        match &self.stream {
-            Ok(_) => {
+        match self.takes_calls() {
+            Ok(()) => {
                 self.waiting.push_back(call);
                 None
             }
@@ -105,9 +111,30 @@ impl<R> Desk<R> {
         }
     }
 
+    /// The open stream is given no more calls, for this reason. What it has goes on.
+    pub fn pause(&mut self, why: String) -> Vec<Answer<R>> {
+        let answers = self.give_back(&why);
+        self.paused = Some(why);
+        answers
+    }
+
+    /// It is given calls again.
+    pub fn resume(&mut self) {
+        self.paused = None;
+    }
+
+    /// What was not written.
+    fn give_back(&mut self, why: &str) -> Vec<Answer<R>> {
+        let waiting = self.waiting.drain(..);
+        waiting
+            .map(|call| (call.reply, not_taken(why).into()))
+            .collect()
+    }
+
     /// A stream is open: this was the handler's first word.
     pub fn open(&mut self, stream: u64, welcome: proto::HandleResponse) -> Vec<Answer<R>> {
         self.stream = Ok(stream);
+        self.paused = None;
         self.credit = usize::MAX;
         self.earlier_running = None;
         let over = welcome.earlier_running == Some(0);
@@ -121,10 +148,7 @@ impl<R> Desk<R> {
     pub fn close(&mut self, why: String) -> Vec<Answer<R>> {
         self.broken.extend(self.sent.drain().map(|(_, call)| call));
         self.cancelled.clear();
-        let waiting = self.waiting.drain(..);
-        let answers = waiting
-            .map(|call| (call.reply, not_taken(&why).into()))
-            .collect();
+        let answers = self.give_back(&why);
         self.stream = Err(why);
         answers
     }

@@ -1,10 +1,12 @@
 //! The stream to the handler: opened, kept, and opened again.
 //!
+//! A stream is opened once the handler says that it serves, and calls are held back while it says otherwise.
 //! One task reads, the connection's own task writes: it asks [`Outgoing`] for the next request when it can
 //! take one, and leases are checked in that very step. Before it collects what waits it lets every other
 //! task of its thread have a turn, so that calls which begin together go out together.
 
 use super::desk::{Answer, Desk, Waiting};
+use super::health::{self, Health, Watched};
 use super::proto::handler_client::HandlerClient;
 use super::proto::{HandleRequest, HandleResponse, Hello};
 use crate::handler::Outcome;
@@ -21,6 +23,8 @@ use tracing::{debug, info};
 
 /// Pauses between attempts to open a stream: the first, doubled up to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+/// Pause between questions to a handler that does not say yet that it serves.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Time for a handler to answer the hello.
 const WELCOME_WITHIN: Duration = Duration::from_secs(5);
 
@@ -43,7 +47,6 @@ struct State {
     desk: Desk<Reply>,
     /// The timer will look by itself.
     is_timed: bool,
-    channel: Option<Channel>,
 }
 
 impl Link {
@@ -62,7 +65,6 @@ impl Link {
             state: Mutex::new(State {
                 desk: Desk::new(timeout, grace, why),
                 is_timed: false,
-                channel: None,
             }),
             newest: AtomicU64::new(0),
             writer: AtomicWaker::new(),
@@ -74,12 +76,9 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection of the open stream; else why there is none.
-    pub fn channel(&self) -> Result<Channel, String> {
-        let state = self.state();
-        state.desk.is_open()?;
-        let channel = state.channel.clone();
-        channel.ok_or_else(|| format!("handler at {}: no connection", self.address))
+    /// Whether calls are taken now; the error says why not.
+    pub fn takes_calls(&self) -> Result<(), String> {
+        self.state().desk.takes_calls().map_err(str::to_owned)
     }
 
     /// See [`crate::handler::Handler::idle`].
@@ -147,27 +146,55 @@ impl Link {
         }
     }
 
-    fn opened(&self, stream: u64, channel: Channel, welcome: HandleResponse) {
-        let mut state = self.state();
-        let answers = state.desk.open(stream, welcome);
-        state.channel = Some(channel);
-        drop(state);
+    fn opened(&self, stream: u64, welcome: HandleResponse) {
+        let answers = self.state().desk.open(stream, welcome);
         give(answers);
         self.writer.wake();
     }
 
     fn closed(&self, why: String) {
-        let mut state = self.state();
-        let answers = state.desk.close(why);
-        state.channel = None;
-        drop(state);
+        let answers = self.state().desk.close(why);
         give(answers);
+    }
+
+    /// Waits until the handler says that it serves; gives the name to watch it by, if it has one.
+    async fn until_serving(&self, channel: &Channel) -> Result<Option<&'static str>, String> {
+        loop {
+            match health::check(channel).await? {
+                Health::Serving(name) => return Ok(name),
+                Health::NotServing(word) => self.closed(self.says(word)),
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    fn says(&self, word: &str) -> String {
+        format!("handler at {}: it says that it is {word}", self.address)
+    }
+
+    /// Holds calls back while the handler says that it does not serve. Once it says no more of its health its
+    /// stream alone counts.
+    async fn follow_health(&self, channel: Channel, name: &'static str) {
+        let mut watched = Watched::of(channel, name).await;
+        while let Some(said) = watched.next().await {
+            match said {
+                Ok(()) => self.state().desk.resume(),
+                Err(word) => {
+                    let why = self.says(word);
+                    info!("{why}; it is called again once it is SERVING");
+                    let answers = self.state().desk.pause(why);
+                    give(answers);
+                }
+            }
+        }
+        self.state().desk.resume();
     }
 
     /// Opens a stream and reads it to its end.
     async fn serve(self: &Arc<Self>, stream: u64, was_open: &mut bool) -> Result<(), String> {
         let channel = self.endpoint.connect().await;
         let channel = channel.map_err(|error| crate::handler::causes(&error))?;
+        let watch_by = self.until_serving(&channel).await?;
         self.newest.store(stream, Ordering::SeqCst);
         let outgoing = Outgoing {
             link: self.clone(),
@@ -187,15 +214,28 @@ impl Link {
         let (mut incoming, welcome) = welcome.map_err(|_| {
             format!("it did not answer the hello within {WELCOME_WITHIN:?}: its first response must come at once")
         })??;
-        self.opened(stream, channel, welcome);
+        self.opened(stream, welcome);
         *was_open = true;
-        while let Some(response) = incoming.message().await.map_err(said)? {
-            let answers = self.state().desk.read(response);
-            give(answers);
-            // There may be credit.
-            self.writer.wake();
+        let reading = async {
+            while let Some(response) = incoming.message().await.map_err(said)? {
+                let answers = self.state().desk.read(response);
+                give(answers);
+                // There may be credit.
+                self.writer.wake();
+            }
+            Ok::<_, String>(())
+        };
+        let watching = async {
+            if let Some(name) = watch_by {
+                self.follow_health(channel, name).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            ended = reading => ended,
+            ended = watching => ended,
         }
-        Ok(())
     }
 }
 

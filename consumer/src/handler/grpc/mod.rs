@@ -7,15 +7,17 @@
 //! |---|---|
 //! | `STATUS_DONE` | done |
 //! | `STATUS_PERMANENT` | permanent: the handler will never take this message |
-//! | `STATUS_NOT_TAKEN`, no stream | not taken: says nothing about the message, not an attempt |
+//! | `STATUS_NOT_TAKEN`, no stream, not `SERVING` | not taken: says nothing about the message, not an attempt |
 //! | `STATUS_FAILED`, none in time, stream broken | a failed attempt |
 //!
 //! Many calls go in one request, as many results as are ready may come in one response. A call that finds
 //! the handler's credit used up waits; that is not an attempt, and whether the queue is still ours is
-//! checked after the wait, immediately before the call is written.
+//! checked after the wait, immediately before the call is written. A stream is opened once the handler says that
+//! it is `SERVING`, and is given no more calls while it says otherwise (`health`).
 
 mod convert;
 mod desk;
+mod health;
 mod link;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 #[rustfmt::skip]
@@ -31,11 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::Code;
 use tonic::transport::Endpoint;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 /// The service, as health checks name it.
 pub const SERVICE: &str = "keylane.v1.Handler";
@@ -113,43 +111,7 @@ impl Handler for GrpcHandler {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        let mut health = HealthClient::new(self.link.channel()?);
-        for service in [SERVICE, ""] {
-            let service = service.into();
-            let check = health.check(HealthCheckRequest { service });
-            let answer = tokio::time::timeout(CONNECT_TIMEOUT, check).await;
-            let answer = answer.map_err(|_| {
-                let address = &self.address;
-                format!(
-                    "handler at {address} did not answer a health check within {CONNECT_TIMEOUT:?}"
-                )
-            })?;
-            match answer {
-                Ok(answer) => {
-                    let status = answer.into_inner().status();
-                    return match status {
-                        ServingStatus::Serving => Ok(()),
-                        _ => Err(format!(
-                            "handler at {} says that it is {}",
-                            self.address,
-                            status.as_str_name()
-                        )),
-                    };
-                }
-                Err(status) if status.code() == Code::NotFound => {}
-                Err(status) if status.code() == Code::Unimplemented => return Ok(()),
-                Err(status) => {
-                    return Err(format!(
-                        "handler at {}: its health check failed: {} ({:?})",
-                        self.address,
-                        status.message(),
-                        status.code()
-                    ));
-                }
-            }
-        }
-        // It has the health service, and was told of no service's health.
-        Ok(())
+        self.link.takes_calls()
     }
 
     /// By what it last said of earlier streams.

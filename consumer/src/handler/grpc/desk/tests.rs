@@ -255,6 +255,39 @@ fn after_a_break(welcome: proto::HandleResponse) -> Outcome {
 }
 
 #[test]
+fn a_paused_stream_is_given_no_calls_and_its_results_still_count() {
+    let mut bench = Bench::open(credit(1));
+    bench.put(10..12);
+    bench.write();
+    let is_refused = |answers: &[Answer<u32>], reply: u32| {
+        let [(to, outcome)] = answers else {
+            return false;
+        };
+        matches!(&outcome.result, CallResult::NotTaken { error, .. } if error == "not now")
+            && *to == reply
+    };
+    let answers = bench.desk.pause("not now".into());
+    assert!(is_refused(&answers, 11), "{answers:?}");
+    assert_eq!(bench.desk.takes_calls(), Err("not now"));
+    let answer = bench.put_at(Duration::ZERO, 12, 0);
+    assert!(is_refused(answer.as_slice(), 12), "{answer:?}");
+    assert_eq!(
+        bench.desk.read(says(&[(1, proto::Status::Done)], &[])),
+        [done(10)]
+    );
+    assert!(!bench.desk.has_work(STREAM));
+    bench.desk.resume();
+    bench.put(13..14);
+    assert_eq!(bench.write().0, [13]);
+    // A pause is over with its stream.
+    bench.desk.pause("not now".into());
+    bench.desk.close("gone".into());
+    assert_eq!(bench.desk.takes_calls(), Err("gone"));
+    bench.desk.open(STREAM + 1, says(&[], &[]));
+    assert_eq!(bench.desk.takes_calls(), Ok(()));
+}
+
+#[test]
 fn calls_of_a_broken_stream_are_over_if_the_next_one_begins_with_nothing_running() {
     assert!(after_a_break(earlier(0)).over);
     assert!(!after_a_break(earlier(1)).over);
