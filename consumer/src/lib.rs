@@ -22,5 +22,5 @@ mod secret;
 pub mod sim;
 pub mod source;
 
-pub use consumer::{Builder, Consumer, ConsumerError, Running, terminated};
+pub use consumer::{Builder, Consumer, ConsumerError, Running, Tls, terminated};
 pub use handler::{Delivery, Failure, Outcome};

@@ -3,7 +3,9 @@
 
 use crate::world::{Handler, Running, SOON, World};
 use keylane_consumer::contract::spec::ConsumerSpec;
+use keylane_consumer::exec::Control;
 use keylane_consumer::source::rocketmq::{Access, Part, Parts};
+use keylane_consumer::{Consumer, Delivery, Failure, Tls};
 use keylane_tests::rocketmq::{Authority, Broker, Message, Secured};
 use keylane_tests::wait;
 use serde_json::json;
@@ -151,9 +153,9 @@ impl Place {
 
 const NAME: Option<&str> = Some("rocketmq.test");
 
-async fn said(running: &Running, words: &[&str]) {
+async fn said(control: &Control, words: &[&str]) {
     let told = wait::until(SOON, format!("what is wrong, with {words:?}"), async || {
-        let stats = running.control().stats().await;
+        let stats = control.stats().await;
         let stats = stats.map_err(|gone| gone.to_string())?;
         let error = stats.broker_error.unwrap_or_default();
         match words.iter().all(|words| error.contains(words)) {
@@ -177,6 +179,45 @@ async fn a_user_who_may_no_more_than_is_needed_consumes_over_tls() {
         .await;
     assert_eq!(stats.queues.len(), 4);
     place.all_is_well(running, 2_000).await;
+}
+
+/// A program gives what is in Secrets elsewhere, and is told what is wrong with it in its own words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_consumes_over_tls_as_a_user_of_the_acl() {
+    let place = Place::new("secured_function", 2).await;
+    place.world.produce(200, 20).await;
+    let consumer = |password: &str, server_name: Option<&str>| {
+        let (chain, key) = place.authority.issue(&["client.test"]);
+        let tls = Tls::trusting(place.authority.certificate()).client_certificate(chain, key);
+        Consumer::builder()
+            .name_servers([place.world.broker().name_server()])
+            .credentials(&place.user, password)
+            .tls(match server_name {
+                Some(name) => tls.server_name(name),
+                None => tls,
+            })
+            .topic(&place.world.topic)
+            .group(&place.world.group)
+    };
+    let handle = |_: Delivery| async { Ok::<(), Failure>(()) };
+    let running = consumer(PASSWORD, None).start(handle).await.unwrap();
+    said(
+        running.control(),
+        &["is for rocketmq.test", "set Tls::server_name"],
+    )
+    .await;
+    running.stop().await.unwrap();
+    let running = consumer("wrong", NAME).start(handle).await.unwrap();
+    let who = format!("access key {:?}: ", place.user);
+    said(
+        running.control(),
+        &[&who, "check signature failed", "check Builder::credentials"],
+    )
+    .await;
+    running.stop().await.unwrap();
+    let running = consumer(PASSWORD, NAME).start(handle).await.unwrap();
+    place.world.until_committed(200).await;
+    running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +254,7 @@ async fn a_wrong_password_is_said_and_the_right_one_taken_over() {
     let (running, access) = place.start(NAME, wrong).await;
     let who = format!("access key {:?} of Secret \"mq-acl\"", place.user);
     said(
-        &running,
+        running.control(),
         &[
             &who,
             "check signature failed",
@@ -224,7 +265,7 @@ async fn a_wrong_password_is_said_and_the_right_one_taken_over() {
     assert_eq!(running.verdict().distinct, 0);
     let nobody = place.parts("nobody", PASSWORD, place.authority);
     assert!(access.replace(nobody).unwrap());
-    said(&running, &["access key \"nobody\"", "not found"]).await;
+    said(running.control(), &["access key \"nobody\"", "not found"]).await;
     assert!(access.replace(place.right()).unwrap());
     place.all_is_well(running, 200).await;
 }
@@ -242,7 +283,7 @@ async fn a_right_that_is_missing_is_said_with_what_it_is_for() {
         .await;
     let (running, _) = place.start(NAME, place.right()).await;
     said(
-        &running,
+        running.control(),
         &[
             "has no permission to access",
             &topic,
@@ -291,7 +332,7 @@ async fn credentials_are_rotated_while_messages_are_consumed_and_order_is_kept()
     let rotating = async {
         running.until_handled(1_000).await;
         place.password("the-next-password").await;
-        said(&running, &["check signature failed"]).await;
+        said(running.control(), &["check signature failed"]).await;
         let next = place.parts(&place.user, "the-next-password", place.authority);
         assert!(access.replace(next).unwrap());
         let handled = running.verdict().distinct;
@@ -315,7 +356,7 @@ async fn servers_that_cannot_be_verified_are_told_of_and_not_asked() {
     let wrong = place.parts(&place.user, PASSWORD, &other);
     let (running, access) = place.start(NAME, wrong).await;
     said(
-        &running,
+        running.control(),
         &[
             "for want of a TLS connection",
             "spec.rocketmq.tls.caSecretRef (Secret \"mq-ca\", ca.crt)",
@@ -328,7 +369,7 @@ async fn servers_that_cannot_be_verified_are_told_of_and_not_asked() {
 
     let (running, _) = place.start(None, place.right()).await;
     said(
-        &running,
+        running.control(),
         &[
             "is for rocketmq.test",
             "127.0.0.1",
@@ -350,11 +391,19 @@ async fn who_speaks_in_clear_or_shows_no_certificate_is_told_what_is_wanted() {
     }
     let access = Access::new(&spec.rocketmq, place.right()).unwrap();
     let running = Running::enter(handler.clone(), &spec, access).await;
-    said(&running, &["spec.rocketmq.tls.clientCertificateSecretRef"]).await;
+    said(
+        running.control(),
+        &["spec.rocketmq.tls.clientCertificateSecretRef"],
+    )
+    .await;
     running.stop().await;
     let clear = place.world.spec(port, &[]);
     let access = Access::open(&clear.rocketmq).unwrap();
     let running = Running::enter(handler, &clear, access).await;
-    said(&running, &["whether it wants TLS (spec.rocketmq.tls)"]).await;
+    said(
+        running.control(),
+        &["whether it wants TLS (spec.rocketmq.tls)"],
+    )
+    .await;
     running.stop().await;
 }

@@ -1,6 +1,6 @@
 //! What a consumer is to do.
 
-use super::{ConsumerError, Running};
+use super::{ConsumerError, Running, Tls};
 use crate::config::check::check_but_handler;
 use crate::contract::duration::DurationText;
 use crate::contract::spec::{
@@ -8,6 +8,7 @@ use crate::contract::spec::{
     Position, Retry, Rocketmq, StartFrom, Suspend,
 };
 use crate::handler::{Delivery, Outcome};
+use crate::source::rocketmq::{Access, AccessError, Part, Parts};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -28,6 +29,8 @@ const NAMES: [(&str, &str); 7] = [
 /// A consumer that is described and not started; see [`Consumer`](crate::Consumer).
 pub struct Builder {
     name_servers: Vec<String>,
+    credentials: Option<(String, String)>,
+    tls: Option<Tls>,
     topic: String,
     group: String,
     lanes: u32,
@@ -48,6 +51,8 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             name_servers: Vec::new(),
+            credentials: None,
+            tls: None,
             topic: String::new(),
             group: String::new(),
             lanes: LANES,
@@ -71,6 +76,25 @@ impl Builder {
     #[must_use]
     pub fn name_servers<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.name_servers = servers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Access key and secret key of a user of RocketMQ's ACL: requests are signed with them. Default: they
+    /// are not signed.
+    #[must_use]
+    pub fn credentials(
+        mut self,
+        access_key: impl Into<String>,
+        secret_key: impl Into<String>,
+    ) -> Self {
+        self.credentials = Some((access_key.into(), secret_key.into()));
+        self
+    }
+
+    /// Talk to name servers and brokers over TLS, and check that it is them. Default: in clear.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -218,6 +242,21 @@ impl Builder {
         Running::start(self, handler).await
     }
 
+    /// What lets it into the cluster; the error names what was said wrong.
+    pub(super) fn access(&self) -> Result<Access, AccessError> {
+        let credentials = self.credentials.clone().map(|(access_key, secret_key)| {
+            [
+                (Part::AccessKey, access_key.into_bytes()),
+                (Part::SecretKey, secret_key.into_bytes()),
+            ]
+        });
+        let tls = self.tls.clone();
+        let server_name = tls.as_ref().and_then(|tls| tls.server_name.clone());
+        let tls = tls.map(|tls| tls.parts).into_iter().flatten();
+        let parts: Parts = credentials.into_iter().flatten().chain(tls).collect();
+        Access::given(server_name, parts)
+    }
+
     /// The OrderedConsumer that this describes, and its lanes; the error names what was said wrong.
     pub(super) fn check(self) -> Result<(ConsumerSpec, u32), String> {
         for (name, missing) in [
@@ -240,6 +279,7 @@ impl Builder {
         let spec = ConsumerSpec {
             rocketmq: Rocketmq {
                 name_servers: self.name_servers,
+                // A program has no Secrets: it gives what would be in them.
                 credentials_secret_ref: None,
                 tls: None,
             },
@@ -328,5 +368,52 @@ mod tests {
             let problem = builder.check().unwrap_err();
             assert!(problem.starts_with(named), "{problem}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_keys_and_certificates_is_named_and_nothing_of_them_is_told() {
+        let made = rcgen::generate_simple_self_signed(["rocketmq.test".to_owned()]).unwrap();
+        let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let trusting = || Tls::trusting(pem.as_str());
+        for (builder, named) in [
+            (
+                good().credentials("", "hush"),
+                "Builder::credentials: the access key",
+            ),
+            (
+                good().credentials("orders", "hush\nhush"),
+                "Builder::credentials: the secret key",
+            ),
+            (
+                good().tls(Tls::trusting("hush")),
+                "Builder::tls: what is to be the authorities'",
+            ),
+            (
+                good().tls(trusting().server_name("a..b")),
+                "Tls::server_name is \"a..b\"",
+            ),
+            (
+                good().tls(trusting().client_certificate("hush", key.as_str())),
+                "Tls::client_certificate: what is to be the certificate chain",
+            ),
+            (
+                good().tls(trusting().client_certificate(pem.as_str(), other)),
+                "Tls::client_certificate: what is to be the private key",
+            ),
+        ] {
+            let problem = builder.access().unwrap_err().to_string();
+            assert!(problem.starts_with(named), "{problem}");
+            assert!(!problem.contains("hush"), "{problem}");
+        }
+        let tls = trusting().client_certificate(pem.as_str(), key);
+        let shown = format!("{tls:?}");
+        assert!(!shown.contains("BEGIN"), "{shown}");
+        good()
+            .credentials("orders", "hush")
+            .tls(tls)
+            .access()
+            .unwrap();
+        good().access().unwrap();
     }
 }

@@ -1,8 +1,10 @@
 //! Keylane as a library: a handler that is a function of the program.
 
 mod builder;
+mod tls;
 
 pub use builder::Builder;
+pub use tls::Tls;
 
 use crate::exec::{Control, Executor, Measures, Options, incarnation};
 use crate::handler::func::FuncHandler;
@@ -64,6 +66,30 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// `keylane_queue_stopped` says so, `keylane_stuck_key_seconds` and `keylane_long_key_messages` name the key.
 /// What helps: let the key go on (`DeadLetter`, a shorter [`timeout`](Builder::timeout)), or more memory.
 ///
+/// **Access.** Brokers may have an ACL, and servers may want TLS, and certificates of their clients:
+///
+/// ```no_run
+/// use keylane_consumer::{Consumer, Tls};
+///
+/// # fn describe() -> Result<keylane_consumer::Builder, Box<dyn std::error::Error>> {
+/// let tls = Tls::trusting(std::fs::read("/etc/mq/ca.crt")?)
+///     // If certificates are not for the addresses that name servers and brokers are reached by.
+///     .server_name("rocketmq.mq.svc")
+///     // If servers ask for one.
+///     .client_certificate(std::fs::read("/etc/mq/tls.crt")?, std::fs::read("/etc/mq/tls.key")?);
+/// let consumer = Consumer::builder()
+///     .name_servers(["namesrv.mq:9876"])
+///     .credentials("order-status", std::env::var("MQ_SECRET_KEY")?)
+///     .tls(tls);
+/// # Ok(consumer)
+/// # }
+/// ```
+///
+/// The user needs `Sub` and `Get` on the topic, `Sub`, `Get` and `Update` on the group, and `Pub`, `Sub`, `Get`
+/// and `Create` on the topic `KEYLANE_<group>`; without order (`Mode::None`) the same on `KEYLANE%<group>`, and
+/// `Sub` and `Get` on `%RETRY%<group>`. What was given holds for the life of the consumer: to exchange it, stop
+/// this one and start another, which repeats nothing.
+///
 /// **Threads.** Calls run on the tokio runtime that [`run`](Builder::run) is called on, which must be
 /// one of several threads for handlers to run in parallel on several cores. Leases and commits have a
 /// thread of their own.
@@ -114,9 +140,11 @@ impl Running {
         R: Future<Output = O> + Send + 'static,
         O: Into<Outcome> + Send + 'static,
     {
+        let access = builder.access();
         let (spec, lanes) = builder.check().map_err(ConsumerError::Invalid)?;
+        let access = access.map_err(|wrong| ConsumerError::Invalid(wrong.to_string()))?;
         let options = Options::new(incarnation("lib"), lanes);
-        let source = RocketmqSource::connect(&spec, &options.incarnation).await?;
+        let source = RocketmqSource::connect_with(&spec, &options.incarnation, access).await?;
         let measures = Measures::new()?;
         let handler = FuncHandler::new(function);
         let executor = Executor::new(&spec, options, source, handler, measures.clone());

@@ -100,7 +100,7 @@ pub enum SourceError {
     },
     /// The broker does not let us do this.
     #[error(
-        "broker {peer} refuses {what} to {who}: {remark}; check spec.rocketmq.credentialsSecretRef and the rights of that user (mqadmin getUser, getAcl)"
+        "broker {peer} refuses {what} to {who}: {remark}; check {field} and the rights of that user (mqadmin getUser, getAcl)"
     )]
     Denied {
         /// Address of the broker.
@@ -109,6 +109,8 @@ pub enum SourceError {
         what: &'static str,
         /// Who we are to it.
         who: String,
+        /// Where that is said.
+        field: &'static str,
         /// The broker's words.
         remark: String,
     },

@@ -1,17 +1,20 @@
 //! What lets us into a RocketMQ cluster: a user of its ACL, and who is trusted over TLS.
 //!
-//! It is what is in the Secrets that spec.rocketmq names, and may change at any time: requests are signed,
-//! and connections made, with what is in force then. So nothing has to be restarted, and no queue changes
-//! hands, when a Secret is rotated. Nothing here is ever shown: what is printed names fields, Secrets and
-//! keys, and of what they hold the access key alone, which is a user's name.
+//! It is what is in the Secrets that spec.rocketmq names, or what a program gives to the builder of its
+//! consumer, and may change at any time: requests are signed, and connections made, with what is in force then.
+//! So nothing has to be restarted, and no queue changes hands, when a Secret is rotated. Nothing here is ever
+//! shown: what is printed names fields, Secrets and keys, and of what they hold the access key alone, which is a
+//! user's name.
 
 mod files;
 mod parts;
+mod said;
 mod signer;
 mod trust;
 
 pub use files::{Files, FilesError};
 pub use parts::{Part, Parts, wanted};
+use said::Said;
 pub(super) use signer::Signer;
 pub(super) use trust::explain;
 
@@ -43,11 +46,24 @@ pub enum AccessError {
         /// What is wrong with it; nothing of what it says.
         reason: String,
     },
+    /// What a program gave cannot be used.
+    #[error("{}: {} cannot be used: {reason}; {}", part.method(), part.words(), part.advice())]
+    Given {
+        /// What.
+        part: Part,
+        /// What is wrong with it; nothing of what it says.
+        reason: String,
+    },
     /// The name of servers is none.
     #[error(
-        "spec.rocketmq.tls.serverName is {0:?}, which no certificate can be for: write a DNS name such as rocketmq.mq.svc"
+        "{field} is {name:?}, which no certificate can be for: write a DNS name such as rocketmq.mq.svc"
     )]
-    ServerName(String),
+    ServerName {
+        /// Where it is said.
+        field: &'static str,
+        /// The name.
+        name: String,
+    },
     /// The Secrets were not given.
     #[error(
         "{field} names Secret {secret:?}, and what it holds was not given: say where its keys are files (keylane-consumer run --rocketmq-secrets DIR)", field = part.field()
@@ -69,7 +85,7 @@ struct InForce {
 }
 
 struct Shared {
-    rocketmq: Rocketmq,
+    said: Said,
     server_name: Option<ServerName<'static>>,
     in_force: RwLock<InForce>,
 }
@@ -80,11 +96,10 @@ pub struct Access(Arc<Shared>);
 
 impl fmt::Debug for Access {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { rocketmq, .. } = &*self.0;
         formatter
             .debug_struct("Access")
-            .field("credentials", &rocketmq.credentials_secret_ref)
-            .field("tls", &rocketmq.tls)
+            .field("credentials", &self.0.said.secret(Part::AccessKey))
+            .field("tls", &self.0.said.tls_of_spec())
             .finish_non_exhaustive()
     }
 }
@@ -92,18 +107,26 @@ impl fmt::Debug for Access {
 impl Access {
     /// With what the Secrets that the spec names hold. A spec that names none needs no parts.
     pub fn new(rocketmq: &Rocketmq, parts: Parts) -> Result<Self, AccessError> {
-        let name = rocketmq
-            .tls
-            .as_ref()
-            .and_then(|tls| tls.server_name.clone());
-        let server_name = name
-            .map(|name| {
-                ServerName::try_from(name.clone()).map_err(|_| AccessError::ServerName(name))
-            })
-            .transpose()?;
-        let in_force = RwLock::new(InForce::new(rocketmq, parts)?);
+        let name = rocketmq.tls.as_ref();
+        let name = name.and_then(|tls| tls.server_name.clone());
+        Self::of(Said::InSecrets(rocketmq.clone()), name, parts)
+    }
+
+    /// With what a program gives, all of which is used.
+    pub(crate) fn given(server_name: Option<String>, parts: Parts) -> Result<Self, AccessError> {
+        Self::of(Said::InProgram, server_name, parts)
+    }
+
+    fn of(said: Said, server_name: Option<String>, parts: Parts) -> Result<Self, AccessError> {
+        let field = said.server_name();
+        let server_name = server_name.map(|name| {
+            let parsed = ServerName::try_from(name.clone());
+            parsed.map_err(|_| AccessError::ServerName { field, name })
+        });
+        let server_name = server_name.transpose()?;
+        let in_force = RwLock::new(InForce::new(&said, parts)?);
         Ok(Self(Arc::new(Shared {
-            rocketmq: rocketmq.clone(),
+            said,
             server_name,
             in_force,
         })))
@@ -126,7 +149,7 @@ impl Access {
         if self.read().parts == parts {
             return Ok(false);
         }
-        let new = InForce::new(&self.0.rocketmq, parts)?;
+        let new = InForce::new(&self.0.said, parts)?;
         let in_force = self.0.in_force.write();
         *in_force.unwrap_or_else(PoisonError::into_inner) = new;
         Ok(true)
@@ -139,12 +162,17 @@ impl Access {
 
     /// Whether requests are signed.
     pub(super) fn signs(&self) -> bool {
-        self.0.rocketmq.credentials_secret_ref.is_some()
+        self.read().credentials.is_some()
     }
 
     /// Whether connections are made over TLS.
     pub(super) fn is_encrypted(&self) -> bool {
-        self.0.rocketmq.tls.is_some()
+        self.read().tls.is_some()
+    }
+
+    /// Whether servers that ask for a certificate are shown one.
+    fn shows_certificate(&self) -> bool {
+        self.0.said.uses(Part::Certificate, &self.read().parts)
     }
 
     fn credentials(&self) -> Option<SessionCredentials> {
@@ -160,59 +188,57 @@ impl Access {
         self.0.server_name.as_ref()
     }
 
-    pub(super) fn rocketmq(&self) -> &Rocketmq {
-        &self.0.rocketmq
+    /// How what lets us in is called where it is said.
+    pub(super) fn said(&self) -> &Said {
+        &self.0.said
     }
 
     /// Who we are to the brokers, and where that is said.
     pub(super) fn who(&self) -> String {
-        let Some(secret) = &self.0.rocketmq.credentials_secret_ref else {
+        let Some(credentials) = self.credentials() else {
             return "who gives no credentials".to_owned();
         };
-        let known = self.credentials();
-        let key = known.as_ref().and_then(SessionCredentials::access_key);
+        let key = credentials.access_key();
         let key = key.map_or("", |key| key.as_str());
-        format!("access key {key:?} of Secret {:?}", secret.name)
+        match self.0.said.secret(Part::AccessKey) {
+            Some(secret) => format!("access key {key:?} of Secret {secret:?}"),
+            None => format!("access key {key:?}"),
+        }
     }
 }
 
 impl InForce {
-    fn new(rocketmq: &Rocketmq, parts: Parts) -> Result<Self, AccessError> {
-        let wanted = wanted(rocketmq);
-        for (part, secret) in &wanted {
-            if parts.get(*part).is_none() {
-                return Err(AccessError::Missing {
-                    part: *part,
-                    secret: (*secret).to_owned(),
-                });
+    fn new(said: &Said, parts: Parts) -> Result<Self, AccessError> {
+        if let Said::InSecrets(rocketmq) = said {
+            for (part, secret) in wanted(rocketmq) {
+                if parts.get(part).is_none() {
+                    return Err(AccessError::Missing {
+                        part,
+                        secret: secret.to_owned(),
+                    });
+                }
             }
         }
-        let secret_of = |part: Part| {
-            let mut wanted = wanted.iter();
-            let found = wanted.find(|(wanted, _)| *wanted == part);
-            found
-                .map(|(_, secret)| (*secret).to_owned())
-                .unwrap_or_default()
+        let unusable = |(part, reason): (Part, String)| match said.secret(part) {
+            Some(secret) => AccessError::Unusable {
+                part,
+                secret: secret.to_owned(),
+                reason,
+            },
+            None => AccessError::Given { part, reason },
         };
-        let unusable = |(part, reason): (Part, String)| AccessError::Unusable {
-            part,
-            secret: secret_of(part),
-            reason,
-        };
-        let credentials = rocketmq
-            .credentials_secret_ref
-            .as_ref()
-            .map(|_| {
+        let credentials = said
+            .uses(Part::AccessKey, &parts)
+            .then(|| {
                 let key = parts.text(Part::AccessKey)?;
                 let secret = parts.text(Part::SecretKey)?;
                 Ok(SessionCredentials::with_keys(key, secret))
             })
             .transpose()
             .map_err(unusable)?;
-        let tls = rocketmq
-            .tls
-            .as_ref()
-            .map(|tls| trust::config(&parts, tls.client_certificate_secret_ref.is_some()))
+        let tls = said
+            .uses(Part::Authority, &parts)
+            .then(|| trust::config(&parts, said.uses(Part::Certificate, &parts)))
             .transpose()
             .map_err(unusable)?;
         Ok(Self {

@@ -55,12 +55,14 @@ impl Answer {
             && DENIALS.iter().any(|words| self.remark().contains(words))
     }
 
-    pub fn denied(self, who: String) -> SourceError {
+    /// `field` is where it is said who we are.
+    pub fn denied(self, who: String, field: &'static str) -> SourceError {
         let remark = self.remark().to_owned();
         SourceError::Denied {
             peer: self.peer,
             what: self.what,
             who,
+            field,
             remark,
         }
     }

@@ -12,7 +12,7 @@
 //!   those that are parked end when the handles they use are given up.
 //! - The client's own error texts hide addresses: ours name the peer.
 
-use super::access::{Access, Signer};
+use super::access::{Access, Part, Signer};
 use super::relay::{Relay, Trouble};
 use crate::message::{QueueId, Topic};
 use crate::source::SourceError;
@@ -178,9 +178,10 @@ impl Connection {
         &self.name_servers
     }
 
-    /// Who we are to the brokers.
-    pub fn who(&self) -> String {
-        self.access.who()
+    /// Who we are to the brokers, and the field that says it.
+    pub fn who(&self) -> (String, &'static str) {
+        let field = self.access.said().field(Part::AccessKey);
+        (self.access.who(), field)
     }
 
     /// Why a peer did not answer. What went wrong with the connection is known better than the client tells.

@@ -167,7 +167,8 @@ impl RocketmqSource {
             what,
         };
         if answer.is_denied() {
-            return Err(answer.denied(self.connection.who()));
+            let (who, field) = self.connection.who();
+            return Err(answer.denied(who, field));
         }
         Ok(answer)
     }

@@ -223,15 +223,14 @@ impl Relaying {
         let stream = stream.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         let name = self.name(target).ok_or_else(|| {
-            Trouble::Untrusted(
-                "its address is no name that a certificate can be for: set spec.rocketmq.tls.serverName"
-                    .to_owned(),
-            )
+            Trouble::Untrusted(format!(
+                "its address is no name that a certificate can be for: set {}",
+                self.access.said().server_name()
+            ))
         })?;
-        let config = self
-            .access
-            .tls()
-            .ok_or_else(|| Trouble::Untrusted("spec.rocketmq.tls is not set".to_owned()))?;
+        let config = self.access.tls().ok_or_else(|| {
+            Trouble::Untrusted(format!("{} is not set", self.access.said().tls()))
+        })?;
         let handshake = TlsConnector::from(config).connect(name.clone(), stream);
         handshake
             .await

@@ -1,4 +1,4 @@
-//! The keys of the Secrets that spec.rocketmq names, and what they hold.
+//! The keys of the Secrets that spec.rocketmq names, and what they hold; or a program gives in their place.
 
 use crate::contract::spec::Rocketmq;
 use std::collections::BTreeMap;
@@ -37,6 +37,26 @@ impl Part {
             Self::AccessKey | Self::SecretKey => "spec.rocketmq.credentialsSecretRef",
             Self::Authority => "spec.rocketmq.tls.caSecretRef",
             Self::Certificate | Self::PrivateKey => "spec.rocketmq.tls.clientCertificateSecretRef",
+        }
+    }
+
+    /// What a program says it by.
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Self::AccessKey | Self::SecretKey => "Builder::credentials",
+            Self::Authority => "Builder::tls",
+            Self::Certificate | Self::PrivateKey => "Tls::client_certificate",
+        }
+    }
+
+    /// What it is, in words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::AccessKey => "the access key",
+            Self::SecretKey => "the secret key",
+            Self::Authority => "what is to be the authorities' certificates",
+            Self::Certificate => "what is to be the certificate chain",
+            Self::PrivateKey => "what is to be the private key",
         }
     }
 

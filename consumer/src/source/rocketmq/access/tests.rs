@@ -104,6 +104,45 @@ fn what_is_missing_or_wrong_is_named_with_its_field_its_secret_and_what_to_do() 
 }
 
 #[test]
+fn what_a_program_gives_is_used_as_far_as_it_is_given_and_called_by_its_methods() {
+    let given = |wanted: &[Part]| {
+        let all = parts(&[]);
+        let of = |part: &Part| (*part, all.get(*part).unwrap_or_default().to_vec());
+        Access::given(None, wanted.iter().map(of).collect()).unwrap()
+    };
+    let open = given(&[]);
+    assert!(!open.signs() && !open.is_encrypted());
+    assert_eq!(open.who(), "who gives no credentials");
+    let signs = given(&[Part::AccessKey, Part::SecretKey]);
+    assert_eq!(signed(&signs).0, "orders");
+    assert!(!signs.is_encrypted());
+    assert_eq!(signs.who(), "access key \"orders\"");
+    let name = ServerName::try_from("broker-a").unwrap();
+    let is_shown = [Part::Authority, Part::Certificate, Part::PrivateKey];
+    for (wanted, told) in [
+        (&is_shown[..1], "give one to Tls::client_certificate"),
+        (&is_shown[..], "the certificate of Tls::client_certificate"),
+    ] {
+        let access = given(wanted);
+        assert!(access.is_encrypted() && !access.signs());
+        let explain = |error| explain(&error, &name, &access);
+        let asked = explain(rustls::Error::AlertReceived(
+            rustls::AlertDescription::CertificateRequired,
+        ));
+        assert!(asked.contains(told), "{asked}");
+        let unknown = rustls::CertificateError::UnknownIssuer;
+        let unknown = explain(rustls::Error::InvalidCertificate(unknown));
+        assert!(
+            unknown.contains("that Builder::tls does not have"),
+            "{unknown}"
+        );
+        let other = rustls::CertificateError::NotValidForName;
+        let other = explain(rustls::Error::InvalidCertificate(other));
+        assert!(other.contains("set Tls::server_name to a name"), "{other}");
+    }
+}
+
+#[test]
 fn nothing_of_what_secrets_hold_is_shown() {
     let all = parts(&[]);
     let access = Access::new(&everything(), all.clone()).unwrap();

@@ -48,18 +48,17 @@ fn certificates(parts: &Parts, part: Part) -> Result<Vec<CertificateDer<'static>
 
 /// Why there is no TLS connection to a server that is to be `name`, and what to do.
 pub fn explain(error: &rustls::Error, name: &ServerName<'_>, access: &Access) -> String {
-    let name = &*name.to_str();
-    let tls = access.rocketmq().tls.as_ref();
-    let authority = tls.map_or("", |tls| tls.ca_secret_ref.name.as_str());
+    let (name, said) = (&*name.to_str(), access.said());
     match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
-                "its certificate is from an authority that spec.rocketmq.tls.caSecretRef (Secret {authority:?}, ca.crt) does not have: \
-                 add the certificate of the authority that signed it there"
+                "its certificate is from an authority that {} does not have: \
+                 add the certificate of the authority that signed it there",
+                said.place(Part::Authority)
             ),
-            CertificateError::NotValidForName => other_name(name, &[]),
+            CertificateError::NotValidForName => other_name(name, &[], said.server_name()),
             CertificateError::NotValidForNameContext { presented, .. } => {
-                other_name(name, presented)
+                other_name(name, presented, said.server_name())
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 format!("its certificate has expired ({certificate}): renew it")
@@ -72,26 +71,28 @@ pub fn explain(error: &rustls::Error, name: &ServerName<'_>, access: &Access) ->
             ),
         },
         rustls::Error::AlertReceived(alert) if is_about_us(*alert) => {
-            let shown = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref());
-            match shown {
-                None => format!(
-                    "it wants a certificate of its clients ({alert:?}): name a Secret with one in spec.rocketmq.tls.clientCertificateSecretRef"
-                ),
-                Some(secret) => format!(
-                    "it refuses the certificate of spec.rocketmq.tls.clientCertificateSecretRef (Secret {:?}, tls.crt; {alert:?}): \
-                     put one there from an authority that it trusts (its tls.server.trustCertPath)",
-                    secret.name
-                ),
+            if access.shows_certificate() {
+                format!(
+                    "it refuses the certificate of {} ({alert:?}): put one there from an authority that it trusts \
+                     (its tls.server.trustCertPath)",
+                    said.place(Part::Certificate)
+                )
+            } else {
+                format!(
+                    "it wants a certificate of its clients ({alert:?}): {}",
+                    said.how_to_show_a_certificate()
+                )
             }
         }
-        rustls::Error::InvalidMessage(_) => {
-            "it does not speak TLS (tls.server.mode disabled): enable that there, or take spec.rocketmq.tls out".to_owned()
-        }
+        rustls::Error::InvalidMessage(_) => format!(
+            "it does not speak TLS (tls.server.mode disabled): enable that there, or take {} out",
+            said.tls()
+        ),
         other => other.to_string(),
     }
 }
 
-fn other_name(name: &str, presented: &[String]) -> String {
+fn other_name(name: &str, presented: &[String], field: &str) -> String {
     let names = match presented {
         [] => "no name".to_owned(),
         some => {
@@ -103,7 +104,7 @@ fn other_name(name: &str, presented: &[String]) -> String {
         }
     };
     format!(
-        "its certificate is for {names} and not for {name:?}: set spec.rocketmq.tls.serverName to a name that it is for, or add this one to it"
+        "its certificate is for {names} and not for {name:?}: set {field} to a name that it is for, or add this one to it"
     )
 }
 
