@@ -1,12 +1,16 @@
 //! Handlers behind HTTP: the ways they can be reached, and what they are told.
 
 use super::world::{Handler, Running, World};
-use axum::extract::Request;
-use axum::http::{HeaderMap, Method, Version};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, Method, StatusCode, Version};
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
 use keylane_tests::rocketmq::Message;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Heads of the requests that a handler got.
 #[derive(Clone, Default)]
@@ -118,4 +122,67 @@ async fn an_event_keeps_its_own_attributes_on_its_way_through_a_unix_socket() {
     assert_eq!(get(1, "ce-sequence").as_deref(), Some("1"));
     assert_eq!(get(1, "tracestate").as_deref(), Some("a=b"));
     running.stop().await;
+}
+
+/// A call that came to a handler which answers by what the message says.
+struct Came {
+    at: Instant,
+    body: String,
+    attempt: String,
+}
+
+type Calls = Arc<Mutex<Vec<Came>>>;
+
+/// What is poison is never taken, what is early not before the third time.
+async fn answer(State(calls): State<Calls>, headers: HeaderMap, body: String) -> Response {
+    let mut calls = calls.lock().unwrap();
+    let earlier = calls.iter().filter(|call| call.body == body).count();
+    let response = match body.as_str() {
+        "poison" => StatusCode::UNPROCESSABLE_ENTITY.into_response(),
+        "early" if earlier < 2 => {
+            (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")]).into_response()
+        }
+        _ => StatusCode::NO_CONTENT.into_response(),
+    };
+    calls.push(Came {
+        at: Instant::now(),
+        attempt: headers["ce-attempt"].to_str().unwrap().to_owned(),
+        body,
+    });
+    response
+}
+
+/// 422 goes to the dead letter topic at once; 429 comes again when it is wanted, as the attempt it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_never_taken_and_what_comes_too_early_is_told_by_its_status() {
+    let world = World::new("statuses", 1).await;
+    let bodies = ["first", "poison", "early", "after"];
+    let messages = bodies.map(|body| Message::keyed("order-1", body));
+    world.producer().await.send_all(messages).await.unwrap();
+    let calls = Calls::default();
+    let routes = Router::new()
+        .route("/events", post(answer))
+        .with_state(calls.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let running = Running::with(&world, Handler::default(), port, &[]).await;
+    world.until_committed(4).await;
+    let stats = running.control().stats().await.unwrap();
+    assert_eq!((stats.exhausted, stats.dead_lettered), (1, 1));
+    assert_eq!(stats.refused, 2);
+    let letter = stats.dead_letters.first().unwrap();
+    assert!(letter.last_error.contains("422"), "{}", letter.last_error);
+    running.stop().await;
+    let calls = calls.lock().unwrap();
+    let came: Vec<&str> = calls.iter().map(|call| call.body.as_str()).collect();
+    assert_eq!(
+        came,
+        ["first", "poison", "early", "early", "early", "after"]
+    );
+    assert!(calls.iter().all(|call| call.attempt == "1"));
+    for pair in calls[2..5].windows(2) {
+        let waited = pair[1].at - pair[0].at;
+        assert!(waited >= Duration::from_secs(1), "{waited:?}");
+    }
 }

@@ -7,6 +7,7 @@ mod adapter;
 mod bad_input;
 mod brokers;
 mod chaos;
+mod compressed;
 mod dead_letters;
 mod faulty;
 mod filters;
