@@ -5,6 +5,7 @@
 
 mod adapter;
 mod bad_input;
+mod bench;
 mod brokers;
 mod chaos;
 mod compressed;

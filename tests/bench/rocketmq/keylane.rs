@@ -3,6 +3,7 @@
 
 use crate::load::{self, Load};
 use crate::peers::LIMIT_SECONDS;
+use crate::profile::Profile;
 use crate::report::{Measured, Used};
 use crate::serve::Protocol;
 use crate::{Handler, printed};
@@ -49,12 +50,19 @@ pub enum Programs {
     },
 }
 
+/// What was measured, and what it was spent with if that was asked for.
+pub struct Ran {
+    pub measured: Measured,
+    pub profile: Option<Profile>,
+}
+
 impl Programs {
     /// The programs for a handler, built if need be.
     pub async fn of(handler: Handler) -> Result<Self> {
         let protocol = match handler {
             Handler::Noop => return Ok(Self::Function),
             Handler::Http => Protocol::Http,
+            Handler::Http2 => Protocol::Http2,
             Handler::Grpc => Protocol::Grpc,
         };
         let build = || release_binaries(&Paths::from_env(), &PROGRAMS);
@@ -72,11 +80,12 @@ pub async fn run(
     broker: &Broker,
     topic: &str,
     load: &Load,
-) -> Result<Measured> {
+    profiled: bool,
+) -> Result<Ran> {
     match programs {
-        Programs::Function => function(broker, topic, load).await,
+        Programs::Function => function(broker, topic, load, profiled).await,
         Programs::Remote { executor, protocol } => {
-            remote(executor, *protocol, broker, topic, load).await
+            remote(executor, *protocol, broker, topic, load, profiled).await
         }
     }
 }
@@ -98,13 +107,18 @@ fn handling(process: &str, load: &Load) -> Result<tokio::process::Command> {
     Ok(command)
 }
 
-async fn function(broker: &Broker, topic: &str, load: &Load) -> Result<Measured> {
+async fn function(broker: &Broker, topic: &str, load: &Load, profiled: bool) -> Result<Ran> {
     let mut command = handling("function", load)?;
     command.args(["--topic", topic]);
     command.args(["--name-server", &broker.name_server()]);
     command.args(["--lanes", &load.lanes.to_string()]);
-    let sent = load::send(broker, topic, load, || Ok(()));
-    Ok(printed::run("keylane", &mut command, sent).await?.0)
+    let started = async |pid: u32| {
+        let profile = profiled.then(|| Profile::of(pid)).transpose()?;
+        load::send(broker, topic, load, || Ok(())).await?;
+        anyhow::Ok(profile)
+    };
+    let (measured, profile) = printed::run("keylane", &mut command, started).await?;
+    Ok(Ran { measured, profile })
 }
 
 async fn remote(
@@ -113,12 +127,14 @@ async fn remote(
     broker: &Broker,
     topic: &str,
     load: &Load,
-) -> Result<Measured> {
+    profiled: bool,
+) -> Result<Ran> {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     let port = free.local_addr()?.port();
     drop(free);
     let endpoint = match protocol {
         Protocol::Http => json!({"http": {"port": port}}),
+        Protocol::Http2 => json!({"http": {"port": port, "version": "HTTP2"}}),
         Protocol::Grpc => json!({"grpc": {"port": port}}),
     };
     let document = json!({
@@ -143,16 +159,21 @@ async fn remote(
     let name = protocol.to_possible_value();
     let name = name.as_ref().map_or("", |name| name.get_name());
     command.args(["--protocol", name, "--port", &port.to_string()]);
-    // What it used until the first message that counts.
-    let sent = load::send(broker, topic, load, || processor_time(executor.pid()));
-    let (measured, before) = printed::run("the handler", &mut command, sent).await?;
+    let started = async |_: u32| {
+        let profile = profiled.then(|| Profile::of(executor.pid())).transpose()?;
+        // What it used until the first message that counts.
+        let before = || processor_time(executor.pid());
+        anyhow::Ok((load::send(broker, topic, load, before).await?, profile))
+    };
+    let (measured, (before, profile)) = printed::run("the handler", &mut command, started).await?;
     let used = Used {
         cpu_seconds: (processor_time(executor.pid())? - before).as_secs_f64(),
         rss_mib: peak_memory(executor.pid())?,
     };
-    Ok(Measured {
+    let measured = Measured {
         consumer: used,
         handler: Some(measured.consumer),
         ..measured
-    })
+    };
+    Ok(Ran { measured, profile })
 }

@@ -8,7 +8,10 @@
 //! With `--rate` the messages are not there beforehand but sent at that rate while the consumer runs, and
 //! the time from the sending of each to the begin of its handling is told. With `--hot-key` Keylane runs
 //! once more, without the messages of the hot key: the others must be as fast beside it. `--idle` measures
-//! what waiting costs.
+//! what waiting costs. `--profile` names what Keylane's process spends its time with.
+//!
+//! The broker sends up to 1,024 messages in a reply, as the documentation recommends to users; `--stock-broker`
+//! leaves that as RocketMQ comes.
 
 mod count;
 mod function;
@@ -18,16 +21,29 @@ mod load;
 mod order;
 mod peers;
 mod printed;
+mod profile;
 mod report;
 mod serve;
 mod work;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use keylane_tests::rocketmq::Broker;
+use keylane_tests::rocketmq::{Broker, Settings};
 use load::Load;
 use peers::Peers;
 use report::Report;
+
+/// Messages, unless it is said how many.
+const MESSAGES: u32 = 200_000;
+/// Messages of a hot key with work, unless it is said how many: so many fit into memory beside those of others
+/// (one queue may hold two thirds of `limits.messages`), and so much work, one after the other, takes a minute.
+const HOT_MESSAGES: u32 = 10_000;
+const HOT_WORK_MS: u32 = 60_000;
+/// What a reply to a pull holds at most as RocketMQ comes. Source: `MessageStoreConfig.java` of 5.3.3.
+const STOCK: Settings<'static> = &[
+    ("maxTransferCountOnMessageInMemory", "32"),
+    ("maxTransferBytesOnMessageInMemory", "262144"),
+];
 
 /// Measures Keylane beside RocketMQ's own consumers.
 #[derive(Debug, Parser)]
@@ -65,7 +81,7 @@ struct Bench {
         default_value = "java-orderly,java-concurrent"
     )]
     peers: Peers,
-    /// Keylane's handler. noop: a Rust function in its process. http, grpc: a server in a process of its own.
+    /// Keylane's handler. noop: a Rust function in its process. http, http2, grpc: a server in a process of its own.
     #[arg(long, value_enum, default_value_t = Handler::Noop)]
     handler: Handler,
     /// Work of each message, in milliseconds.
@@ -77,9 +93,10 @@ struct Bench {
     /// Queues.
     #[arg(long, value_name = "N", default_value_t = 8)]
     queues: u32,
-    /// Messages; with work, RocketMQ's ordered consumer gets no more than 20 s of it.
-    #[arg(long, value_name = "N", default_value_t = 200_000)]
-    messages: u32,
+    /// Messages. RocketMQ's ordered consumer gets no more than 20 s of work a queue. Default: 200,000; with work
+    /// and a hot key no more than 10,000 and a minute of work of that key, which are handled one after the other.
+    #[arg(long, value_name = "N")]
+    messages: Option<u32>,
     /// Lanes of Keylane, and threads of the others.
     #[arg(long, value_name = "N", default_value_t = 100)]
     lanes: u32,
@@ -95,6 +112,13 @@ struct Bench {
     /// Send so many messages a second while the consumer runs, and tell how long each took to arrive.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<u32>,
+    /// Let the broker send 32 messages or 256 KiB in a reply at most, as RocketMQ comes, in place of 1,024 and 4 MiB.
+    #[arg(long)]
+    stock_broker: bool,
+    /// Tell the five functions that cost Keylane's process most, by perf: with some millions of --messages, and with
+    /// CARGO_PROFILE_RELEASE_STRIP=none in the environment, which builds programs that have the names.
+    #[arg(long, conflicts_with = "idle")]
+    profile: bool,
     /// Times everything is run; medians are told at the end.
     #[arg(long, value_name = "N", default_value_t = 1)]
     runs: u32,
@@ -108,8 +132,10 @@ struct Bench {
 enum Handler {
     /// A Rust function in Keylane's process.
     Noop,
-    /// An HTTP server.
+    /// An HTTP server, called by HTTP/1.1.
     Http,
+    /// The same, called by HTTP/2.
+    Http2,
     /// A gRPC server.
     Grpc,
 }
@@ -120,18 +146,39 @@ impl Handler {
         match self {
             Self::Noop => "noop",
             Self::Http => "http",
+            Self::Http2 => "http2",
             Self::Grpc => "grpc",
         }
     }
 }
 
 impl Bench {
+    /// Percent of the messages that one key has.
+    fn hot_percent(&self) -> u32 {
+        if self.hot_key { 50 } else { self.hot }
+    }
+
+    fn messages(&self) -> u32 {
+        let hot = self.hot_percent();
+        let of_hot_key = HOT_WORK_MS.checked_div(self.work).filter(|_| hot > 0);
+        let most = of_hot_key.map_or(MESSAGES, |most| {
+            MESSAGES.min((most.clamp(1, HOT_MESSAGES) * 100).div_ceil(hot))
+        });
+        self.messages.unwrap_or(most)
+    }
+
+    async fn broker(&self) -> Result<Broker> {
+        eprintln!("==> Starting RocketMQ");
+        let settings = if self.stock_broker { STOCK } else { &[] };
+        Ok(Broker::start_with(settings).await?)
+    }
+
     fn load(&self) -> Load {
         Load {
-            messages: self.messages,
+            messages: self.messages(),
             keys: self.keys,
             queues: self.queues,
-            hot: if self.hot_key { 50 } else { self.hot },
+            hot: self.hot_percent(),
             others_only: false,
             work_ms: self.work,
             lanes: self.lanes,
@@ -165,7 +212,7 @@ fn check(bench: &Bench) -> Result<()> {
         ("runs", u64::from(bench.runs)),
         ("keys", bench.keys),
         ("queues", bench.queues.into()),
-        ("messages", bench.messages.into()),
+        ("messages", bench.messages().into()),
         ("lanes", bench.lanes.into()),
         ("rate", bench.rate.unwrap_or(1).into()),
     ] {
@@ -181,9 +228,8 @@ fn check(bench: &Bench) -> Result<()> {
 async fn measure(bench: &Bench) -> Result<()> {
     check(bench)?;
     let programs = keylane::Programs::of(bench.handler).await?;
-    eprintln!("==> Starting RocketMQ");
-    let broker = Broker::start().await?;
-    let mut report = Report::new(bench.json);
+    let broker = bench.broker().await?;
+    let mut report = Report::new(bench.json, bench.stock_broker);
     for run in 1..=bench.runs {
         let load = bench.load();
         let mut own = vec![(report::OWN, load)];
@@ -193,8 +239,12 @@ async fn measure(bench: &Bench) -> Result<()> {
         for (system, load) in own {
             let topic = format!("{system}-{run}");
             load::prepare(&broker, &topic, &load).await?;
-            let measured = keylane::run(&programs, &broker, &topic, &load).await?;
+            let ran = keylane::run(&programs, &broker, &topic, &load, bench.profile).await?;
+            let measured = ran.measured;
             report.add(system, bench.handler.name(), &load, measured);
+            if let Some(profile) = ran.profile {
+                report::tell_costs(&profile.costs()?);
+            }
             ensure!(
                 measured.inversions + measured.overlaps == 0,
                 "Keylane broke the order of a key: {measured:?}"
@@ -215,8 +265,7 @@ async fn measure(bench: &Bench) -> Result<()> {
 /// Measures consumers to which nothing comes.
 async fn wait(bench: &Bench) -> Result<()> {
     check(bench)?;
-    eprintln!("==> Starting RocketMQ");
-    let broker = Broker::start().await?;
+    let broker = bench.broker().await?;
     let mut runs = Vec::new();
     for run in 1..=bench.runs {
         let topic = format!("idle-{run}");

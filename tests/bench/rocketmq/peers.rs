@@ -102,8 +102,8 @@ pub async fn run(peer: Peer, broker: &Broker, topic: &str, load: &Load) -> Resul
         .args([peer.mode(), &broker.name_server(), topic, topic])
         .args([load.total(), timed, load.work_ms].map(|number| number.to_string()))
         .args([load.lanes, LIMIT_SECONDS].map(|number| number.to_string()));
-    let sent = load::send(broker, topic, load, || Ok(()));
-    let run = printed::run(peer.name(), &mut command, sent).await;
+    let started = async |_: u32| load::send(broker, topic, load, || Ok(())).await;
+    let run = printed::run(peer.name(), &mut command, started).await;
     Ok(run
         .context("java is that of a JDK of version 11 or newer, such as openjdk-17-jdk-headless?")?
         .0)

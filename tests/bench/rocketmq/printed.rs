@@ -48,11 +48,11 @@ impl From<Printed> for Measured {
     }
 }
 
-/// Runs a consumer's process to its end; `then` happens once it has started.
+/// Runs a consumer's process to its end; `then` happens once it has started, and is told its id.
 pub async fn run<T>(
     name: &str,
     command: &mut Command,
-    then: impl Future<Output = Result<T>>,
+    then: impl AsyncFnOnce(u32) -> Result<T>,
 ) -> Result<(Measured, T)> {
     let mut child = command
         .stdin(Stdio::null())
@@ -61,6 +61,7 @@ pub async fn run<T>(
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("{:?} cannot be started", command.as_std().get_program()))?;
+    let pid = child.id();
     let (Some(output), Some(mut errors)) = (child.stdout.take(), child.stderr.take()) else {
         bail!("the process of {name} has no output")
     };
@@ -85,6 +86,7 @@ pub async fn run<T>(
         }
         anyhow::Ok(rest)
     };
+    let then = then(pid.unwrap_or_default());
     let (rest, then) = tokio::join!(rest, then);
     said.extend(rest?);
     let then = then?;

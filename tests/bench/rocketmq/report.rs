@@ -62,6 +62,9 @@ struct Line {
     rss_mib: f64,
     inversions: u64,
     overlaps: u64,
+    /// Replies of the broker are as RocketMQ comes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stock_broker: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     hot_percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,13 +89,15 @@ struct Runs {
 /// Tells each run, and the medians at the end.
 pub struct Report {
     json: bool,
+    stock_broker: bool,
     systems: Vec<Runs>,
 }
 
 impl Report {
-    pub fn new(json: bool) -> Self {
+    pub fn new(json: bool, stock_broker: bool) -> Self {
         Self {
             json,
+            stock_broker,
             systems: Vec::new(),
         }
     }
@@ -106,7 +111,10 @@ impl Report {
         measured: Measured,
     ) {
         if self.json {
-            tell(&line(system, handler, load, &measured));
+            tell(&Line {
+                stock_broker: self.stock_broker,
+                ..line(system, handler, load, &measured)
+            });
         } else {
             println!("{}", text(system, load, &measured));
         }
@@ -174,6 +182,14 @@ fn tell(line: &impl Serialize) {
     }
 }
 
+/// Tells what a process spent its time with.
+pub fn tell_costs(costs: &[String]) {
+    eprintln!("  its processor time, by object and function:");
+    for cost in costs {
+        eprintln!("    {cost}");
+    }
+}
+
 /// Tells what an idle consumer cost.
 pub fn tell_idle(json: bool, idle: &Idle) {
     if json {
@@ -215,6 +231,7 @@ fn line(system: &'static str, handler: &'static str, load: &Load, measured: &Mea
         rss_mib: measured.consumer.rss_mib.round(),
         inversions: measured.inversions,
         overlaps: measured.overlaps,
+        stock_broker: false,
         hot_percent: load.hot_percent(),
         others_per_second: measured.others_per_second(load).map(f64::round),
         handler_cpu_s_per_100k: measured

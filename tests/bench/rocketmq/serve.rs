@@ -38,6 +38,7 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Protocol {
     Http,
+    Http2,
     Grpc,
 }
 
@@ -48,7 +49,8 @@ pub async fn run(options: Options) -> Result<()> {
     // Answers are small: without this they wait for acknowledgements.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let router = match options.protocol {
-        Protocol::Http => Router::new()
+        // Whichever version the client begins with.
+        Protocol::Http | Protocol::Http2 => Router::new()
             .route("/", post(called))
             .with_state(count.clone()),
         Protocol::Grpc => {
