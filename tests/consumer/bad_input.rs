@@ -95,6 +95,35 @@ async fn a_record_that_cannot_be_read_is_not_taken_for_the_end_of_the_reply() {
     assert_eq!(world.progress().await[0].committed, 1);
 }
 
+/// A topic of records that hold several messages each is refused before there is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_batches_in_records_is_refused_from_the_start() {
+    let world = World::new("batches", 1).await;
+    let topic = "T_of_batches";
+    let options = [
+        "updateTopic",
+        "-c",
+        "keylane",
+        "-t",
+        topic,
+        "-r",
+        "1",
+        "-w",
+        "1",
+    ];
+    let all = [&options[..], &["-a", "+queue.type=BatchCQ"]].concat();
+    world.broker().mqadmin(&all).await.unwrap();
+    let running = Running::start(&world, &[("topic", &format!("{topic:?}"))]).await;
+    let named = |stats: &Stats| {
+        let error = stats.broker_error.as_ref();
+        error.is_some_and(|error| error.contains(topic) && error.contains("BatchCQ"))
+    };
+    running
+        .until_stats(named, "an error that names the topic")
+        .await;
+    running.stop().await;
+}
+
 /// A topic that does not exist yet: said so, and consumed once it does.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_topic_is_reported_and_consumed_once_it_exists() {

@@ -13,7 +13,7 @@ fn the_generated_code_is_that_of_the_protocol() {
     let scratch = tempfile::tempdir().unwrap();
     let protocol = protox::compile([FILE], [consumer.join("proto")]).unwrap();
     tonic_prost_build::configure()
-        // Bodies are slices of the buffer they came in.
+        // A body is shared with the message that it is of, and not copied again.
         .bytes(".")
         .out_dir(scratch.path())
         .emit_rerun_if_changed(false)

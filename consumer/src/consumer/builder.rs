@@ -98,7 +98,7 @@ impl Builder {
         self
     }
 
-    /// The topic to consume. It must exist, or come to exist.
+    /// The topic to consume. It must exist, or come to exist. Topics of `queue.type` BatchCQ are not supported.
     #[must_use]
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topic = topic.into();

@@ -30,7 +30,7 @@ pub const LIVE_FIELDS: [&str; 4] = ["retry", "limits", "suspend", "redactKeys"];
 pub struct ConsumerSpec {
     /// The RocketMQ cluster to consume from.
     pub rocketmq: Rocketmq,
-    /// Topic to consume. It must exist.
+    /// Topic to consume. It must exist. Topics of queue.type BatchCQ are not supported.
     #[schemars(
         length(min = 1, max = 127),
         regex(pattern = r"^[%|a-zA-Z0-9_-]+$"),

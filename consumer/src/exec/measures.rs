@@ -69,6 +69,7 @@ pub fn label(error: &SourceError) -> &'static str {
         SourceError::Access(_) => "access",
         SourceError::Refused { .. } => "refused",
         SourceError::Filter { .. } => "filter_refused",
+        SourceError::BatchTopic { .. } => "batch_topic",
         SourceError::NoRetryQueues { .. } => "no_retry_queues",
         SourceError::Malformed { .. } => "malformed",
     }

@@ -134,6 +134,17 @@ pub enum SourceError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The topic's records hold several messages each.
+    #[error(
+        "topic {topic:?} is of queue.type BatchCQ at broker {peer}, which is not supported: several messages lie in \
+         one record there; consume a topic of queue.type SimpleCQ"
+    )]
+    BatchTopic {
+        /// Address of the broker.
+        peer: String,
+        /// The topic.
+        topic: String,
+    },
     /// The broker would drop what is sent back.
     #[error(
         "broker {peer} has group {group:?} with retryQueueNums {number} and would drop what is sent back: \
@@ -169,6 +180,7 @@ impl SourceError {
             self,
             Self::UnknownTopic { .. }
                 | Self::Filter { .. }
+                | Self::BatchTopic { .. }
                 | Self::NoRetryQueues { .. }
                 | Self::Access(_)
         )

@@ -5,8 +5,9 @@
 //! `keylane`.
 //!
 //! Not by the cloudevents SDK: its event owns its data as a vector and each attribute as a string, so every
-//! body would be copied and every attribute allocated before the first header is made. Here a body is a
-//! slice of the buffer it was pulled in, from the broker to the socket.
+//! body would be copied and every attribute allocated before the first header is made. Here a body is copied
+//! once, out of the broker's reply, so that a small message that waits does not keep a reply of 4 MiB in memory;
+//! from there to the socket it is shared.
 //!
 //! Sources: CloudEvents 1.0 HTTP protocol binding, sections 3.1 to 3.3; JSON event format, sections 2 to 4.
 

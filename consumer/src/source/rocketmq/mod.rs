@@ -10,6 +10,7 @@ mod answer;
 mod connection;
 pub mod groups;
 mod journal;
+mod kind;
 pub mod letters;
 pub mod notes;
 mod pulled;
@@ -28,6 +29,7 @@ use crate::message::{Message, QueueId, Topic};
 use answer::{Answer, response};
 use connection::{Connection, Purpose, Share};
 use journal::Journals;
+use kind::Kinds;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +74,7 @@ pub struct RocketmqSource {
     broadcasting: bool,
     /// Brokers that took the expression of the filter.
     filter_taken: RwLock<BTreeSet<Arc<str>>>,
+    kinds: Kinds,
     journals: Journals,
     unanswered: Unanswered,
     route: RwLock<Route>,
@@ -118,6 +121,7 @@ impl RocketmqSource {
                 .then(|| format!("%RETRY%{}", spec.consumer_group)),
             broadcasting: spec.consumption == Consumption::Broadcasting,
             filter_taken: RwLock::default(),
+            kinds: Kinds::default(),
             journals: Journals::new(&spec.consumer_group),
             unanswered: Unanswered::default(),
             route: RwLock::default(),
@@ -380,6 +384,7 @@ impl Source for RocketmqSource {
         broker: &str,
         queues: &BTreeSet<QueueId>,
     ) -> Result<BTreeSet<QueueId>, SourceError> {
+        self.check_kind(broker).await?;
         let request = RemotingCommand::create_remoting_command(request::LOCK_BATCH_MQ)
             .set_body(self.lock_body(queues));
         let mut answer = self
@@ -477,6 +482,8 @@ impl Source for RocketmqSource {
     }
 
     async fn bounds(&self, queue: &QueueId) -> Result<(u64, u64), SourceError> {
+        // Where a queue begins that was never locked, as in Broadcasting.
+        self.check_kind(&queue.broker).await?;
         let min = self
             .offset(
                 queue,
