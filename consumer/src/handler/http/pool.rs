@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
@@ -33,8 +34,8 @@ type Driver = http1::Connection<TokioIo<Socket>, Full<Bytes>>;
 #[derive(Debug)]
 pub struct Pool {
     address: Address,
-    /// The one used last is used next, so that what is not needed grows old.
-    idle: Mutex<Vec<Connection>>,
+    /// The one used last, at the back, is used next, so that what is not needed grows old.
+    idle: Mutex<VecDeque<Connection>>,
 }
 
 /// Why there is no answer.
@@ -106,7 +107,7 @@ impl Pool {
     /// The youngest idle connection that is still open.
     fn kept(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = idle.pop()?;
+        let connection = idle.pop_back()?;
         if connection.idle_since.elapsed() < IDLE_LIMIT {
             return Some(connection);
         }
@@ -115,12 +116,15 @@ impl Pool {
         None
     }
 
+    /// Keeps a connection for the next call, and closes those that have become too old for one.
     fn keep(&self, mut connection: Connection) {
         connection.idle_since = Instant::now();
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push_back(connection);
+        while idle
+            .pop_front_if(|oldest| oldest.idle_since.elapsed() >= IDLE_LIMIT)
+            .is_some()
+        {}
     }
 }
 
@@ -310,5 +314,47 @@ mod tests {
         let (mut stream, _) = listener.accept().await.unwrap();
         drop(pool);
         assert_eq!(read(&mut stream).await, None);
+    }
+
+    #[tokio::test]
+    async fn connections_that_are_not_needed_any_more_are_closed_while_another_is_used() {
+        let (listener, pool) = listen().await;
+        let server = tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            let (mut second, _) = listener.accept().await.unwrap();
+            for stream in [&mut first, &mut second] {
+                read(stream).await.unwrap();
+            }
+            for stream in [&mut first, &mut second] {
+                stream.write_all(OK).await.unwrap();
+            }
+            // One of them is used from now on, until the other ends.
+            loop {
+                let (came, stream) = tokio::select! {
+                    came = read(&mut first) => (came, &mut first),
+                    came = read(&mut second) => (came, &mut second),
+                };
+                match came {
+                    Some(()) => stream.write_all(OK).await.unwrap(),
+                    None => return,
+                }
+            }
+        });
+        let call = || pool.exchange(request(), || true);
+        let (first, second) = tokio::join!(call(), call());
+        assert!(first.is_ok() && second.is_ok());
+        let calls = async {
+            loop {
+                call().await.unwrap();
+                tokio::time::sleep(IDLE_LIMIT / 10).await;
+            }
+        };
+        let ended = tokio::time::timeout(IDLE_LIMIT * 10, async {
+            tokio::select! {
+                ended = server => ended.unwrap(),
+                () = calls => {}
+            }
+        });
+        ended.await.expect("the other connection ends");
     }
 }
