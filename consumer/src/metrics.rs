@@ -85,6 +85,11 @@ impl Page {
 fn pod(page: &Page, stats: &Stats) -> Result<(), prometheus::Error> {
     for (name, help, value) in [
         (
+            "keylane_messages_pulled_total",
+            "Messages that brokers sent, also those for which there was no room and that are pulled again.",
+            stats.pulled_messages,
+        ),
+        (
             "keylane_calls_dispatched_total",
             "Handler calls.",
             stats.dispatched,
@@ -369,6 +374,7 @@ mod tests {
     fn every_figure_has_a_name_and_what_is_not_known_is_absent() {
         let stats = Stats {
             completed: 7,
+            pulled_messages: 9,
             busy_lane_seconds: 1.5,
             hot_keys: vec![HotKey {
                 key: "a-key".into(),
@@ -400,6 +406,7 @@ mod tests {
         let text = metrics.render(&stats);
         for line in [
             "keylane_messages_finished_total 7",
+            "keylane_messages_pulled_total 9",
             "keylane_busy_lane_seconds_total 1.5",
             "keylane_hottest_key_messages_per_second 2.5",
             "keylane_handler_seconds_bucket{le=\"0.0025\"} 1",

@@ -51,6 +51,9 @@ pub struct Stats {
     pub waiting_lanes: u32,
     /// Keys with at least one message in memory.
     pub live_keys: u64,
+    /// Messages that brokers sent since the start, also those for which there was no room and that are pulled
+    /// again.
+    pub pulled_messages: u64,
     /// Handler calls since the start.
     pub dispatched: u64,
     /// Messages finished since the start, by the handler or by being sent back to the broker.

@@ -23,6 +23,7 @@ impl LaneExecutor {
         self.pull_ended(slot);
         let queue = &mut self.queues[slot];
         queue.usual_reply = messages.len() as u64;
+        queue.counters.pulled += messages.len() as u64;
         if queue.releasing || queue.pulled != from {
             return self.check_pull(slot);
         }

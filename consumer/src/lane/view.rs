@@ -37,6 +37,8 @@ pub struct Oldest {
 /// What has been done. Counts only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Messages that replies to pulls had, also those for which there was no room and that are pulled again.
+    pub pulled: u64,
     /// Calls.
     pub dispatched: u64,
     /// Messages finished, by the handler or by the broker's acknowledgement that they were sent back.
@@ -57,6 +59,7 @@ pub struct Counters {
 
 impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
+        self.pulled += other.pulled;
         self.dispatched += other.dispatched;
         self.finished += other.finished;
         self.failed += other.failed;

@@ -32,6 +32,13 @@ pub struct Expected {
     limit_seconds: u64,
 }
 
+impl Expected {
+    /// Messages to handle, timed or not.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+}
+
 /// A moment, and the processor time this process used until then.
 struct Moment {
     at: Instant,
@@ -178,6 +185,7 @@ impl Count {
             p50_ms: self.percentile(0.5),
             p99_ms: self.percentile(0.99),
             others_seconds: others.map(|last| (*last - first.0).as_secs_f64()),
+            pulled_per_message: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Keylane with a Rust handler, in a process of its own: what a user of the library runs.
 
 use crate::count::{self, Count, Place};
+use crate::printed::Printed;
 use anyhow::Result;
 use keylane_consumer::{Consumer, Delivery, Failure};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ async fn handle(count: &Count, delivery: &Delivery) -> Result<(), Failure> {
 
 /// Consumes the topic from its begin, prints what was measured, and drains.
 pub async fn run(options: Options) -> Result<()> {
+    let total = options.count.total();
     let count = Arc::new(Count::new(options.count));
     let handler = count.clone();
     let running = Consumer::builder()
@@ -42,6 +44,11 @@ pub async fn run(options: Options) -> Result<()> {
         })
         .await?;
     let printed = count.result().await?;
+    let pulled = running.control().stats().await?.pulled_messages;
+    let printed = Printed {
+        pulled_per_message: Some(pulled as f64 / f64::from(total)),
+        ..printed
+    };
     println!("{}", serde_json::to_string(&printed)?);
     running.stop().await?;
     Ok(())

@@ -28,6 +28,9 @@ pub struct Printed {
     /// Until all messages but those of the hot key were handled.
     #[serde(default)]
     pub others_seconds: Option<f64>,
+    /// Messages that the broker sent for each that was handled.
+    #[serde(default)]
+    pub pulled_per_message: Option<f64>,
 }
 
 impl From<Printed> for Measured {
@@ -44,6 +47,7 @@ impl From<Printed> for Measured {
             overlaps: printed.overlaps,
             latency: printed.p50_ms.zip(printed.p99_ms),
             others_seconds: printed.others_seconds,
+            pulled_per_message: printed.pulled_per_message,
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Measured {
     pub latency: Option<(f64, f64)>,
     /// Until all messages but those of the hot key were handled.
     pub others_seconds: Option<f64>,
+    /// Messages that the broker sent for each that was handled, where that is known: the rest is pulled twice.
+    pub pulled_per_message: Option<f64>,
 }
 
 impl Measured {
@@ -71,6 +73,8 @@ struct Line {
     others_per_second: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     handler_cpu_s_per_100k: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pulled_per_message: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -237,6 +241,7 @@ fn line(system: &'static str, handler: &'static str, load: &Load, measured: &Mea
         handler_cpu_s_per_100k: measured
             .handler
             .map(|used| rounded(measured.per_100k(used))),
+        pulled_per_message: measured.pulled_per_message.map(rounded),
         rate: load.rate,
         p50_ms: measured.latency.map(|latency| rounded(latency.0)),
         p99_ms: measured.latency.map(|latency| rounded(latency.1)),
@@ -255,8 +260,13 @@ fn text(system: &str, load: &Load, measured: &Measured) -> String {
         .map_or_else(String::new, |rate| {
             format!(", {rate:.0}/s of the keys that are not hot")
         });
+    let pulled = measured
+        .pulled_per_message
+        .map_or_else(String::new, |each| {
+            format!(", {each:.2} pulled for each handled")
+        });
     format!(
-        "  {system:<16} {:9.0} messages/s, {:.2} CPU-s a 100,000{handler}, {:.0} MiB, {} inversions, {} overlaps{latency}{others}",
+        "  {system:<16} {:9.0} messages/s, {:.2} CPU-s a 100,000{handler}, {:.0} MiB, {} inversions, {} overlaps{latency}{others}{pulled}",
         measured.per_second(),
         measured.per_100k(measured.consumer),
         measured.consumer.rss_mib,

@@ -111,6 +111,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             busy_lane_seconds: summary.busy_time.as_secs_f64(),
             waiting_lanes: u32::try_from(summary.waiting).unwrap_or(u32::MAX),
             live_keys: summary.live_keys,
+            pulled_messages: counters.pulled,
             dispatched: counters.dispatched,
             completed: counters.finished,
             failed: counters.failed,

@@ -33,6 +33,7 @@ fn pulled_and_finished(queues: u64, reply: u64, until: u64) -> (u64, u64) {
             });
         }
     }
+    assert_eq!(rig.summary().counters.pulled, pulled);
     (pulled, finished)
 }
 
