@@ -189,7 +189,7 @@ async fn pods_come_and_go(stack: &Stack) -> Result<()> {
     tokio::try_join!(
         live::a_viewer_sees_what_pods_know(stack),
         hpa::drives_the_pods(stack),
-        samples::keep_order_behind_a_socket(stack)
+        samples::keep_order(stack)
     )?;
     resets::goes_back_to_the_beginning(stack).await?;
     until_ready(stack, 1).await?;

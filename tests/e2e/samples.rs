@@ -1,6 +1,7 @@
-//! A sample as a user deploys it: the one in Go, called through a socket in a volume of the pod.
+//! The samples as users deploy them, each with the image of its Containerfile and the object beside it. The
+//! one in Go is called through a socket in a volume of the pod.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use keylane_tests::samples::{Deployed, Sample};
 use keylane_tests::stack::Stack;
 use std::time::Duration;
@@ -11,17 +12,29 @@ const QUEUES: u32 = 4;
 const FAIL_KEY: &str = "order-7";
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// One sample after the other: their pods share the machine with those of other tests.
+pub async fn keep_order(stack: &Stack) -> Result<()> {
+    for sample in [Sample::Go, Sample::Python, Sample::Rust] {
+        let kept = keeps_order(stack, sample).await;
+        kept.with_context(|| format!("the sample in {}", sample.name()))?;
+    }
+    Ok(())
+}
+
 /// Two pods handle a topic of their own; what they log is judged.
-pub async fn keep_order_behind_a_socket(stack: &Stack) -> Result<()> {
+async fn keeps_order(stack: &Stack, sample: Sample) -> Result<()> {
     let topic = format!("SAMPLE_{:08x}", rand::random::<u32>());
     stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
-    let deployed = Deployed::new(Sample::Go, stack, &topic, FAIL_KEY)?.through_a_socket();
+    let mut deployed = Deployed::new(sample, stack, &topic, FAIL_KEY)?;
+    if sample == Sample::Go {
+        deployed = deployed.through_a_socket();
+    }
     deployed.remove(stack)?;
     deployed.apply(stack)?;
     let verdict = deployed
         .until_handled(stack, MESSAGES, LIMIT, |_| {})
         .await?;
-    println!("the sample behind a socket: {verdict:?}");
+    println!("the sample in {}: {verdict:?}", sample.name());
     ensure!(
         verdict.inversions + verdict.overlaps == 0,
         "order was broken: {:?}",
