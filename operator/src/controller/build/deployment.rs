@@ -38,9 +38,10 @@ pub fn deployment(
             "replicas": consumer.replicas(),
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector(consumer)},
-            // Each pod that comes or goes moves queues, and each moved queue waits until nothing of its
-            // former owner can run. A surge would move queues twice for every pod replaced.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            // A new pod is there before an old one goes. Either way round each queue moves twice, but so it moves
+            // from one that drains to one that takes it at once, nobody is short of pods meanwhile, and a
+            // version that does not get ready takes nothing away.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": template,
         }
     }))

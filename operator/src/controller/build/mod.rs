@@ -164,6 +164,17 @@ mod tests {
     }
 
     #[test]
+    fn a_new_pod_is_there_before_an_old_one_goes() {
+        let built = resources(tests::template());
+        let strategy = built.deployment.spec.unwrap().strategy.unwrap();
+        let strategy = serde_json::to_value(strategy).unwrap();
+        assert_eq!(
+            strategy["rollingUpdate"],
+            json!({"maxSurge": 1, "maxUnavailable": 0})
+        );
+    }
+
+    #[test]
     fn handler_and_executor_share_the_directory_of_a_socket_and_nothing_else() {
         let mut object = tests::object(tests::template());
         let grpc = json!({"grpc": {"unixSocket": "/run/orders/handler.sock"}});
