@@ -53,32 +53,16 @@ impl Place {
         self.world.broker().mqadmin(args).await.unwrap();
     }
 
-    /// As the documentation says.
     async fn permit(&self, user: &str, password: &str) {
-        self.mqadmin(&[
-            "createUser",
-            "-c",
-            "keylane",
-            "-u",
-            user,
-            "-p",
-            password,
-            "-t",
-            "Normal",
-        ])
-        .await;
-        let (subject, World { topic, group, .. }) = (format!("User:{user}"), &self.world);
-        for (resources, actions) in [
-            (format!("Topic:{topic}"), "Sub,Get"),
-            (format!("Group:{group}"), "Sub,Get,Update"),
-            (format!("Topic:KEYLANE_{group}"), "Pub,Sub,Get,Create"),
-        ] {
-            let what = [
-                "-s", &subject, "-r", &resources, "-a", actions, "-d", "Allow",
-            ];
-            self.mqadmin(&[&["createAcl", "-c", "keylane"], &what[..]].concat())
-                .await;
-        }
+        self.permit_for(user, password, false).await;
+    }
+
+    /// `retries`: for mode None.
+    async fn permit_for(&self, user: &str, password: &str, retries: bool) {
+        let World { topic, group, .. } = &self.world;
+        let broker = self.world.broker();
+        let permitted = broker.permit(user, password, (topic, group), retries);
+        permitted.await.unwrap();
     }
 
     async fn password(&self, password: &str) {
@@ -243,6 +227,43 @@ async fn a_dead_letter_needs_no_more_rights() {
             .any(|line| line.split_whitespace().nth(3) == Some("10")),
         "{held}"
     );
+    running.stop().await;
+}
+
+/// Messages that fail wait in the retry topic, which has a journal of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_order_the_rights_to_the_retry_topic_are_enough() {
+    let place = Place::new("secured_none", 1).await;
+    let user = "user-of-retries";
+    place.permit_for(user, PASSWORD, true).await;
+    place.world.produce(20, 10).await;
+    let handler = Handler::default();
+    handler.fail_key("order-1");
+    let mut spec = place.spec(handler.serve(0).await, NAME);
+    spec.ordering = serde_json::from_value(json!({"mode": "None"})).unwrap();
+    let parts = place.parts(user, PASSWORD, place.authority);
+    let access = Access::new(&spec.rocketmq, parts).unwrap();
+    let running = Running::enter(handler.clone(), &spec, access).await;
+    // The two messages of that key.
+    running
+        .until_stats(|stats| stats.sent_back == 2, "messages sent back")
+        .await;
+    handler.mend_key("order-1");
+    running.until_handled(20).await;
+    let stats = running
+        .until_stats(
+            |stats| {
+                let retry = stats.queues.iter().filter(|queue| queue.retry);
+                retry.filter_map(|queue| queue.committed).sum::<u64>() == 2
+            },
+            "the retry topic committed",
+        )
+        .await;
+    assert_eq!(
+        (stats.broker_error, stats.dead_lettered, stats.sent_back),
+        (None, 0, 2)
+    );
+    place.world.until_committed(20).await;
     running.stop().await;
 }
 

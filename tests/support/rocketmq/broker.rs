@@ -41,7 +41,7 @@ const BROKER_OPENS: [&str; 5] = [
 /// Lines of broker.conf that a test wants different, as name and value.
 pub type Settings<'a> = &'a [(&'a str, &'a str)];
 
-/// A name server and a broker on loopback, with a store of their own that is removed afterwards. Both
+/// A name server and a broker, on loopback if nothing else is said, with a store of their own that is removed afterwards. Both
 /// end when this is dropped, and when this process ends in any way.
 #[derive(Debug)]
 pub struct Broker {
@@ -51,6 +51,7 @@ pub struct Broker {
     _sweeper: Sweeper,
     dir: TempDir,
     lib: PathBuf,
+    host: Ipv4Addr,
     name_server_port: u16,
     broker_port: u16,
     door: Door,
@@ -81,21 +82,26 @@ impl Broker {
 
     /// Starts them with settings of broker.conf added or changed.
     pub async fn start_with(settings: Settings<'_>) -> Result<Self> {
-        Self::start_as(settings, &Secured::default()).await
+        Self::start_as(Ipv4Addr::LOCALHOST, settings, &Secured::default()).await
     }
 
     /// Starts them so that they let only some clients in.
     pub async fn start_secured(secured: &Secured) -> Result<Self> {
-        Self::start_as(&[], secured).await
+        Self::start_as(Ipv4Addr::LOCALHOST, &[], secured).await
     }
 
-    async fn start_as(settings: Settings<'_>, secured: &Secured) -> Result<Self> {
+    /// The same at another address of this machine, for clients that reach it there.
+    pub async fn start_secured_at(host: Ipv4Addr, secured: &Secured) -> Result<Self> {
+        Self::start_as(host, &[], secured).await
+    }
+
+    async fn start_as(host: Ipv4Addr, settings: Settings<'_>, secured: &Secured) -> Result<Self> {
         let lib = tokio::task::spawn_blocking(jars)
             .await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let mut tries = 1;
         loop {
-            let error = match Self::try_start(&lib, settings, secured).await {
+            let error = match Self::try_start(&lib, host, settings, secured).await {
                 Ok(broker) => return Ok(broker),
                 Err(error) => error,
             };
@@ -110,7 +116,12 @@ impl Broker {
         }
     }
 
-    async fn try_start(lib: &Path, settings: Settings<'_>, secured: &Secured) -> Result<Self> {
+    async fn try_start(
+        lib: &Path,
+        host: Ipv4Addr,
+        settings: Settings<'_>,
+        secured: &Secured,
+    ) -> Result<Self> {
         let temp = std::env::temp_dir();
         let dir = tempfile::Builder::new()
             .prefix("keylane-rocketmq-")
@@ -128,16 +139,18 @@ impl Broker {
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        write_configuration(dir.path(), name_server_port, broker_port, &all)?;
+        write_configuration(dir.path(), host, [name_server_port, broker_port], &all)?;
         // Both at once: the broker takes longer to come up than the name server, and registers then.
         let name_server = start_name_server(lib, dir.path(), &door.java)?;
-        let broker = start_broker(lib, dir.path(), name_server_port, &door.java)?;
+        let known = format!("{host}:{name_server_port}");
+        let broker = start_broker(lib, dir.path(), &known, &door.java)?;
         let mut this = Self {
             broker,
             name_server,
             _sweeper: sweeper,
             dir,
             lib: lib.to_path_buf(),
+            host,
             name_server_port,
             broker_port,
             door,
@@ -146,24 +159,20 @@ impl Broker {
         Ok(this)
     }
 
-    /// The name server's address, `127.0.0.1:PORT`.
+    /// The name server's address, as `host:port`.
     #[must_use]
     pub fn name_server(&self) -> String {
-        format!("127.0.0.1:{}", self.name_server_port)
-    }
-
-    pub(super) fn name_server_port(&self) -> u16 {
-        self.name_server_port
+        format!("{}:{}", self.host, self.name_server_port)
     }
 
     pub(super) fn lib(&self) -> &Path {
         &self.lib
     }
 
-    /// The broker's address, `127.0.0.1:PORT`.
+    /// The broker's address, as `host:port`.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.broker_port)
+        format!("{}:{}", self.host, self.broker_port)
     }
 
     /// The broker's name.
@@ -199,7 +208,7 @@ impl Broker {
         self.broker = start_broker(
             &self.lib,
             self.dir.path(),
-            self.name_server_port,
+            &self.name_server(),
             &self.door.java,
         )?;
         self.serves().await
@@ -351,16 +360,18 @@ pub(super) fn free_ports() -> Result<[u16; 2]> {
     })
 }
 
+/// `ports`: the name server's and the broker's.
 pub(super) fn write_configuration(
     dir: &Path,
-    name_server_port: u16,
-    broker_port: u16,
+    host: Ipv4Addr,
+    ports: [u16; 2],
     settings: Settings<'_>,
 ) -> Result<()> {
-    let name_server = format!("listenPort={name_server_port}\nbindAddress=127.0.0.1\n");
+    let [name_server_port, broker_port] = ports;
+    let name_server = format!("listenPort={name_server_port}\nbindAddress={host}\n");
     let mut broker = format!(
         "brokerClusterName=keylane\nbrokerName={BROKER_NAME}\nbrokerId=0\nbrokerRole=ASYNC_MASTER\n\
-         brokerIP1=127.0.0.1\nbrokerIP2=127.0.0.1\nbindAddress=127.0.0.1\nlistenPort={broker_port}\n\
+         brokerIP1={host}\nbrokerIP2={host}\nbindAddress={host}\nlistenPort={broker_port}\n\
          storePathRootDir={dir}/store\nstorePathCommitLog={dir}/store/commitlog\n\
          autoCreateTopicEnable=false\nautoCreateSubscriptionGroup=true\n\
          maxTransferCountOnMessageInMemory=1024\nmaxTransferBytesOnMessageInMemory=4194304\n\
@@ -392,14 +403,14 @@ fn start_name_server(lib: &Path, dir: &Path, options: &[String]) -> Result<Tied>
 pub(super) fn start_broker(
     lib: &Path,
     dir: &Path,
-    name_server_port: u16,
+    name_server: &str,
     options: &[String],
 ) -> Result<Tied> {
     let mut args = java(lib, dir, "-Xmx512m", &BROKER_OPENS);
     args.push("-XX:MaxDirectMemorySize=512m".to_owned());
     args.extend(options.iter().cloned());
     args.push("org.apache.rocketmq.broker.BrokerStartup".to_owned());
-    args.extend(["-n".to_owned(), format!("127.0.0.1:{name_server_port}")]);
+    args.extend(["-n".to_owned(), name_server.to_owned()]);
     args.extend([
         "-c".to_owned(),
         dir.join("broker.conf").display().to_string(),

@@ -8,6 +8,7 @@ use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::processes::{Sweeper, Tied};
 use crate::wait;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -21,7 +22,7 @@ pub struct Second {
     dir: TempDir,
     lib: PathBuf,
     name: String,
-    name_server_port: u16,
+    name_server: String,
     port: u16,
 }
 
@@ -36,16 +37,17 @@ impl Broker {
             .map_err(RocketMqError::io("create a directory in", &temp))?;
         let sweeper = Sweeper::of(dir.path())?;
         let [_, port] = free_ports()?;
-        let name_server_port = self.name_server_port();
+        let name_server = self.name_server();
         // Of two lines with the same name the last counts.
-        write_configuration(dir.path(), name_server_port, port, &[("brokerName", name)])?;
+        let named = [("brokerName", name)];
+        write_configuration(dir.path(), Ipv4Addr::LOCALHOST, [0, port], &named)?;
         let second = Second {
-            broker: start_broker(self.lib(), dir.path(), name_server_port, &[])?,
+            broker: start_broker(self.lib(), dir.path(), &name_server, &[])?,
             _sweeper: sweeper,
             dir,
             lib: self.lib().to_path_buf(),
             name: name.to_owned(),
-            name_server_port,
+            name_server,
             port,
         };
         second.serves().await?;
@@ -63,12 +65,11 @@ impl Second {
     /// members are gone.
     pub async fn restart(&mut self) -> Result<()> {
         self.broker.kill();
-        self.broker = start_broker(&self.lib, self.dir.path(), self.name_server_port, &[])?;
+        self.broker = start_broker(&self.lib, self.dir.path(), &self.name_server, &[])?;
         self.serves().await
     }
 
     async fn serves(&self) -> Result<()> {
-        let name_server = format!("127.0.0.1:{}", self.name_server_port);
         let address = format!("127.0.0.1:{}", self.port);
         let what = format!("{} serving", self.name);
         wait::until(START_LIMIT, what, async || {
@@ -76,7 +77,7 @@ impl Second {
             admin::create_on(&Door::default(), &address, PROBE_TOPIC, 1)
                 .await
                 .map_err(|error| error.to_string())?;
-            let masters = admin::masters(&Door::default(), &name_server, PROBE_TOPIC)
+            let masters = admin::masters(&Door::default(), &self.name_server, PROBE_TOPIC)
                 .await
                 .map_err(|error| error.to_string())?;
             let known = masters.iter().any(|master| master.broker == self.name);

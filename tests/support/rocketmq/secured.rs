@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::broker::Broker;
 use super::door::Door;
 use super::error::{Result, RocketMqError};
 
@@ -174,6 +175,60 @@ impl Secured {
             ]);
         }
         Ok((door, lines))
+    }
+}
+
+impl Broker {
+    /// Makes a user of the ACL who may no more than a consumer of a topic and group needs, as the documentation
+    /// says; with `retries` also what mode None needs.
+    pub async fn permit(
+        &self,
+        user: &str,
+        password: &str,
+        (topic, group): (&str, &str),
+        retries: bool,
+    ) -> Result<()> {
+        self.mqadmin(&[
+            "createUser",
+            "-c",
+            "keylane",
+            "-u",
+            user,
+            "-p",
+            password,
+            "-t",
+            "Normal",
+        ])
+        .await?;
+        let mut rights = vec![
+            (format!("Topic:{topic}"), "Sub,Get"),
+            (format!("Group:{group}"), "Sub,Get,Update"),
+            (format!("Topic:KEYLANE_{group}"), "Pub,Sub,Get,Create"),
+        ];
+        if retries {
+            rights.extend([
+                (format!("Topic:%RETRY%{group}"), "Sub,Get"),
+                (format!("Topic:KEYLANE%{group}"), "Pub,Sub,Get,Create"),
+            ]);
+        }
+        let subject = format!("User:{user}");
+        for (resource, actions) in rights {
+            self.mqadmin(&[
+                "createAcl",
+                "-c",
+                "keylane",
+                "-s",
+                &subject,
+                "-r",
+                &resource,
+                "-a",
+                actions,
+                "-d",
+                "Allow",
+            ])
+            .await?;
+        }
+        Ok(())
     }
 }
 
