@@ -3,6 +3,7 @@
 //! pods come and go. Order and completeness are judged from the handlers' side, offsets by mqadmin.
 
 mod chaos;
+mod deletion;
 mod downstream;
 mod hpa;
 mod live;
