@@ -15,6 +15,7 @@ pub mod pods;
 #[cfg(test)]
 mod reference;
 pub mod scale;
+pub mod served;
 pub mod server;
 pub mod simulate;
 

@@ -8,6 +8,7 @@ use keylane_consumer::program;
 use keylane_operator::controller;
 use keylane_operator::leader::{self, Tenure, Terms};
 use keylane_operator::metrics::Metrics;
+use keylane_operator::served::Place;
 use keylane_operator::{crd, live, server};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -48,9 +49,11 @@ struct Run {
     /// Address to listen on for probes and metrics.
     #[arg(long, default_value = "127.0.0.1")]
     listen: IpAddr,
-    /// Port of probes and metrics.
+    /// Port of /livez and /readyz.
     #[arg(long, default_value_t = 9401)]
     port: u16,
+    #[command(flatten)]
+    reading: Reading,
     /// Write logs as JSON. What is logged is chosen by RUST_LOG, such as info or keylane_operator=debug.
     #[arg(long, env = "KEYLANE_LOG_JSON")]
     log_json: bool,
@@ -58,6 +61,20 @@ struct Run {
     election: Election,
     #[command(flatten)]
     live: Live,
+}
+
+/// Who reads metrics.
+#[derive(Args)]
+struct Reading {
+    /// Port of /metrics.
+    #[arg(long, default_value_t = 9402)]
+    metrics_port: u16,
+    /// Serve metrics over TLS, to those whom the cluster lets get /metrics: each request needs a token, about
+    /// which the API server is asked (TokenReview, SubjectAccessReview). The certificate is for this Service in
+    /// the operator's namespace and lies in a Secret of the same name. Without it metrics are served in clear to
+    /// whoever reaches the port.
+    #[arg(long, value_name = "NAME")]
+    metrics_service: Option<String>,
 }
 
 /// The aggregated API live.keylane.dev.
@@ -145,12 +162,31 @@ async fn operate(run: Run) -> Result<()> {
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry)?;
     let listener = listen(run.listen, run.port, "--port").await?;
-    let router = server::router(registry, metrics.clone());
+    let router = server::probes(metrics.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
+    let listener = listen(run.listen, run.reading.metrics_port, "--metrics-port").await?;
+    match run.reading.metrics_service {
+        Some(service) => {
+            let place = Place {
+                namespace: namespace.clone(),
+                service,
+            };
+            tokio::spawn(server::serve_reviewed(
+                client.clone(),
+                listener,
+                registry,
+                place,
+            ));
+        }
+        None => {
+            let router = server::metrics(registry);
+            tokio::spawn(async move { axum::serve(listener, router).await });
+        }
+    }
     if let Some(service) = run.live.live_service {
         let listener = listen(run.listen, run.live.live_port, "--live-port").await?;
-        let options = live::Options { namespace, service };
-        tokio::spawn(live::serve(client.clone(), listener, options));
+        let place = Place { namespace, service };
+        tokio::spawn(live::serve(client.clone(), listener, place));
     }
 
     let options = controller::Options {

@@ -133,7 +133,7 @@ fn metrics(text: &mut String) {
         .encode(&registry.gather(), &mut page)
         .unwrap();
     let page = String::from_utf8(page).unwrap();
-    table(text, "Metrics of the operator, on port 9401", &page);
+    table(text, "Metrics of the operator, on port 9402", &page);
 }
 
 fn table(text: &mut String, title: &str, page: &str) {

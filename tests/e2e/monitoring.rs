@@ -140,7 +140,7 @@ fn configuration(stack: &Stack, rules: &Path) -> Result<Value> {
     let mut targets = pods(stack, stack.namespace(), &consumers, "kl-metrics")?;
     ensure!(!targets.is_empty(), "the consumer has no pods");
     let operators = "app.kubernetes.io/name=keylane";
-    let operators = pods(stack, SYSTEM, operators, "http")?;
+    let operators = pods(stack, SYSTEM, operators, "metrics")?;
     ensure!(!operators.is_empty(), "there is no operator");
     targets.extend(operators);
     Ok(json!({

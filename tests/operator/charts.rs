@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use keylane_tests::cluster::{self, Cluster, run};
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 fn chart(name: &str) -> PathBuf {
@@ -135,6 +135,7 @@ fn a_value_that_is_not_there_or_of_another_type_is_refused() -> Result<()> {
         "leaderElection.leaseDuration=12 seconds",
         "monitoring.enabled=yes",
         "networkPolicy.enabeld=true",
+        "metrics.access=Everybody",
     ] {
         let error = render(&cluster, &["--set", wrong])
             .err()
@@ -142,6 +143,62 @@ fn a_value_that_is_not_there_or_of_another_type_is_refused() -> Result<()> {
         let field = wrong.split(['=', '.']).next().unwrap_or_default();
         assert!(error.is_some_and(|error| error.contains(field)), "{wrong}");
     }
+    Ok(())
+}
+
+/// Who may come in at a port of the operator's pods, by its NetworkPolicy; none: nobody may.
+fn let_in(objects: &[Value], port: &str) -> Option<Value> {
+    let rules = kind(objects, "NetworkPolicy")[0]["spec"]["ingress"].as_array();
+    let mut rules = rules.into_iter().flatten();
+    let rule = rules.find(|rule| rule["ports"][0]["port"] == port)?;
+    Some(rule["from"].clone())
+}
+
+#[test]
+fn metrics_are_for_those_in_the_network_policy_or_for_those_the_cluster_lets() -> Result<()> {
+    let cluster = cluster::up()?;
+    let monitored = ["--set", "monitoring.enabled=true"];
+    let objects = render(&cluster, &monitored)?;
+    let labelled = json!([{"namespaceSelector": {"matchLabels": {"metrics": "enabled"}}}]);
+    assert_eq!(let_in(&objects, "metrics"), Some(labelled));
+    let container = |objects: &[Value]| {
+        kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    let endpoint =
+        |objects: &[Value]| kind(objects, "ServiceMonitor")[0]["spec"]["endpoints"][0].clone();
+    assert!(
+        !container(&objects)["args"]
+            .to_string()
+            .contains("--metrics-service")
+    );
+    assert_eq!(endpoint(&objects)["scheme"], Value::Null);
+
+    let reviewed = json!({
+        "monitoring": {"enabled": true},
+        "metrics": {"access": "TokenReview", "readers": [
+            {"kind": "ServiceAccount", "name": "prometheus", "namespace": "monitoring"}
+        ]},
+    });
+    let values = tempfile::NamedTempFile::new()?;
+    std::fs::write(values.path(), reviewed.to_string())?;
+    let path = values.path().display().to_string();
+    let objects = render(&cluster, &["--values", &path])?;
+    // The token decides, and not where somebody comes from.
+    assert_eq!(let_in(&objects, "metrics"), Some(Value::Null));
+    let args = container(&objects)["args"].to_string();
+    assert!(args.contains("--metrics-service=kl-operator"), "{args}");
+    let endpoint = endpoint(&objects);
+    assert_eq!(endpoint["scheme"], "https");
+    assert_eq!(
+        endpoint["tlsConfig"]["serverName"],
+        "kl-operator.system.svc"
+    );
+    let bindings = kind(&objects, "ClusterRoleBinding");
+    let readers = bindings
+        .iter()
+        .find(|one| one["roleRef"]["name"] == "kl-operator-metrics");
+    let readers = readers.context("readers are not bound")?;
+    assert_eq!(readers["subjects"][0]["name"], "prometheus");
     Ok(())
 }
 
@@ -161,9 +218,8 @@ fn every_value_and_every_right_has_its_reason_beside_it() -> Result<()> {
         }
         before = line;
     }
-    let rights = std::fs::read_to_string(chart("keylane/templates/rbac.yaml"))?;
-    let users = std::fs::read_to_string(chart("keylane/templates/users.yaml"))?;
-    for text in [rights, users] {
+    for file in ["rbac", "users", "live", "metrics"] {
+        let text = std::fs::read_to_string(chart(&format!("keylane/templates/{file}.yaml")))?;
         let mut before = "";
         for line in text.lines() {
             if line.trim_start().starts_with("- apiGroups:") {

@@ -5,6 +5,7 @@ mod charts;
 mod dependencies;
 mod docs;
 mod leaders;
+mod metrics;
 mod modes;
 mod newcomers;
 mod offsets;

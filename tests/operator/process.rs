@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use keylane_tests::cluster::Paths;
 use keylane_tests::cluster::wait::{self, Pending};
 use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +19,7 @@ const DECISIONS: &str = "keylane_operator_decision_seconds_count";
 pub struct Process {
     child: Child,
     port: u16,
+    metrics_port: u16,
     _kubeconfig: tempfile::NamedTempFile,
 }
 
@@ -33,6 +34,11 @@ fn program() -> &'static PathBuf {
 impl Process {
     /// Starts one that watches the namespace of `space` as `user`.
     pub fn start(space: &Space, user: &str) -> Result<Self> {
+        Self::start_with(space, user, &[])
+    }
+
+    /// The same with more options.
+    pub fn start_with(space: &Space, user: &str, options: &[&str]) -> Result<Self> {
         let program = program();
         let text = std::fs::read_to_string(space.cluster().kubeconfig())?;
         let mut kubeconfig: serde_json::Value = serde_norway::from_str(&text)?;
@@ -41,7 +47,10 @@ impl Process {
         }
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), kubeconfig.to_string())?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        // Held together, so that they differ.
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0"));
+        let [port, metrics_port] = free.map(|free| free?.local_addr().map(|at| at.port()));
+        let (port, metrics_port) = (port?, metrics_port?);
         let child = Command::new(program)
             .args(["run", "--executor-image=localhost/not-there:dev"])
             .args([
@@ -51,6 +60,8 @@ impl Process {
                 &space.name,
             ])
             .args(["--lease-name=kl-operator", "--port", &port.to_string()])
+            .args(["--metrics-port", &metrics_port.to_string()])
+            .args(options)
             .args(["--consumer-network-policy", GUESTS])
             .env("KUBECONFIG", file.path())
             .env_remove("HTTPS_PROXY")
@@ -60,25 +71,19 @@ impl Process {
         Ok(Self {
             child,
             port,
+            metrics_port,
             _kubeconfig: file,
         })
     }
 
-    fn get(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
+    /// A connection to the port of metrics.
+    pub fn metrics_stream(&self) -> Result<TcpStream> {
+        connect(self.metrics_port)
     }
 
     /// The sum of a metric over its labels.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let text = self.get("/metrics")?;
+        let text = get(self.metrics_stream()?, "/metrics", "")?;
         let of = |line: &&str| {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with([' ', '{']))
@@ -106,7 +111,8 @@ impl Process {
     /// Waits until it could take over.
     pub fn until_ready(&self) -> Result<()> {
         self.until("a ready operator", |process| {
-            Ok(process.get("/readyz")?.starts_with("HTTP/1.1 200"))
+            let answer = get(connect(process.port)?, "/readyz", "")?;
+            Ok(answer.starts_with("HTTP/1.1 200"))
         })
     }
 
@@ -133,6 +139,23 @@ impl Process {
         ensure!(status.success(), "the operator ended with {status}");
         Ok(())
     }
+}
+
+fn connect(port: u16) -> Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    Ok(stream)
+}
+
+/// What is answered to a GET, with more headers.
+pub fn get(mut stream: impl Read + Write, path: &str, headers: &str) -> Result<String> {
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n{headers}\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 impl Drop for Process {

@@ -7,6 +7,7 @@ mod access;
 mod limit;
 
 pub use access::{Access, AccessError, Files};
+pub use limit::Limit;
 
 use crate::contract::admin::{LaneTarget, MembersGone};
 use crate::contract::offsets::ResetOffsets;
@@ -19,7 +20,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use limit::Limit;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

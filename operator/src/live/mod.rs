@@ -27,4 +27,4 @@ mod serving;
 pub use api::{ConsumerStats, GROUP, PodStats, RESOURCE, VERSION, path};
 pub use groups::path as groups_path;
 pub use letters::path as letters_path;
-pub use serving::{Options, serve};
+pub use serving::serve;

@@ -71,7 +71,7 @@ impl Operator {
                 "--watch-namespace",
                 namespace,
             ])
-            .args(["--port", &port.to_string()])
+            .args(["--port=0", "--metrics-port", &port.to_string()])
             .env("KUBECONFIG", cluster.kubeconfig())
             .env("RUST_LOG", "warn,rocketmq=off")
             .env_remove("HTTPS_PROXY")
