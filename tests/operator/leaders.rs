@@ -10,8 +10,9 @@ const KILLED: Duration = Duration::from_secs(20);
 const STOPPED: Duration = Duration::from_secs(10);
 
 /// Uids of pods with their restarts, and what their Deployment was last told.
-fn pods(space: &Space) -> Result<(Vec<(String, i64)>, Value)> {
-    let text = space.kubectl(&["get", "pods", "-o", "json"])?;
+pub fn pods(space: &Space) -> Result<(Vec<(String, i64)>, Value)> {
+    let of = "--selector=keylane.dev/ordered-consumer";
+    let text = space.kubectl(&["get", "pods", of, "-o", "json"])?;
     let list: Value = serde_json::from_str(&text)?;
     let restarts = |pod: &Value| {
         let statuses = pod["status"]["containerStatuses"]
@@ -73,7 +74,7 @@ fn the_next_operator_decides_in_time_when_the_leader_is_killed_and_when_it_stops
 }
 
 /// The children with what the operator is recorded to have written of them, and when.
-fn written(space: &Space) -> Result<Value> {
+pub fn written(space: &Space) -> Result<Value> {
     let mut all = json!({});
     for (kind, name) in crate::CHILDREN {
         let args = ["get", kind, name, "-o", "json", "--show-managed-fields"];

@@ -15,6 +15,7 @@ mod resource;
 mod rights;
 mod secrets;
 mod space;
+mod upgrade;
 
 use anyhow::{Context as _, Result};
 use keylane_operator::scale::Recorded;

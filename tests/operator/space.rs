@@ -122,17 +122,23 @@ impl Space {
     }
 
     /// An operator that the demo or the end-to-end case installed watches all namespaces: two would undo
-    /// each other's work.
-    fn stop_installed_operators(&self) -> Result<()> {
+    /// each other's work. One that watches a namespace of its own disturbs nobody.
+    pub fn stop_installed_operators(&self) -> Result<()> {
         let installed =
             "--selector=app.kubernetes.io/name=keylane,app.kubernetes.io/component=operator";
         let mut found = self.cluster.kubectl();
         found.args(["get", "deployments", "--all-namespaces", installed]);
-        found.args(["--output=jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}"]);
+        found.args(["--output=jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name} {.spec.template.spec.containers[0].args}{\"\\n\"}{end}"]);
         for line in run::output("looking for operators", &mut found)?.lines() {
-            let Some((namespace, name)) = line.split_once(' ') else {
+            let mut words = line.splitn(3, ' ');
+            let (Some(namespace), Some(name), Some(args)) =
+                (words.next(), words.next(), words.next())
+            else {
                 continue;
             };
+            if args.contains("--watch-namespace=") {
+                continue;
+            }
             let mut stop = self.cluster.kubectl();
             stop.args([
                 "--namespace",

@@ -10,6 +10,10 @@ app.kubernetes.io/name: keylane
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
+{{- /* Not empty if metrics are behind reviews. Values of a release before these (helm upgrade --reuse-values) have none. */ -}}
+{{- define "keylane.reviewed" -}}
+{{- if eq (dig "access" "" (.Values.metrics | default dict)) "TokenReview" }}yes{{ end }}
+{{- end }}
 {{- define "keylane.name" -}}
 {{ printf "%s-operator" .Release.Name | trunc 52 | trimSuffix "-" }}
 {{- end }}
