@@ -2,8 +2,9 @@
 
 use crate::process::Process;
 use crate::space::{Space, condition, consumer};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const KILLED: Duration = Duration::from_secs(20);
@@ -89,6 +90,49 @@ pub fn written(space: &Space) -> Result<Value> {
     Ok(all)
 }
 
+/// What the API server's own log says somebody changed in the namespace: how often each verb and resource, dry runs
+/// apart.
+fn audited(space: &Space, user: &str) -> Result<Option<BTreeMap<String, u64>>> {
+    let Some(log) = space.cluster().audit_log() else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(&log).with_context(|| {
+        format!(
+            "{} cannot be read: the cluster was started before there was such a log; `cargo cluster down` first",
+            log.display()
+        )
+    })?;
+    let mut counts = BTreeMap::new();
+    for line in text.lines().filter(|line| line.contains(&space.name)) {
+        let Ok(event) = serde_json::from_str::<Value>(line) else {
+            // The last one, while it is written.
+            continue;
+        };
+        let of = &event["objectRef"];
+        if event["impersonatedUser"]["username"] != user || of["namespace"] != space.name {
+            continue;
+        }
+        let mut what = format!("{} {}", event["verb"], of["resource"]).replace('"', "");
+        if let Some(part) = of["subresource"].as_str() {
+            what = format!("{what}/{part}");
+        }
+        if event["requestURI"].to_string().contains("dryRun=All") {
+            what = format!("{what} (dry run)");
+        }
+        *counts.entry(what).or_default() += 1;
+    }
+    Ok(Some(counts))
+}
+
+/// The same without what a round may write: status, at its own pace.
+fn children_audited(space: &Space, user: &str) -> Result<Option<BTreeMap<String, u64>>> {
+    let counts = audited(space, user)?;
+    Ok(counts.map(|mut counts| {
+        counts.retain(|what, _| !what.contains("orderedconsumers/status"));
+        counts
+    }))
+}
+
 #[test]
 fn a_second_look_writes_no_child_and_repeats_no_event() -> Result<()> {
     const WRITES: &str = "keylane_operator_child_writes_total";
@@ -100,10 +144,19 @@ fn a_second_look_writes_no_child_and_repeats_no_event() -> Result<()> {
     operator.until_decisions(3.0, Instant::now())?;
     let (children, writes) = (written(&space)?, operator.metric(WRITES)?);
     assert!(writes >= crate::CHILDREN.len() as f64, "{writes}");
+    let audit = children_audited(&space, &user)?;
+    if let Some(audit) = &audit {
+        let created = audit
+            .keys()
+            .filter(|what| what.starts_with("create ") && !what.contains("dry run"));
+        assert_eq!(created.count(), crate::CHILDREN.len(), "{audit:?}");
+    }
     let looks = operator.decisions()?;
     operator.until_decisions(looks + 3.0, Instant::now())?;
     assert_eq!(operator.metric(WRITES)?, writes);
     assert_eq!(written(&space)?, children);
+    println!("by the API server's log: {audit:?}, and nothing more after three more looks");
+    assert_eq!(children_audited(&space, &user)?, audit);
 
     // One that remembers nothing looks at all children again, and changes none.
     operator.stop()?;

@@ -6,6 +6,9 @@ use super::paths::Paths;
 use super::process::Daemon;
 use super::run;
 
+/// The API server's log of changes.
+pub const AUDIT: &str = "audit";
+
 /// etcd: the API server's store.
 pub fn etcd(paths: &Paths) -> Result<Daemon> {
     let (client, peer) = net::ETCD_PORTS;
@@ -67,6 +70,11 @@ pub fn api_server(paths: &Paths) -> Daemon {
             ("authorization-mode", "Node,RBAC"),
             ("enable-admission-plugins", "NodeRestriction"),
             ("allow-privileged", "true"),
+            ("audit-policy-file", &show(paths.config("audit.yaml"))),
+            ("audit-log-path", &show(paths.log(AUDIT))),
+            // Megabytes; the one before is kept too.
+            ("audit-log-maxsize", "50"),
+            ("audit-log-maxbackup", "1"),
             ("anonymous-auth", "false"),
             ("service-cluster-ip-range", net::SERVICE_NETWORK),
             (

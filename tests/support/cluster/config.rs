@@ -38,6 +38,7 @@ pub fn write_all(paths: &Paths, snapshotter: &str) -> Result<()> {
     let cni = include_str!("../../cluster/config/cni.json");
     let kubelet = include_str!("../../cluster/config/kubelet.yaml");
     let kube_proxy = include_str!("../../cluster/config/kube-proxy.yaml");
+    let audit = include_str!("../../cluster/config/audit.yaml");
     write(&paths.config("containerd.toml"), &fill(containerd, &values))?;
     write(
         &paths.state().join("cni/10-keylane.conflist"),
@@ -45,6 +46,7 @@ pub fn write_all(paths: &Paths, snapshotter: &str) -> Result<()> {
     )?;
     write(&paths.config("kubelet.yaml"), &fill(kubelet, &values))?;
     write(&paths.config("kube-proxy.yaml"), &fill(kube_proxy, &values))?;
+    write(&paths.config("audit.yaml"), audit)?;
     // Pods must not inherit the search domains of this machine.
     let resolv_conf = format!("nameserver {}\n", net::DNS_IP);
     write(&paths.config("resolv.conf"), &resolv_conf)?;

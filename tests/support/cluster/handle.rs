@@ -82,6 +82,14 @@ impl Cluster {
         &self.paths
     }
 
+    /// The API server's log of who changed what, one JSON object a line (tests/cluster/config/audit.yaml); none
+    /// of a cluster that is not on this machine.
+    #[must_use]
+    pub fn audit_log(&self) -> Option<PathBuf> {
+        self.is_local()
+            .then(|| self.paths.log(super::components::AUDIT))
+    }
+
     /// A kubectl command for this cluster; add arguments and run it.
     #[must_use]
     pub fn kubectl(&self) -> Command {
