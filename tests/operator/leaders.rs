@@ -3,6 +3,7 @@
 use crate::process::Process;
 use crate::space::{Space, condition, consumer};
 use anyhow::{Context as _, Result};
+use keylane_operator::scale::Recorded;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -71,6 +72,50 @@ fn the_next_operator_decides_in_time_when_the_leader_is_killed_and_when_it_stops
     assert!(after_stop <= STOPPED, "{after_stop:?} after a stop");
     assert!(first_term < second_term && second_term < third_term);
     assert_eq!(pods(&space)?, before);
+    Ok(())
+}
+
+/// Changes of replicas that were kept, as numbers of pods before and after.
+fn kept(space: &Space) -> Result<Vec<(u32, u32)>> {
+    let kept = space.get("configmap", "orders-keylane-decisions")?;
+    let all = kept["data"].as_object().context("no decisions are kept")?;
+    let mut changes = Vec::new();
+    for text in all.values().filter_map(Value::as_str) {
+        let recorded: Recorded = serde_json::from_str(text)?;
+        let change = (recorded.inputs.replicas(), recorded.replicas);
+        if change.0 != change.1 {
+            changes.push(change);
+        }
+    }
+    Ok(changes)
+}
+
+/// Its pods cannot start, so the change is not over when the leader is killed, nor afterwards.
+#[test]
+fn a_change_that_is_under_way_is_the_next_leaders_and_made_once() -> Result<()> {
+    let space = Space::new("underway")?;
+    let user = space.grant()?;
+    let first = Process::start(&space, &user)?;
+    first.until_ready()?;
+    let second = Process::start(&space, &user)?;
+    second.until_ready()?;
+    let mut wanted = consumer("orders");
+    wanted["spec"]["autoscaling"] = json!({"mode": "Auto", "minReplicas": 2, "maxReplicas": 4});
+    space.apply(&wanted)?;
+    space.until_object("orderedconsumer", "orders", |object| {
+        object["spec"]["replicas"] == 2
+    })?;
+    first.kill()?;
+    // The watch may be behind at the first.
+    second.until_decisions(3.0, Instant::now())?;
+    space.until_object("deployment", "orders-keylane", |deployment| {
+        deployment["spec"]["replicas"] == 2 && deployment["status"]["replicas"] == 2
+    })?;
+    let object = space.get("orderedconsumer", "orders")?;
+    assert_eq!(object["spec"]["replicas"], 2);
+    assert_eq!(object["status"]["decision"]["replicas"], 2);
+    assert_eq!(kept(&space)?, [(1, 2)]);
+    assert_eq!(pods(&space)?.0.len(), 2);
     Ok(())
 }
 

@@ -4,7 +4,9 @@ use crate::space::{Space, consumer};
 use anyhow::Result;
 use keylane_tests::cluster::run;
 use keylane_tests::cluster::wait::{self, Pending};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Verb and resource, with more arguments of `kubectl auth can-i`.
@@ -69,6 +71,84 @@ fn the_account_can_do_what_the_chart_lists_and_nothing_else() -> Result<()> {
     let spec =
         space.kubectl(&[&patch[..], &["-p", r#"{"spec":{"suspend":{"all":true}}}"#]].concat());
     assert!(spec.is_err_and(|error| error.to_string().contains("orbidden")));
+    Ok(())
+}
+
+/// Each right of these rules by itself: a verb, a resource and, where it is bound to one, a name.
+fn each(rules: &Value) -> BTreeSet<String> {
+    let texts = |of: &Value| -> Vec<String> {
+        let texts = of
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        texts.map(str::to_owned).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for rule in rules.as_array().into_iter().flatten() {
+        let mut names = texts(&rule["resourceNames"]);
+        if names.is_empty() {
+            names.push("*".to_owned());
+        }
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                for name in &names {
+                    for verb in texts(&rule["verbs"]) {
+                        rights.insert(format!("{verb} {resource}.{group} {name}"));
+                    }
+                }
+            }
+        }
+    }
+    rights
+}
+
+/// All rights a user has in a namespace, by the API server's word.
+fn has(space: &Space, user: &str, namespace: &str) -> Result<BTreeSet<String>> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    });
+    let mut ask = space.cluster().kubectl();
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    ask.args(["create", "--raw", path, "-f", "-", "--as", user]);
+    let answer = run::feed("asking for rights", &mut ask, &review.to_string())?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    Ok(each(&answer["status"]["resourceRules"]))
+}
+
+#[test]
+fn it_has_each_right_of_the_chart_and_not_one_more() -> Result<()> {
+    let space = Space::new("exact")?;
+    let user = space.grant()?;
+    let watch = format!("watchNamespace={}", space.name);
+    let text = space.render(&["rbac.yaml"], &["--set", &watch])?;
+    let mut listed = BTreeSet::new();
+    for document in serde_norway::Deserializer::from_str(&text) {
+        let object = Value::deserialize(document)?;
+        if object["kind"] == "Role" {
+            listed.append(&mut each(&object["rules"]));
+        }
+    }
+    assert!(listed.len() > 40, "{listed:?}");
+    // Where it has no role: what everybody has who is known at all, such as to ask what one may.
+    let everybody = has(&space, &user, "default")?;
+    assert!(
+        everybody
+            .iter()
+            .all(|right| right.starts_with("create self")),
+        "{everybody:?}"
+    );
+    let has = has(&space, &user, &space.name)?;
+    let more: Vec<_> = has
+        .difference(&listed)
+        .filter(|right| !everybody.contains(*right))
+        .collect();
+    let less: Vec<_> = listed.difference(&has).collect();
+    assert!(
+        more.is_empty() && less.is_empty(),
+        "more: {more:?}, less: {less:?}"
+    );
     Ok(())
 }
 
