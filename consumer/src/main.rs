@@ -77,7 +77,7 @@ struct Run {
 #[tokio::main]
 async fn main() -> Result<()> {
     let Command::Run(run) = Cli::parse().command;
-    program::start_logging(run.log_json);
+    program::start_logging(run.log_json, None);
     let config = Config::read(&run.file)?;
     let spec = config.spec();
     let host = run.pod_uid.clone().unwrap_or_else(host_name);

@@ -18,6 +18,7 @@ pub mod scale;
 pub mod served;
 pub mod server;
 pub mod simulate;
+pub mod traces;
 
 /// Chooses the TLS implementation of this process. More than one is linked, so nobody else can; to be
 /// called before the first connection, and harmless if called again.

@@ -4,17 +4,21 @@
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use keylane_consumer::contract::duration::DurationText;
-use keylane_consumer::program;
+use keylane_consumer::program::{self, Also};
 use keylane_operator::controller;
 use keylane_operator::leader::{self, Tenure, Terms};
 use keylane_operator::metrics::Metrics;
 use keylane_operator::served::Place;
+use keylane_operator::traces::{self, Endpoint, Exporter, Identity};
 use keylane_operator::{crd, live, server};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+/// Longest time the last traces may take to be sent.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 /// How often a process that leads without an election says that it is alive.
 const BEAT: Duration = Duration::from_secs(5);
 
@@ -61,6 +65,32 @@ struct Run {
     election: Election,
     #[command(flatten)]
     live: Live,
+    #[command(flatten)]
+    tracing: Tracing,
+}
+
+/// Traces of rounds.
+#[derive(Args)]
+struct Tracing {
+    /// Send traces by OTLP over HTTP, in JSON, to this collector, such as http://collector:4318.
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<Endpoint>,
+    /// Percent of rounds that are traced.
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=100))]
+    otlp_sample: u8,
+}
+
+impl Tracing {
+    /// A receiver for the log, and what sends on what it is told.
+    fn start(self, election: &Election, metrics: &Metrics) -> Option<(Also, Exporter)> {
+        let endpoint = self.otlp_endpoint?;
+        let identity = Identity {
+            pod: election.identity.clone(),
+            namespace: election.lease_namespace.clone(),
+        };
+        let to = traces::to(endpoint, self.otlp_sample, identity, metrics.clone());
+        Some(to)
+    }
 }
 
 /// Who reads metrics.
@@ -152,15 +182,18 @@ async fn listen(address: IpAddr, port: u16, option: &str) -> Result<TcpListener>
 }
 
 async fn operate(run: Run) -> Result<()> {
-    program::start_logging(run.log_json);
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::new(&registry)?;
+    let (also, exporter) = run.tracing.start(&run.election, &metrics).unzip();
+    program::start_logging(run.log_json, also);
     keylane_operator::install_crypto();
     let namespace = run.election.lease_namespace.clone();
     let election = run.election.options()?;
     let client = kube::Client::try_default()
         .await
         .context("no Kubernetes: set KUBECONFIG, or run in a pod with a service account")?;
-    let registry = prometheus::Registry::new();
-    let metrics = Metrics::new(&registry)?;
+    let exported = CancellationToken::new();
+    let exporting = exporter.map(|exporter| tokio::spawn(exporter.run(exported.clone())));
     let listener = listen(run.listen, run.port, "--port").await?;
     let router = server::probes(metrics.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -217,6 +250,11 @@ async fn operate(run: Run) -> Result<()> {
                 () = async { loop { turn.tick().await; metrics.beat(); } } => {}
             }
         }
+    }
+    exported.cancel();
+    if let Some(exporting) = exporting {
+        // A collector that does not answer holds nobody up.
+        let _cut_off = tokio::time::timeout(LAST_TRACES, exporting).await;
     }
     info!("stopped");
     Ok(())

@@ -13,6 +13,9 @@ const SECONDS: [f64; 11] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
+const SENT: &str = "sent";
+const LOST: &str = "lost";
+
 /// The operator's metrics, and what its probes tell.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -25,6 +28,7 @@ pub struct Metrics {
     lease_failures: IntCounter,
     consumers: IntGauge,
     gone_told: IntCounter,
+    spans: IntCounterVec,
     pulse: Arc<Pulse>,
 }
 
@@ -105,6 +109,13 @@ impl Metrics {
                 "keylane_operator_gone_pods_told_total",
                 "Times a pod was told of others that ended for certain.",
             )?,
+            spans: IntCounterVec::new(
+                Opts::new(
+                    "keylane_operator_spans_total",
+                    "Parts of traces, by what became of them.",
+                ),
+                &["outcome"],
+            )?,
             pulse: Arc::new(Pulse {
                 start: Instant::now(),
                 beat: AtomicU64::new(0),
@@ -113,6 +124,9 @@ impl Metrics {
         // A rate misses the first failure of a kind if its count was not 0 before.
         for what in FAILURES {
             metrics.failures.with_label_values(&[what]);
+        }
+        for outcome in [SENT, LOST] {
+            metrics.spans.with_label_values(&[outcome]);
         }
         registry.register(Box::new(metrics.rounds.clone()))?;
         registry.register(Box::new(metrics.failures.clone()))?;
@@ -123,6 +137,7 @@ impl Metrics {
         registry.register(Box::new(metrics.lease_failures.clone()))?;
         registry.register(Box::new(metrics.consumers.clone()))?;
         registry.register(Box::new(metrics.gone_told.clone()))?;
+        registry.register(Box::new(metrics.spans.clone()))?;
         Ok(metrics)
     }
 
@@ -173,6 +188,22 @@ impl Metrics {
     /// A pod was told which others ended for certain.
     pub fn told_gone(&self) {
         self.gone_told.inc();
+    }
+
+    /// Parts of traces were taken by the collector.
+    pub fn sent_spans(&self, count: u64) {
+        self.spans.with_label_values(&[SENT]).inc_by(count);
+    }
+
+    /// Parts of traces were dropped, or not taken by the collector.
+    pub fn lost_spans(&self, count: u64) {
+        self.spans.with_label_values(&[LOST]).inc_by(count);
+    }
+
+    /// Parts of traces that were sent, and that were lost.
+    pub fn spans_so_far(&self) -> (u64, u64) {
+        let of = |outcome| self.spans.with_label_values(&[outcome]).get();
+        (of(SENT), of(LOST))
     }
 
     /// The election loop turned.

@@ -15,6 +15,7 @@ mod resource;
 mod rights;
 mod secrets;
 mod space;
+mod traces;
 mod upgrade;
 
 use anyhow::{Context as _, Result};

@@ -5,22 +5,28 @@ pub mod tls;
 use crate::terminated;
 use std::io::IsTerminal;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+/// One more that is told what happens in a program, beside the log; what of it is its own filter's.
+pub type Also = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Logs to standard error what `RUST_LOG` asks for, by default what is of interest, as lines of text or of
-/// JSON. Call it once.
-pub fn start_logging(json: bool) {
+/// JSON, and tells another if there is one. Call it once.
+pub fn start_logging(json: bool, also: Option<Also>) {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rocketmq=off"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = fmt::layer::<Registry>()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
+    let log = if json {
+        lines.json().with_filter(filter).boxed()
     } else {
-        builder.init();
-    }
+        lines.with_filter(filter).boxed()
+    };
+    let all: Vec<Also> = [log].into_iter().chain(also).collect();
+    tracing_subscriber::registry().with(all).init();
 }
 
 /// Cancelled once this process is [`terminated`]. Needs a runtime.

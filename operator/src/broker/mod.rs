@@ -15,7 +15,7 @@ use keylane_consumer::source::{Source, SourceError};
 use kube::Client;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tracing::info;
+use tracing::{info, instrument};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Secrets are not watched: that would need the right to list everybody's. They are read this often, and at
@@ -105,6 +105,7 @@ impl Broker {
     /// The offsets of every queue, with what the consumer's Secrets hold. A queue whose broker does not say is
     /// there without; an error if none of them is known. Secrets that cannot be used any more are told of, and
     /// brokers asked with what they said before.
+    #[instrument(name = "offsets", level = "debug", skip_all, fields(topic = spec.topic, otel.kind = "client"))]
     pub async fn offsets(
         &mut self,
         client: &Client,

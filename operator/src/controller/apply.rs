@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use tracing::info;
+use tracing::{info, instrument};
 
 /// Why children are not as they should be.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,7 @@ impl Applier<'_> {
     ///
     /// In this order, because a pod cannot start before what it mounts exists. A template that is new is
     /// tried as a pod first: pods of the old one stay when the new one would be refused.
+    #[instrument(level = "debug", skip_all)]
     pub async fn apply(&mut self, resources: Resources) -> Result<Applied, ApplyError> {
         let Resources {
             service_account,

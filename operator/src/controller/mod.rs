@@ -49,7 +49,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, debug, debug_span, info, warn};
 use watch::{Told, Watched};
 
 /// Time between two looks at a consumer.
@@ -228,6 +229,24 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
     if !context.tenure.holds() || !context.watched.is_complete() {
         return Ok(Action::requeue(SOON));
     }
+    let span = debug_span!(
+        "round",
+        namespace = object.metadata.namespace,
+        name = object.metadata.name,
+        generation = object.metadata.generation,
+        otel.status_code = Empty,
+        error = Empty,
+    );
+    let outcome = round(object, context).instrument(span.clone()).await;
+    if let Err(error) = &outcome {
+        span.record("otel.status_code", "ERROR");
+        span.record("error", error.to_string());
+    }
+    outcome
+}
+
+/// One look at a consumer.
+async fn round(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let state = context.state(&object).await;
     let mut state = state.lock().await;
@@ -251,21 +270,27 @@ async fn reconcile(object: Arc<OrderedConsumer>, context: Arc<Context>) -> Resul
         consumer = consumer.without_pods();
     }
     let last = object.status.as_ref();
-    let pods = look::look(&context, &mut state, &consumer, last, &mut found).await;
+    let pods = look::look(&context, &mut state, &consumer, last, &mut found)
+        .instrument(debug_span!("look"))
+        .await;
     let written = state.last_written().or(last).cloned();
     let (written, there) = (written.as_ref(), pods.as_ref());
     reset::find(&object, &state.reset, written, there, &mut found);
     if !context.tenure.holds() {
         return Ok(Action::requeue(SOON));
     }
-    record::write_status(&context, &mut state, &object, &found).await?;
+    record::write_status(&context, &mut state, &object, &found)
+        .instrument(debug_span!("write status"))
+        .await?;
     // A decision that was not recorded was not made: the next round makes it anew.
     if let Some(history) = found.history.take() {
         state.decided(history);
     }
     if let Some(pods) = pods {
         reset::drive(&context, &mut state, &object, &found, &pods).await;
-        act::act(&context, &mut state, &object, &consumer, &found, &pods).await;
+        act::act(&context, &mut state, &object, &consumer, &found, &pods)
+            .instrument(debug_span!("act"))
+            .await;
         context.metrics.decided(started.elapsed());
     }
     if found.is_failure() {

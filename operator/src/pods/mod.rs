@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
+use tracing::instrument;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 const LARGEST_ANSWER: usize = 4 << 20;
@@ -80,11 +81,13 @@ impl PodClient {
     }
 
     /// What each pod knows of itself, all asked at once.
+    #[instrument(name = "stats of pods", level = "debug", skip_all, fields(pods = addresses.len(), otel.kind = "client"))]
     pub async fn stats(&self, addresses: &[String]) -> Vec<Result<Stats, PodError>> {
         join_all(addresses.iter().map(|address| self.stats_of(address))).await
     }
 
     /// Sets the lane target of each pod, all at once. A pod that has a newer one keeps it.
+    #[instrument(name = "lanes of pods", level = "debug", skip_all, fields(pods = targets.len(), otel.kind = "client"))]
     pub async fn set_lanes(&self, targets: &[(String, LaneTarget)]) -> Vec<PodError> {
         let calls = targets.iter().map(|(address, target)| async move {
             let body = json(address, target)?;
