@@ -1,20 +1,20 @@
 //! `cargo fuzz-all`: damaged input of every kind that comes from outside, read by the product's own readers.
 //!
-//! What a coverage-guided fuzzer would need (an unstable compiler, instrumented dependencies) is not on a bare
-//! machine, so inputs are samples that are right, damaged a little: most of them get far into a reader before
-//! they are refused. A run is a number: the same seed gives the same inputs, on every machine and with any
-//! number of threads. Standard output has one line a target; the exit status is 1 if anything panicked, took
-//! longer than 10 s, or came out otherwise than it went in.
+//! Inputs are samples that are right, damaged a little: most of them get far into a reader before they are refused.
+//! A run is a number: the same seed gives the same inputs, on every machine and with any number of threads, with
+//! nothing but a stable compiler. Standard output has one line a target; the exit status is 1 if anything panicked,
+//! took longer than 10 s, or came out otherwise than it went in.
 #![recursion_limit = "512"]
 
 mod damage;
 mod target;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use damage::Damage;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use target::{TARGETS, Target};
 
@@ -34,15 +34,26 @@ struct Cli {
     /// This target only.
     #[arg(long)]
     only: Option<String>,
+    /// Write the samples into this directory instead, one below it for each target, to begin with for cargo-fuzz.
+    #[arg(long, value_name = "DIR")]
+    samples: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
-    let Cli { runs, seed, only } = Cli::parse();
+    let Cli {
+        runs,
+        seed,
+        only,
+        samples,
+    } = Cli::parse();
     let chosen: Vec<_> = TARGETS
         .iter()
         .filter(|target| only.as_ref().is_none_or(|only| *only == target.name))
         .collect();
     ensure!(!chosen.is_empty(), "there is no such target");
+    if let Some(dir) = samples {
+        return write_samples(&chosen, &dir);
+    }
     let shares: u64 = chosen.iter().map(|target| target.share).sum();
     let (mut all, mut failures) = (0, 0);
     for target in chosen {
@@ -64,6 +75,19 @@ fn main() -> Result<()> {
     }
     println!("{all} inputs with seed {seed}, {failures} failures");
     ensure!(failures == 0, "{failures} inputs failed");
+    Ok(())
+}
+
+fn write_samples(targets: &[&Target], dir: &Path) -> Result<()> {
+    for target in targets {
+        let dir = dir.join(target.name);
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("{} cannot be made", dir.display()))?;
+        for (number, sample) in (target.samples)().iter().enumerate() {
+            std::fs::write(dir.join(format!("sample-{number}")), sample)?;
+        }
+        println!("{}", dir.display());
+    }
     Ok(())
 }
 
@@ -142,11 +166,15 @@ fn one(target: &Target, samples: &[Vec<u8>], seed: u64, number: u64, seen: &mut 
 mod tests {
     use super::*;
 
-    /// Some inputs of each target at each test run; `cargo fuzz-all` has millions.
+    /// Some inputs of each target at each test run, more where KEYLANE_FUZZ_RUNS says so (.ci/run); `cargo fuzz-all`
+    /// has millions.
     #[test]
     fn no_damaged_input_is_a_reader_s_end() {
+        let runs = std::env::var("KEYLANE_FUZZ_RUNS").ok();
+        let runs: u64 = runs.map_or(65_000, |runs| runs.parse().expect("a number"));
+        let shares: u64 = TARGETS.iter().map(|target| target.share).sum();
         for target in &TARGETS {
-            let seen = run(target, 7, 1_000 * target.share);
+            let seen = run(target, 7, (runs * target.share).div_ceil(shares));
             assert!(seen.failures.is_empty(), "{:#?}", seen.failures);
             // Damage that nothing survives would show the first check of a reader only.
             assert!(
