@@ -2,9 +2,18 @@
 
 use crate::function::Function;
 use crate::world::{Handler, Running, World};
+use keylane_consumer::config::Config;
 use keylane_consumer::contract::admin::Stats;
+use keylane_consumer::source::rocketmq::RocketmqSource;
+use keylane_consumer::source::{Source, SourceError};
 use keylane_tests::rocketmq::Message;
+use serde_json::json;
 use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// A handler that is down from the start: no queue is taken, and the executor is not ready.
 #[tokio::test(flavor = "multi_thread")]
@@ -170,4 +179,43 @@ async fn a_wrong_name_server_is_named() {
         .until_stats(named, "an error that names the address")
         .await;
     running.stop().await;
+}
+
+/// A server that announces an answer of two gigabytes and sends it: it is not read, whatever was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_end_is_not_read() {
+    const MOST: u64 = 64 << 20;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let name_server = listener.local_addr().unwrap().to_string();
+    let sent = Arc::new(AtomicU64::new(0));
+    let counted = sent.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sent = counted.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 1024];
+                let _asked = stream.read(&mut request).await;
+                let announced = i32::MAX.to_be_bytes();
+                let mut next = stream.write_all(&announced).await;
+                while next.is_ok() && sent.fetch_add(1 << 16, Ordering::SeqCst) < 2 * MOST {
+                    next = stream.write_all(&[0; 1 << 16]).await;
+                }
+            });
+        }
+    });
+    let document = json!({
+        "apiVersion": "keylane.dev/v1alpha1", "kind": "OrderedConsumer", "metadata": {"name": "test"},
+        "spec": {
+            "rocketmq": {"nameServers": [name_server]}, "topic": "T", "consumerGroup": "G",
+            "handler": {"http": {"port": 1}},
+        },
+    });
+    let config = Config::parse(&document.to_string(), Path::new("test.yaml")).unwrap();
+    let source = RocketmqSource::connect(config.spec(), "test")
+        .await
+        .unwrap();
+    let error = source.route().await.unwrap_err();
+    assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
+    let sent = sent.load(Ordering::SeqCst);
+    assert!((1..MOST).contains(&sent), "{sent} bytes were taken");
 }

@@ -86,7 +86,7 @@ impl Watched {
     ) {
         let all = self.clone();
         let tell = told.clone();
-        let events = watch(api::<Deployment>(client, namespace), config());
+        let events = watch(api::<Deployment>(client, namespace), config()).modify(lighten);
         tasks.spawn(follow("Deployments", events, move |event| {
             let names = lock(&all.deployments).take(event);
             all.touch(&names, &tell);
@@ -162,6 +162,13 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
+}
+
+/// Memory: of a Deployment only its status and whether it was changed matter here, not the template of its pods.
+fn lighten(deployment: &mut Deployment) {
+    deployment.metadata.managed_fields = None;
+    deployment.metadata.annotations = None;
+    deployment.spec = None;
 }
 
 /// Memory: of a pod's spec only the names and limits of its containers matter here, and of its annotations
