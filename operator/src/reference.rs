@@ -11,6 +11,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 /// Rewrites the file when KEYLANE_REGENERATE is set.
 #[test]
@@ -128,6 +129,7 @@ fn metrics(text: &mut String) {
     let operator = Metrics::new(&registry).unwrap();
     operator.failed("apply");
     operator.wrote_child("Deployment");
+    operator.asked_brokers(Duration::ZERO, true);
     let mut page = Vec::new();
     TextEncoder::new()
         .encode(&registry.gather(), &mut page)
