@@ -519,6 +519,31 @@ fn what_would_break_order_cannot_change_and_the_way_out_is_said() -> Result<()> 
     Ok(())
 }
 
+/// What failed in mode None waits in the retry topic, and no other mode would ever handle it.
+#[test]
+fn mode_none_is_not_left_while_messages_may_wait_in_its_retry_topic() -> Result<()> {
+    let space = Space::new("retries")?;
+    let none = spec("ordering", json!({"mode": "None"}));
+    // The way there is open.
+    space.apply(&consumer("orders"))?;
+    space.apply(&none)?;
+    let mut unsaid = none.clone();
+    if let Some(spec) = unsaid["spec"].as_object_mut() {
+        spec.remove("ordering");
+    }
+    let other = |mode: &str| spec("ordering", json!({"mode": mode}));
+    for changed in [other("Key"), other("Queue"), unsaid] {
+        let refusal = space.apply(&changed).map_err(|error| error.to_string());
+        let refusal = refusal.err().unwrap_or_default();
+        assert!(
+            refusal.contains("cannot be changed from None")
+                && refusal.contains("create a new OrderedConsumer and delete this one"),
+            "{refusal}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn kubectl_knows_it_by_its_short_name_and_category() -> Result<()> {
     let space = Space::new("columns")?;

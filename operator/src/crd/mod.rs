@@ -37,6 +37,8 @@ pub const LONGEST_NAME: usize = 40;
         .message("spec.topic and spec.consumerGroup cannot be changed: that would be another consumer; create a new OrderedConsumer and delete this one"),
     validation = Rule::new("self.spec.consumption == oldSelf.spec.consumption")
         .message("spec.consumption cannot be changed: pods of both kinds would handle the same messages side by side; create a new OrderedConsumer and delete this one"),
+    validation = Rule::new("oldSelf.spec.ordering.mode != 'None' || self.spec.ordering.mode == 'None'")
+        .message("spec.ordering.mode cannot be changed from None: messages that failed may wait in the topic %RETRY%<group>, which other modes do not consume; once nothing waits there (mqadmin consumerProgress -g <group> -t %RETRY%<group>), create a new OrderedConsumer and delete this one"),
     validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.consumption != 'Broadcasting'")
         .message("spec.consumption Broadcasting needs spec.ordering.mode Key or Queue: what is sent back to the broker would come to every pod again"),
     validation = Rule::new("self.spec.ordering.mode != 'None' || self.spec.retry.onExhausted != 'Block'")
@@ -610,7 +612,7 @@ mod tests {
         }
         assert_eq!(
             schema["x-kubernetes-validations"].as_array().map(Vec::len),
-            Some(6)
+            Some(7)
         );
         let required: Vec<_> = spec["required"]
             .as_array()

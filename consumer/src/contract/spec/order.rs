@@ -10,7 +10,7 @@ pub struct Ordering {
     /// Key: messages of one queue with one key are handled one after the other, in order; different keys
     /// at once. Queue: all messages of a queue one after the other, as RocketMQ's own ordered mode. None:
     /// all at once; a failed message goes to the broker's retry topic and comes back after RocketMQ's
-    /// delay levels. Default: Key.
+    /// delay levels. No other mode consumes that topic, so None cannot be changed to one. Default: Key.
     #[serde(default)]
     pub mode: Mode,
     /// Where the key of a message is found. It orders in mode Key only; the handler is told it always.
