@@ -5,7 +5,11 @@
 //! group of its own on a real broker. Told are its processor time and memory, its requests to the API server
 //! and to the broker, and how long after its time a decision is made. Each size is measured once everything
 //! is settled, for a minute.
+//!
+//! With `--hand-over N` something else is measured, N times: how long after the operator that decides was killed,
+//! stopped beside another, or stopped and started again the next decision is made, and whether pods notice.
 
+mod hand_over;
 mod measure;
 
 use anyhow::{Context as _, Result, ensure};
@@ -43,6 +47,9 @@ struct Cli {
     /// How long each size is measured, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(15..=3600))]
     seconds: u64,
+    /// Measure hand-overs instead, so many times, with as many OrderedConsumers as the first of --resources says and a pod of each.
+    #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(1..=100))]
+    hand_over: Option<u32>,
     /// One JSON object a size on standard output; all else goes to standard error.
     #[arg(long)]
     json: bool,
@@ -63,7 +70,13 @@ async fn main() -> Result<()> {
     eprintln!("==> Starting RocketMQ");
     let broker = Broker::start().await?;
     prepare(&cluster)?;
-    let outcome = measure(&cli, &cluster, &broker).await;
+    let outcome = match cli.hand_over {
+        Some(times) => {
+            let resources = cli.resources[0];
+            hand_over::measure(times, resources, cli.json, &cluster, &broker).await
+        }
+        None => measure(&cli, &cluster, &broker).await,
+    };
     remove(&cluster)?;
     if outcome? {
         Ok(())
@@ -83,7 +96,7 @@ async fn measure(cli: &Cli, cluster: &Cluster, broker: &Broker) -> Result<bool> 
             broker.create_topic(&format!("BENCH_{number}"), 4).await?;
         }
         let new: Vec<_> = (there..*size)
-            .map(|number| consumer(number, &broker.name_server()))
+            .map(|number| consumer(number, &broker.name_server(), 0))
             .collect();
         for some in new.chunks(AT_ONCE) {
             apply(cluster, some)?;
@@ -145,7 +158,7 @@ fn tell(json: bool, figures: &Figures) -> Result<()> {
     Ok(())
 }
 
-fn consumer(number: usize, name_server: &str) -> Value {
+fn consumer(number: usize, name_server: &str, replicas: u32) -> Value {
     json!({
         "apiVersion": "keylane.dev/v1alpha1",
         "kind": "OrderedConsumer",
@@ -155,7 +168,7 @@ fn consumer(number: usize, name_server: &str) -> Value {
             "topic": format!("BENCH_{number}"),
             "consumerGroup": format!("bench-{number}"),
             "handler": {"http": {"port": 8080}},
-            "replicas": 0,
+            "replicas": replicas,
             "autoscaling": {"mode": "LanesOnly"},
             "template": {"spec": {"containers": [{"name": "handler", "image": "localhost/not-there:1"}]}},
         }

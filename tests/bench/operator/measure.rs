@@ -1,12 +1,13 @@
 //! An operator that runs, and what it uses.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use keylane_tests::cluster::{Cluster, run};
 use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
 use keylane_tests::usage::{peak_memory, processor_time};
 use keylane_tests::wait;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,9 @@ pub struct Figures {
 /// A running operator; killed when dropped.
 pub struct Operator {
     child: Child,
-    url: String,
+    /// Base URLs of probes and of metrics.
+    probes: String,
+    metrics: String,
     client: reqwest::Client,
     /// API requests a second without it.
     others: f64,
@@ -51,27 +54,46 @@ impl Drop for Operator {
     }
 }
 
+/// The operator's program.
+pub async fn program(cluster: &Cluster) -> Result<PathBuf> {
+    let paths = cluster.paths().clone();
+    let build = move || release_binaries(&paths, &PROGRAMS);
+    Ok(tokio::task::spawn_blocking(build).await??.swap_remove(0))
+}
+
 /// Values of metrics, by name with labels.
 type Page = BTreeMap<String, f64>;
 
 impl Operator {
-    /// Starts one that watches a namespace.
+    /// Starts one that watches a namespace, without an election.
     pub async fn start(cluster: &Cluster, namespace: &str) -> Result<Self> {
-        let paths = cluster.paths().clone();
-        let build = move || release_binaries(&paths, &PROGRAMS);
-        let program = tokio::task::spawn_blocking(build).await??.swap_remove(0);
+        let program = program(cluster).await?;
         let others = others(cluster).await?;
-        let free = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-        let port = free.local_addr()?.port();
-        drop(free);
+        let mut operator = Self::run(&program, cluster, namespace, &["--no-leader-election"])?;
+        operator.others = others;
+        Ok(operator)
+    }
+
+    /// Starts one that stands for election in that namespace.
+    pub fn start_elected(program: &Path, cluster: &Cluster, namespace: &str) -> Result<Self> {
+        Self::run(
+            program,
+            cluster,
+            namespace,
+            &["--lease-namespace", namespace],
+        )
+    }
+
+    fn run(program: &Path, cluster: &Cluster, namespace: &str, options: &[&str]) -> Result<Self> {
+        // Held together, so that they differ.
+        let free = [(); 2].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)));
+        let [port, metrics_port] = free.map(|free| free?.local_addr().map(|at| at.port()));
+        let (port, metrics_port) = (port?, metrics_port?);
         let child = Command::new(program)
-            .args([
-                "run",
-                "--no-leader-election",
-                "--watch-namespace",
-                namespace,
-            ])
-            .args(["--port=0", "--metrics-port", &port.to_string()])
+            .args(["run", "--watch-namespace", namespace])
+            .args(options)
+            .args(["--port", &port.to_string()])
+            .args(["--metrics-port", &metrics_port.to_string()])
             .env("KUBECONFIG", cluster.kubeconfig())
             .env("RUST_LOG", "warn,rocketmq=off")
             .env_remove("HTTPS_PROXY")
@@ -82,10 +104,50 @@ impl Operator {
         let client = reqwest::Client::builder().no_proxy();
         Ok(Self {
             child,
-            url: format!("http://127.0.0.1:{port}/metrics"),
+            probes: format!("http://127.0.0.1:{port}"),
+            metrics: format!("http://127.0.0.1:{metrics_port}/metrics"),
             client: client.timeout(Duration::from_secs(5)).build()?,
-            others,
+            others: 0.0,
         })
+    }
+
+    /// Waits until it could take over.
+    pub async fn until_ready(&self) -> Result<()> {
+        let url = format!("{}/readyz", self.probes);
+        wait::until(SETTLED, "a ready operator", async || {
+            let answer = self.client.get(&url).send().await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            answer.error_for_status().map_err(|error| error.to_string())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Waits until it has decided once; says how long after `since` that was.
+    pub async fn until_it_decides(&self, since: Instant) -> Result<Duration> {
+        wait::until(SETTLED, "a decision", async || {
+            let decisions = self.decisions().await.map_err(|error| error.to_string())?;
+            (decisions > 0.0)
+                .then_some(())
+                .ok_or_else(|| "none yet".to_owned())
+        })
+        .await?;
+        Ok(since.elapsed())
+    }
+
+    /// Decisions that were carried out so far.
+    pub async fn decisions(&self) -> Result<f64> {
+        let page = self.page().await?;
+        Ok(sum(&page, "keylane_operator_decision_seconds_count"))
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the operator ended with {status}");
+        Ok(())
     }
 
     /// Waits until it looks after so many and writes children no more.
@@ -138,7 +200,7 @@ impl Operator {
     }
 
     async fn page(&self) -> Result<Page> {
-        let text = self.client.get(&self.url).send().await?.text().await?;
+        let text = self.client.get(&self.metrics).send().await?.text().await?;
         Ok(page(&text))
     }
 }
