@@ -4,6 +4,10 @@
 //! A run is a number: the same seed gives the same inputs, on every machine and with any number of threads, with
 //! nothing but a stable compiler. Standard output has one line a target; the exit status is 1 if anything panicked,
 //! took longer than 10 s, or came out otherwise than it went in.
+//!
+//! The same targets are there for cargo-fuzz, which is guided by coverage and finds what damage at random does not:
+//! `Cargo.toml` here is theirs. They are no part of the tests, because the fuzzer has to be installed, compiles all
+//! dependencies once more with its own instruments, and finds something else each time.
 #![recursion_limit = "512"]
 
 mod damage;
@@ -193,6 +197,22 @@ mod tests {
                 assert_eq!((target.read)(&sample), Ok(true), "{}: {text}", target.name);
             }
         }
+    }
+
+    #[test]
+    fn every_target_is_one_of_cargo_fuzz_too() {
+        let manifest = include_str!("Cargo.toml");
+        for Target { name, .. } in &TARGETS {
+            let bin = format!("name = {name:?}\npath = \"targets/{name}.rs\"");
+            assert!(manifest.contains(&bin), "{name}");
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/targets");
+            let source = std::fs::read_to_string(dir.join(format!("{name}.rs"))).unwrap();
+            assert!(
+                source.contains(&format!("guided::read({name:?}, input)")),
+                "{name}"
+            );
+        }
+        assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len());
     }
 
     #[test]
