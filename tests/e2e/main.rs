@@ -10,6 +10,7 @@ mod live;
 mod monitoring;
 mod resets;
 mod samples;
+mod secured;
 mod shared;
 
 use anyhow::{Result, ensure};

@@ -5,6 +5,8 @@ use super::error::{Result, RocketMqError};
 use super::jars::jars;
 use crate::cluster::run;
 
+/// Runs of a tool that cannot begin.
+const TRIES: u32 = 5;
 const MAIN: &str = "org.apache.rocketmq.tools.command.MQAdminStartup";
 
 /// What a broker holds of one queue and group.
@@ -43,7 +45,17 @@ pub(super) async fn mqadmin_through(
         output,
     };
     let door = door.clone();
-    let output = tokio::task::spawn_blocking(move || run_tool(&door, &all))
+    let run = move || {
+        let mut output = run_tool(&door, &all)?;
+        for _ in 1..TRIES {
+            if !has_lost_an_interface(&output) {
+                break;
+            }
+            output = run_tool(&door, &all)?;
+        }
+        Ok::<_, RocketMqError>(output)
+    };
+    let output = tokio::task::spawn_blocking(run)
         .await
         .map_err(|error| failed(error.to_string()))??;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -55,6 +67,14 @@ pub(super) async fn mqadmin_through(
         return Err(failed(format!("{text}{errors}")));
     }
     Ok(text)
+}
+
+/// The tool looks for an address of its own before it does anything, and gives up when a network interface goes
+/// while it looks: pods of a cluster on this machine come and go with theirs.
+fn has_lost_an_interface(output: &std::process::Output) -> bool {
+    let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    said.iter()
+        .any(|text| text.contains("because \"localHost\" is null"))
 }
 
 fn run_tool(door: &Door, args: &[String]) -> Result<std::process::Output> {
