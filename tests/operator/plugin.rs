@@ -3,8 +3,8 @@
 use crate::is_true;
 use crate::space::{Space, consumer};
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
-use keylane_operator::plugin::{self, Cli, Paint, PluginError, Verdict};
+use keylane_operator::plugin::{PluginError, Verdict};
+use keylane_tests::plugin;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -19,33 +19,13 @@ pub fn run_with(
     kubeconfig: &Path,
     args: &[&str],
 ) -> Result<(Verdict, String), PluginError> {
-    keylane_operator::install_crypto();
-    let kubeconfig = kubeconfig.display().to_string();
-    let mut line = vec![
-        "kubectl-keylane",
-        "--kubeconfig",
-        &kubeconfig,
-        "-n",
-        &space.name,
-    ];
-    line.extend(args);
-    let cli = Cli::try_parse_from(line).expect("a command line");
-    let mut out = Vec::new();
     let runtime = tokio::runtime::Runtime::new()?;
-    let verdict = runtime.block_on(plugin::run(cli, Paint::PLAIN, &mut out))?;
-    Ok((verdict, String::from_utf8_lossy(&out).into_owned()))
+    runtime.block_on(plugin::keylane(kubeconfig, &space.name, args))
 }
 
 /// The administrator's kubeconfig, who asks as somebody else.
 fn kubeconfig_of(space: &Space, user: &str) -> Result<tempfile::NamedTempFile> {
-    let text = std::fs::read_to_string(space.cluster().kubeconfig())?;
-    let mut kubeconfig: Value = serde_norway::from_str(&text)?;
-    for entry in kubeconfig["users"].as_array_mut().context("no users")? {
-        entry["user"]["as"] = user.into();
-    }
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), kubeconfig.to_string())?;
-    Ok(file)
+    plugin::kubeconfig_as(space.cluster().kubeconfig(), user)
 }
 
 #[test]
@@ -170,7 +150,12 @@ fn suspend_and_resume_write_spec_suspend_and_nothing_else() -> Result<()> {
     let (_, text) = keylane(&space, &["suspend", "orders"])?;
     assert!(text.contains("suspended already"), "{text}");
 
-    keylane(&space, &["resume", "orders"])?;
+    let (_, text) = keylane(&space, &["resume", "orders", "-o", "json"])?;
+    let resumed: Value = serde_json::from_str(&text)?;
+    assert_eq!(
+        (&resumed["changed"], &resumed["suspended"]["all"]),
+        (&json!(["everything"]), &json!(false))
+    );
     let (_, text) = keylane(
         &space,
         &["resume", "orders", "--queue", "broker-a/2", "--key", "-7"],
@@ -319,6 +304,28 @@ fn who_may_only_read_consumers_gets_what_that_tells_and_hears_what_is_missing() 
         space.get("orderedconsumer", "orders")?["spec"]["suspend"]["all"],
         false
     );
+    Ok(())
+}
+
+#[test]
+fn who_may_install_is_told_so_before_and_who_may_not_whom_to_ask() -> Result<()> {
+    let space = Space::new("before")?;
+    let (verdict, text) = keylane(&space, &["check", "--pre"])?;
+    assert_eq!(verdict, Verdict::Well, "{text}");
+    assert!(
+        text.contains("ok    create customresourcedefinitions"),
+        "{text}"
+    );
+    let file = kubeconfig_of(&space, &space.name)?;
+    let (verdict, text) = run_with(&space, file.path(), &["check", "--pre"])?;
+    assert_eq!(verdict, Verdict::Failed, "{text}");
+    for part in [
+        "answers: v1.",
+        "FAIL  you may not create customresourcedefinitions",
+        "ask somebody who administers the cluster",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
     Ok(())
 }
 

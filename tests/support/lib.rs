@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod images;
 pub mod judge;
 pub mod piece;
+pub mod plugin;
 pub mod rocketmq;
 pub mod samples;
 pub mod stack;

@@ -163,6 +163,13 @@ impl Cluster {
         self.ask_live(name, &doing, request).await
     }
 
+    /// The same of one in another namespace.
+    pub async fn live_in(&self, namespace: &str, name: &str) -> Result<ConsumerStats, PluginError> {
+        let request = Request::get(live::path(namespace, name)).body(Vec::new());
+        let doing = format!("read {RESOURCE}.{GROUP} {namespace}/{name}");
+        self.ask_live_of(&doing, request).await
+    }
+
     /// What live.keylane.dev answers to a request about an OrderedConsumer.
     pub async fn ask_live<T: DeserializeOwned>(
         &self,

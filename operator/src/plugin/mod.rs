@@ -80,14 +80,16 @@ Examples:
   kubectl keylane keys order-status -n shop
   kubectl keylane keys order-status -n shop -o json")]
     Keys(Status),
-    /// An OrderedConsumer as it works: queues and pods with lanes, rates, messages and their age, every two
-    /// seconds until it is interrupted; once where the output is no terminal.
+    /// An OrderedConsumer as it works: queues and pods with lanes, rates, messages and their age; or all of them, a
+    /// line each. Every two seconds until it is interrupted; once where the output is no terminal.
     ///
     /// From the pods, by the API live.keylane.dev.
     #[command(after_help = "\
 Examples:
+  kubectl keylane top -A
   kubectl keylane top order-status -n shop
-  kubectl keylane top order-status -n shop --once")]
+  kubectl keylane top order-status -n shop --once
+  kubectl keylane top -n shop -o json")]
     Top(top::Top),
     /// Hold back everything, some queues or some keys of an OrderedConsumer, without a restart.
     ///
@@ -128,6 +130,7 @@ Examples:
     /// to do.
     #[command(after_help = "\
 Examples:
+  kubectl keylane check --pre                # before Keylane is installed
   kubectl keylane check                      # and the OrderedConsumers of the context's namespace
   kubectl keylane check order-status -n shop
   kubectl keylane check -A && echo all is well
@@ -221,7 +224,10 @@ pub async fn run(cli: Cli, paint: Paint, out: &mut dyn Write) -> Result<Verdict,
             let cluster = connect().await?;
             let consumer = cluster.consumer(&args.name).await?;
             let pods = cluster.pods(&args.name).await?;
-            let report = status::report(&consumer, pods.as_deref(), Timestamp::now());
+            // Where it is served, and the user may.
+            let live = cluster.live_in(&cluster.namespace, &args.name).await.ok();
+            let now = Timestamp::now();
+            let report = status::report(&consumer, pods.as_deref(), live.as_ref(), now);
             match args.output {
                 Some(format) => format.write(&report, out)?,
                 None => write!(out, "{}", status::text(&report, paint))?,
@@ -289,8 +295,11 @@ async fn hold(
     way: Way,
     out: &mut dyn Write,
 ) -> Result<Verdict, PluginError> {
-    let told = suspend::carry_out(cluster, what, way).await?;
-    write!(out, "{told}")?;
+    let done = suspend::carry_out(cluster, what, way).await?;
+    match what.output {
+        Some(format) => format.write(&done, out)?,
+        None => write!(out, "{}", done.text)?,
+    }
     Ok(Verdict::Well)
 }
 

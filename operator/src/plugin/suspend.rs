@@ -1,14 +1,15 @@
 //! What is held back is changed: `spec.suspend`, and nothing else. What it becomes is worked out purely;
 //! it is written only over what was read.
 
-use super::PluginError;
 use super::connect::Cluster;
+use super::{Format, PluginError};
 use crate::crd::OrderedConsumer;
 use clap::Args;
 use keylane_consumer::contract::spec::Suspend;
 use keylane_consumer::message::QueueId;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Who writes, in metadata.managedFields.
@@ -27,6 +28,24 @@ pub(super) struct What {
     /// Only messages with this key, itself and not its hash; may be given more than once.
     #[arg(long = "key", value_name = "KEY", allow_hyphen_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     keys: Vec<String>,
+    /// Print what is suspended now for programs.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<Format>,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Done {
+    namespace: String,
+    name: String,
+    /// What changed, in words; empty if it was so before.
+    changed: Vec<String>,
+    /// What is suspended now.
+    suspended: Suspend,
+    /// The same for people.
+    #[serde(skip)]
+    pub text: String,
 }
 
 fn queue(text: &str) -> Result<String, String> {
@@ -105,7 +124,7 @@ pub(super) async fn carry_out(
     cluster: &Cluster,
     what: &What,
     way: Way,
-) -> Result<String, PluginError> {
+) -> Result<Done, PluginError> {
     let doing = match way {
         Way::Suspend => "suspend",
         Way::Resume => "resume",
@@ -116,7 +135,7 @@ pub(super) async fn carry_out(
         let consumer = cluster.consumer(&what.name).await?;
         let (after, changes) = changed(&consumer.spec.consumer.suspend, what, way);
         if changes.is_empty() {
-            return Ok(told(&consumer, &after, &changes, what, way));
+            return Ok(done(&consumer, after, changes, what, way));
         }
         let patch = Patch::Merge(patch(&consumer, &after));
         let parameters = PatchParams {
@@ -125,11 +144,27 @@ pub(super) async fn carry_out(
         };
         let api = cluster.consumers();
         match api.patch(&what.name, &parameters, &patch).await {
-            Ok(written) => return Ok(told(&written, &after, &changes, what, way)),
+            Ok(written) => return Ok(done(&written, after, changes, what, way)),
             // Somebody wrote in between: what they changed is kept.
             Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => tries += 1,
             Err(error) => return Err(cluster.error(&doing, error)),
         }
+    }
+}
+
+fn done(
+    consumer: &OrderedConsumer,
+    after: Suspend,
+    changes: Vec<String>,
+    what: &What,
+    way: Way,
+) -> Done {
+    Done {
+        namespace: consumer.namespace().unwrap_or_default(),
+        name: what.name.clone(),
+        text: told(consumer, &after, &changes, what, way),
+        changed: changes,
+        suspended: after,
     }
 }
 
@@ -218,6 +253,7 @@ mod tests {
             name: "orders".to_owned(),
             queues: owned(queues),
             keys: owned(keys),
+            output: None,
         }
     }
 

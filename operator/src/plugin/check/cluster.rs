@@ -111,35 +111,41 @@ const RIGHTS: [Right; 9] = [
 
 /// What the user may do in the namespace.
 pub(super) async fn rights(cluster: &Cluster) -> Result<Vec<Line>, PluginError> {
-    let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
     let mut lines = Vec::new();
     for right in &RIGHTS {
         let (resource, part) = match right.resource.split_once('/') {
             Some((resource, part)) => (resource, Some(part.to_owned())),
             None => (right.resource, None),
         };
-        let review = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    namespace: Some(cluster.namespace.clone()),
-                    verb: Some(right.verb.to_owned()),
-                    group: Some(right.group.to_owned()),
-                    resource: Some(resource.to_owned()),
-                    subresource: part,
-                    ..ResourceAttributes::default()
-                }),
-                ..SelfSubjectAccessReviewSpec::default()
-            },
-            ..SelfSubjectAccessReview::default()
+        let attributes = ResourceAttributes {
+            namespace: Some(cluster.namespace.clone()),
+            verb: Some(right.verb.to_owned()),
+            group: Some(right.group.to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource: part,
+            ..ResourceAttributes::default()
         };
-        let answer = api.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(|error| cluster.error("ask for your rights", error))?;
-        lines.push(said(
-            right,
-            answer.status.is_some_and(|status| status.allowed),
-        ));
+        lines.push(said(right, may(cluster, attributes).await?));
     }
     Ok(lines)
+}
+
+/// Whether the user may do that.
+pub(super) async fn may(
+    cluster: &Cluster,
+    attributes: ResourceAttributes,
+) -> Result<bool, PluginError> {
+    let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let answer = api.create(&PostParams::default(), &review).await;
+    let answer = answer.map_err(|error| cluster.error("ask for your rights", error))?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
 fn said(right: &Right, allowed: bool) -> Line {

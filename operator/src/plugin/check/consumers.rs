@@ -5,10 +5,11 @@ use crate::controller::status::{
     BROKER_UNAVAILABLE, DOWNSTREAM_BOUND, GROUP_SHARED, HANDLER_UNAVAILABLE, HOT_KEY_BOUND,
     KEY_STUCK, METRICS_STALE, READY, SCALING_LIMITED, TEMPLATE_INVALID,
 };
-use crate::crd::OrderedConsumer;
+use crate::crd::{Mode, OrderedConsumer};
 use crate::names;
 use crate::plugin::{PluginError, suspend};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keylane_consumer::contract::spec::Consumption;
 use kube::ResourceExt;
 
 /// Conditions under which everything works, as far as it can.
@@ -124,6 +125,9 @@ fn works(consumer: &OrderedConsumer, conditions: &[Condition]) -> Vec<String> {
             spec.topic
         ));
     }
+    if let Some(most) = status.and_then(|status| most_pods(consumer, status.queues?)) {
+        works.push(most);
+    }
     if fine(GROUP_SHARED) {
         works.push(format!("nobody else is in group {}", spec.consumer_group));
     }
@@ -139,6 +143,19 @@ fn works(consumer: &OrderedConsumer, conditions: &[Condition]) -> Vec<String> {
         works.push(format!("the handler takes calls on port {port}"));
     }
     works
+}
+
+/// That the topic allows fewer pods than the spec does, if it is so.
+fn most_pods(consumer: &OrderedConsumer, queues: u32) -> Option<String> {
+    let autoscaling = &consumer.spec.autoscaling;
+    let shared = consumer.spec.consumer.consumption == Consumption::Clustering;
+    let few = shared && i64::from(autoscaling.max_replicas) > i64::from(queues);
+    (few && autoscaling.mode == Mode::Auto).then(|| {
+        format!(
+            "no more than {queues} pods are ever made, one for each queue of the topic: autoscaling.maxReplicas is {}",
+            autoscaling.max_replicas
+        )
+    })
 }
 
 /// What to do, where the condition's own message does not say it.
@@ -191,7 +208,8 @@ mod tests {
             "spec": {
                 "rocketmq": {"nameServers": ["namesrv.mq:9876"]},
                 "topic": "ORDERS", "consumerGroup": "orders",
-                "handler": {"http": {"port": 8080}}, "template": {}
+                "handler": {"http": {"port": 8080}}, "template": {},
+                "autoscaling": {"maxReplicas": 8}
             },
             "status": {"observedGeneration": 1, "conditions": conditions}
         })
@@ -255,6 +273,9 @@ mod tests {
         object["status"]["queues"] = json!(8);
         let topic = "shop/orders: name server namesrv.mq:9876 and the brokers answer; topic ORDERS has 8 queues";
         assert_eq!(said(&object), [topic, group, port]);
+        object["spec"]["autoscaling"]["maxReplicas"] = json!(9);
+        let most = "shop/orders: no more than 8 pods are ever made, one for each queue of the topic: autoscaling.maxReplicas is 9";
+        assert_eq!(said(&object), [topic, most, group, port]);
         let mut none = consumer(("False", "ScaledToZero"), &fine);
         none["status"]["queues"] = json!(8);
         let lines = check(Ok(vec![serde_json::from_value(none).unwrap()]));

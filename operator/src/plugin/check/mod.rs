@@ -4,6 +4,7 @@
 mod cluster;
 mod consumers;
 mod definition;
+mod install;
 mod operator;
 
 use super::connect::Cluster;
@@ -24,6 +25,9 @@ pub(super) struct Check {
     /// Look for the operator in this namespace only. Default: all.
     #[arg(long, value_name = "NAMESPACE")]
     operator_namespace: Option<String>,
+    /// Before an installation: whether the cluster can have Keylane, and whether you may install it.
+    #[arg(long, conflicts_with_all = ["name", "all_namespaces", "operator_namespace"])]
+    pre: bool,
     /// Print it for programs.
     #[arg(short, long, value_name = "FORMAT")]
     pub(super) output: Option<Format>,
@@ -92,6 +96,10 @@ pub(super) async fn check(cluster: &Cluster, what: &Check) -> Result<Vec<Section
     let answers = server.level != Level::Failed;
     add("Kubernetes", vec![server]);
     if !answers {
+        return Ok(sections);
+    }
+    if what.pre {
+        add("Your rights to install", install::rights(cluster).await?);
         return Ok(sections);
     }
     let definition = definition::check(cluster).await;

@@ -12,6 +12,7 @@ use crate::crd::{
     HotKey, Lag, LastDecision, Mode, OffsetsReset, OrderedConsumer, OrderedConsumerStatus, Rates,
     StuckKey,
 };
+use crate::live::ConsumerStats;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -81,7 +82,12 @@ struct Size {
 }
 
 /// Puts together what there is to tell.
-pub(super) fn report(consumer: &OrderedConsumer, pods: Option<&[Pod]>, now: Timestamp) -> Report {
+pub(super) fn report(
+    consumer: &OrderedConsumer,
+    pods: Option<&[Pod]>,
+    live: Option<&ConsumerStats>,
+    now: Timestamp,
+) -> Report {
     let spec = &consumer.spec;
     let unseen = OrderedConsumerStatus::default();
     let status = consumer.status.as_ref().unwrap_or(&unseen);
@@ -112,7 +118,7 @@ pub(super) fn report(consumer: &OrderedConsumer, pods: Option<&[Pod]>, now: Time
             min_lanes: spec.consumer.lanes.min,
             max_lanes: spec.consumer.lanes.max,
         },
-        pods: pods.map(|pods| pods::lines(pods, now)),
+        pods: pods.map(|pods| pods::lines(pods, live, now)),
         hot_keys: status.hot_keys.clone(),
         stuck_keys: status.stuck_keys.clone(),
         blocked_keys: status.blocked_keys.clone(),

@@ -1,8 +1,10 @@
 //! What a pod says of itself, in a line.
 
+use crate::live::ConsumerStats;
 use crate::plugin::time;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
+use keylane_consumer::contract::admin::QueuePhase;
 use kube::ResourceExt;
 use serde::Serialize;
 
@@ -25,13 +27,42 @@ pub(super) struct PodLine {
     /// What keeps it from being ready, or ended it last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What it does; absent if it does not say, or is not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+}
+
+/// What a pod does at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Work {
+    /// Queues it dispatches from.
+    pub queues: u32,
+    pub lanes: u32,
+    pub busy_lanes: u32,
 }
 
 /// The pods in order of their names.
-pub(super) fn lines(pods: &[Pod], now: Timestamp) -> Vec<PodLine> {
-    let mut lines: Vec<_> = pods.iter().map(|pod| line(pod, now)).collect();
+pub(super) fn lines(pods: &[Pod], live: Option<&ConsumerStats>, now: Timestamp) -> Vec<PodLine> {
+    let lines = pods.iter().map(|pod| PodLine {
+        work: live.and_then(|live| work(live, &pod.name_any())),
+        ..line(pod, now)
+    });
+    let mut lines: Vec<_> = lines.collect();
     lines.sort_by(|left, right| left.name.cmp(&right.name));
     lines
+}
+
+fn work(live: &ConsumerStats, pod: &str) -> Option<Work> {
+    let pod = live.pods.iter().find(|said| said.name == pod)?;
+    let stats = pod.stats.as_ref()?;
+    let queues = stats.queues.iter();
+    let owned = queues.filter(|queue| queue.phase == QueuePhase::Owned && !queue.retry);
+    Some(Work {
+        queues: owned.count() as u32,
+        lanes: stats.lanes.lanes,
+        busy_lanes: stats.busy_lanes,
+    })
 }
 
 fn line(pod: &Pod, now: Timestamp) -> PodLine {
@@ -73,6 +104,7 @@ fn line(pod: &Pod, now: Timestamp) -> PodLine {
             .find_map(|container| waits(container))
             .or_else(|| unscheduled.and_then(|condition| condition.message.clone()))
             .or_else(|| kept.iter().find_map(|container| ended(container))),
+        work: None,
     }
 }
 

@@ -1,5 +1,7 @@
 use super::*;
+use crate::live::PodStats;
 use crate::plugin::Paint;
+use keylane_consumer::contract::admin::{LaneTarget, QueuePhase, QueueStats, Stats};
 use serde_json::{Value, json};
 
 fn condition(kind: &str, status: &str, message: &str) -> Value {
@@ -81,13 +83,43 @@ fn pod(name: &str, ready: bool) -> Value {
     })
 }
 
+/// What one of the pods says of itself.
+fn live() -> ConsumerStats {
+    let queue = |phase, retry| QueueStats {
+        phase,
+        retry,
+        ..QueueStats::default()
+    };
+    let stats = Stats {
+        busy_lanes: 7,
+        lanes: LaneTarget {
+            lanes: 8,
+            ..LaneTarget::default()
+        },
+        queues: vec![
+            queue(QueuePhase::Owned, false),
+            queue(QueuePhase::Owned, false),
+            queue(QueuePhase::Owned, true),
+            queue(QueuePhase::Waiting, false),
+        ],
+        ..Stats::default()
+    };
+    let pod = PodStats {
+        name: "a".into(),
+        stats: Some(stats),
+        error: None,
+    };
+    ConsumerStats::new("shop", "order-status", vec![pod])
+}
+
 fn told(consumer: Value, pods: &[Value]) -> Report {
     let pods: Vec<Pod> = pods
         .iter()
         .map(|pod| serde_json::from_value(pod.clone()).unwrap())
         .collect();
     let now = "2026-11-11T00:02:27Z".parse().unwrap();
-    report(&serde_json::from_value(consumer).unwrap(), Some(&pods), now)
+    let consumer = serde_json::from_value(consumer).unwrap();
+    report(&consumer, Some(&pods), Some(&live()), now)
 }
 
 #[test]
@@ -106,7 +138,7 @@ OrderedConsumer shop/order-status  PodsNotReady: 3 of 4 pods are ready
 │  ├─ pods: 4 wanted, 4 there, 3 ready (autoscaling allows 1 to 10)
 │  └─ lanes: 8 a pod, 12.3 busy over all pods (4 to 512 allowed)
 ├─ pods
-│  ├─ a  Running, 2/2 containers ready, 1 restart, 2m27s old, on node-1
+│  ├─ a  Running, 2/2 containers ready, 1 restart, 2m27s old, on node-1; 2 queues, 7 of 8 lanes busy
 │  └─ b  Running, 1/2 containers ready, 1 restart, 2m27s old, on node-1
 │     └─ handler: ImagePullBackOff no such image
 ├─ keys

@@ -166,8 +166,16 @@ fn line(pod: &PodLine, longest: usize, paint: Paint) -> Tree {
         String::new()
     };
     let node = pod.node.as_deref();
+    let work = pod.work.map_or_else(String::new, |work| {
+        format!(
+            "; {}, {} of {} lanes busy",
+            count(work.queues, "queue"),
+            work.busy_lanes,
+            work.lanes
+        )
+    });
     let tree = Tree::new(format!(
-        "{:longest$}  {}, {ready}{restarts}, {} old{}",
+        "{:longest$}  {}, {ready}{restarts}, {} old{}{work}",
         pod.name,
         pod.phase,
         pod.age,

@@ -1,66 +1,16 @@
-//! An OrderedConsumer as it works: what its pods say, and how that changes between two looks.
+//! One OrderedConsumer as it works, as a picture of what its pods say. Pure.
 
-use super::PluginError;
-use super::connect::Cluster;
-use super::paint::Paint;
+use super::{height, sparkline};
 use crate::live::{ConsumerStats, PodStats};
-use clap::Args;
+use crate::plugin::paint::Paint;
 use keylane_consumer::contract::admin::{QueuePhase, QueueStats, Stats};
-use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
 
-const EVERY: Duration = Duration::from_secs(2);
-/// Looks of which the rate is drawn.
-const DRAWN: usize = 40;
-/// Nothing, and eight heights.
-const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Cursor to the top left, and everything below cleared.
-const CLEAR: &str = "\u{1b}[H\u{1b}[J";
-
-/// What is to be seen.
-#[derive(Args, Clone, Debug)]
-pub(super) struct Top {
-    /// Name of the OrderedConsumer.
-    name: String,
-    /// Print it once, after two looks two seconds apart.
-    #[arg(long)]
-    once: bool,
-}
-
-/// Looks until interrupted.
-pub(super) async fn top(
-    cluster: &Cluster,
-    what: &Top,
-    paint: Paint,
-    out: &mut dyn Write,
-) -> Result<(), PluginError> {
-    let once = what.once || !std::io::stdout().is_terminal();
-    let mut before = cluster.live(&what.name).await?;
-    let mut looked = Instant::now();
-    let mut rates = VecDeque::new();
-    loop {
-        tokio::time::sleep(EVERY).await;
-        let now = cluster.live(&what.name).await?;
-        let seconds = looked.elapsed().as_secs_f64();
-        looked = Instant::now();
-        rates.push_back(rate(&before, &now, seconds));
-        if rates.len() > DRAWN {
-            rates.pop_front();
-        }
-        let frame = frame(&before, &now, seconds, rates.make_contiguous(), paint);
-        if once {
-            return Ok(write!(out, "{frame}")?);
-        }
-        write!(out, "{CLEAR}{frame}")?;
-        out.flush()?;
-        before = now;
-    }
-}
+/// Queues that are drawn side by side.
+const WIDEST: usize = 100;
 
 /// Messages finished a second by all pods.
-fn rate(before: &ConsumerStats, now: &ConsumerStats, seconds: f64) -> f64 {
+pub(super) fn rate(before: &ConsumerStats, now: &ConsumerStats, seconds: f64) -> f64 {
     let each = now.pods.iter();
     each.filter_map(|pod| finished(before, pod, seconds)).sum()
 }
@@ -75,12 +25,13 @@ fn finished(before: &ConsumerStats, pod: &PodStats, seconds: f64) -> Option<f64>
     (seconds > 0.0).then(|| done as f64 / seconds)
 }
 
-/// A picture of it all.
-fn frame(
+/// A picture of it all. `behind` is how many messages are not finished, as brokers and pods together say.
+pub(super) fn frame(
     before: &ConsumerStats,
     now: &ConsumerStats,
     seconds: f64,
     rates: &[f64],
+    behind: Option<u64>,
     paint: Paint,
 ) -> String {
     let mut text = String::new();
@@ -90,8 +41,6 @@ fn frame(
         .filter_map(|pod| pod.stats.as_ref())
         .collect();
     let sum = |of: fn(&Stats) -> u64| answered.iter().map(|stats| of(stats)).sum::<u64>();
-    let most = rates.iter().copied().fold(0.0, f64::max);
-    let drawn: String = rates.iter().map(|rate| height(*rate, most)).collect();
     let _ = writeln!(
         text,
         "{}  {} of {} pods answer; {} of {} lanes busy, {} messages in memory",
@@ -102,10 +51,13 @@ fn frame(
         sum(|stats| stats.lanes.lanes.into()),
         sum(|stats| stats.buffered)
     );
+    let behind = behind.map_or_else(|| "?".to_owned(), |count| count.to_string());
     let _ = writeln!(
         text,
-        "finished {:.0}/s {drawn}\n",
-        rates.last().copied().unwrap_or_default()
+        "lag {behind}, oldest {}; finished {:.0}/s {}\n",
+        age(oldest(now)),
+        rates.last().copied().unwrap_or_default(),
+        sparkline(rates)
     );
     let _ = writeln!(
         text,
@@ -137,6 +89,7 @@ fn frame(
             if stats.draining { "  draining" } else { "" }
         );
     }
+    text += &heat(now, paint);
     let _ = writeln!(
         text,
         "\n{}",
@@ -145,16 +98,7 @@ fn frame(
             "QUEUE", "UNFINISHED", "KEYS", "RUNNING", "OLDEST", "PHASE", "POD"
         ))
     );
-    let mut queues: Vec<(&QueueStats, &str)> = now
-        .pods
-        .iter()
-        .filter_map(|pod| Some((pod.stats.as_ref()?, pod.name.as_str())))
-        .flat_map(|(stats, pod)| stats.queues.iter().map(move |queue| (queue, pod)))
-        .collect();
-    queues.sort_by(|(left, _), (right, _)| {
-        (left.retry, &left.broker, left.id).cmp(&(right.retry, &right.broker, right.id))
-    });
-    for (queue, pod) in queues {
+    for (queue, pod) in queues(now) {
         let _ = writeln!(text, "{}", line(queue, pod, paint));
     }
     text
@@ -164,9 +108,7 @@ fn line(queue: &QueueStats, pod: &str, paint: Paint) -> String {
     let retry = if queue.retry { " retry" } else { "" };
     let unfinished = queue.unfinished();
     let unfinished = unfinished.map_or_else(|| "?".to_owned(), |count| count.to_string());
-    let age = queue
-        .oldest_age_seconds
-        .map_or_else(|| "-".to_owned(), |age| format!("{age:.0} s"));
+    let age = age(queue.oldest_age_seconds);
     let mut line = format!(
         "{:<24} {unfinished:>10} {:>9} {:>9} {age:>8} {:>9}  {pod}",
         format!("{}/{}{retry}", queue.broker, queue.id),
@@ -183,13 +125,68 @@ fn line(queue: &QueueStats, pod: &str, paint: Paint) -> String {
     line
 }
 
-/// What is there at all is seen.
-fn height(value: f64, most: f64) -> char {
-    if value <= 0.0 || most <= 0.0 {
-        return HEIGHTS[0];
+/// Every queue with its pod, in order.
+fn queues(now: &ConsumerStats) -> Vec<(&QueueStats, &str)> {
+    let mut queues: Vec<(&QueueStats, &str)> = now
+        .pods
+        .iter()
+        .filter_map(|pod| Some((pod.stats.as_ref()?, pod.name.as_str())))
+        .flat_map(|(stats, pod)| stats.queues.iter().map(move |queue| (queue, pod)))
+        .collect();
+    queues.sort_by(|(left, _), (right, _)| {
+        (left.retry, &left.broker, left.id).cmp(&(right.retry, &right.broker, right.id))
+    });
+    queues
+}
+
+/// Which pod has which queues, and how much is in each: a row a pod, a column a queue.
+fn heat(now: &ConsumerStats, paint: Paint) -> String {
+    let queues: Vec<_> = queues(now);
+    let queues = queues.iter().filter(|(queue, _)| !queue.retry);
+    let queues: Vec<_> = queues.take(WIDEST).collect();
+    let unfinished = |queue: &QueueStats| queue.unfinished().unwrap_or(0) as f64;
+    let most = queues
+        .iter()
+        .map(|(queue, _)| unfinished(queue))
+        .fold(0.0, f64::max);
+    let mut text = String::new();
+    if queues.is_empty() {
+        return text;
     }
-    let height = (value / most * 8.0).round() as usize;
-    HEIGHTS[height.clamp(1, 8)]
+    let _ = writeln!(
+        text,
+        "\n{}",
+        paint.strong(
+            "QUEUES OF EACH POD, BY MESSAGES NOT FINISHED (. is another pod's, _ is empty)"
+        )
+    );
+    for pod in now.pods.iter().filter(|pod| pod.stats.is_some()) {
+        let cell = |(queue, owner): &&(&QueueStats, &str)| {
+            let count = unfinished(queue);
+            if *owner != pod.name {
+                '.'
+            } else if count <= 0.0 {
+                '_'
+            } else {
+                height(count, most)
+            }
+        };
+        let row: String = queues.iter().map(cell).collect();
+        let _ = writeln!(text, "{:<40} {row}", pod.name);
+    }
+    text
+}
+
+/// Age of the oldest message that is not finished, as far as pods know.
+pub(super) fn oldest(now: &ConsumerStats) -> Option<f64> {
+    let stats = now.pods.iter().filter_map(|pod| pod.stats.as_ref());
+    let ages = stats.flat_map(|stats| &stats.queues);
+    ages.filter_map(|queue| queue.oldest_age_seconds)
+        .reduce(f64::max)
+}
+
+pub(super) fn age(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |age| format!("{age:.0} s"))
 }
 
 #[cfg(test)]
@@ -241,13 +238,40 @@ mod tests {
     }
 
     #[test]
+    fn each_queue_is_drawn_in_the_row_of_its_pod() {
+        let queue = |id, pulled| QueueStats {
+            broker: "broker-a".into(),
+            id,
+            watermark: Some(10),
+            pulled: Some(pulled),
+            ..QueueStats::default()
+        };
+        let has = |queues: Vec<QueueStats>| Stats {
+            queues,
+            ..Stats::default()
+        };
+        let now = look(&[
+            ("pod-a", Some(has(vec![queue(2, 10), queue(0, 90)]))),
+            ("pod-b", Some(has(vec![queue(1, 50)]))),
+            ("pod-c", None),
+        ]);
+        let text = heat(&now, Paint::PLAIN);
+        let rows: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("pod"))
+            .collect();
+        let drawn: Vec<_> = rows.iter().map(|row| &row[41..]).collect();
+        assert_eq!(drawn, ["█._", ".▄."]);
+    }
+
+    #[test]
     fn a_frame_tells_pods_and_queues_and_who_is_silent() {
         let before = look(&[("pod-a", Some(stats("a1", 100))), ("pod-b", None)]);
         let now = look(&[("pod-a", Some(stats("a1", 160))), ("pod-b", None)]);
-        let text = frame(&before, &now, 2.0, &[15.0, 30.0], Paint::PLAIN);
+        let text = frame(&before, &now, 2.0, &[15.0, 30.0], Some(93), Paint::PLAIN);
         for part in [
             "shop/orders  1 of 2 pods answer; 3 of 8 lanes busy, 40 messages in memory",
-            "finished 30/s ▄█",
+            "lag 93, oldest 12 s; finished 30/s ▄█",
             "it does not answer",
             "a limit is reached",
         ] {
