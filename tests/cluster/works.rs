@@ -1,6 +1,8 @@
 //! The cluster is a real one: what the product's tests take for granted holds on it. The cluster
 //! stays up, so that the next run is warm.
 
+mod registry;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -68,6 +70,17 @@ impl Space {
 
     /// Starts a pod that runs a shell script and waits until it is ready.
     fn pod(&self, name: &str, script: &str) -> Result<(), ClusterError> {
+        self.pod_of(name, images::workspace::TOOLBOX, "IfNotPresent", script)
+    }
+
+    /// The same of another image.
+    fn pod_of(
+        &self,
+        name: &str,
+        image: &str,
+        policy: &str,
+        script: &str,
+    ) -> Result<(), ClusterError> {
         let manifest = serde_json::json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -80,8 +93,8 @@ impl Space {
                 },
                 "containers": [{
                     "name": "main",
-                    "image": images::workspace::TOOLBOX,
-                    "imagePullPolicy": "IfNotPresent",
+                    "image": image,
+                    "imagePullPolicy": policy,
                     "command": ["/bin/sh", "-c", script],
                     "securityContext": {
                         "allowPrivilegeEscalation": false,

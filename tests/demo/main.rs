@@ -1,15 +1,23 @@
 #![recursion_limit = "512"]
-//! `cargo demo`: the main job on a bare machine, or on an existing cluster.
+//! `cargo demo`: the main job on a bare machine, or on an existing cluster; then, on what is up, chapters of a
+//! peak night.
 
+mod chapters;
+mod look;
 mod sample;
+mod story;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use chapters::Chapter;
 use clap::Parser;
 use keylane_tests::cluster::{self, Paths, Target};
+use keylane_tests::images::Registry;
+use keylane_tests::images::workspace::release_directory;
 use keylane_tests::judge::Verdict;
 use keylane_tests::samples::Sample;
 use keylane_tests::stack::{self, OrderedConsumer, Stack};
-use std::time::{Duration, Instant};
+use look::Look;
+use std::time::Duration;
 
 const NAMESPACE: &str = "keylane-demo";
 const NAME: &str = "order-status";
@@ -17,25 +25,32 @@ const TOPIC: &str = "ORDER_STATUS";
 const MESSAGES: u64 = 100_000;
 const KEYS: u64 = 1_000;
 const QUEUES: u32 = 8;
-const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Short, so that pods go while somebody looks.
 const WINDOW: Duration = Duration::from_secs(60);
 const AT_MOST: Duration = Duration::from_secs(720);
 
-/// Brings up a cluster, RocketMQ and Keylane, and shows an OrderedConsumer working off a backlog.
+/// Brings up a cluster, RocketMQ and Keylane, and shows an OrderedConsumer working off a backlog; tells a chapter
+/// of a peak night on what is up.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo demo")]
 struct Cli {
-    /// Use this context of your kubeconfig instead of a cluster on this machine; it must have the images
-    /// or be able to pull them.
+    /// Tell this chapter on the demo that is up.
+    #[arg(value_enum)]
+    chapter: Option<Chapter>,
+    /// Use this context of your kubeconfig instead of a cluster on this machine; it must have the images, or
+    /// pull them (--registry).
     #[arg(long, value_name = "NAME", env = "KEYLANE_TEST_CONTEXT")]
     context: Option<String>,
+    /// Push the images there, and have the cluster pull them: host and path, such as
+    /// registry.example.com/shop or localhost:5001.
+    #[arg(long, value_name = "REGISTRY", requires = "context", conflicts_with_all = ["chapter", "down"])]
+    registry: Option<Registry>,
     /// Show one of the handlers of consumer/samples instead: two pods of it work off a backlog, and what
     /// they log is judged.
-    #[arg(long, value_enum, conflicts_with = "down")]
+    #[arg(long, value_enum, conflicts_with_all = ["chapter", "down"])]
     sample: Option<Sample>,
     /// Remove everything the demo made.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "chapter")]
     down: bool,
 }
 
@@ -46,7 +61,13 @@ async fn main() -> Result<()> {
     if cli.down {
         return tokio::task::spawn_blocking(move || down(&target)).await?;
     }
-    let stack = tokio::task::spawn_blocking(move || Stack::install(&target, NAMESPACE)).await??;
+    if let Some(chapter) = cli.chapter {
+        let found = tokio::task::spawn_blocking(move || Stack::find(&target, NAMESPACE)).await?;
+        let stack = found.context("the demo is not up; `cargo demo` brings it up")?;
+        return chapters::tell(&stack, chapter).await;
+    }
+    let install = move || Stack::install_from(&target, NAMESPACE, cli.registry);
+    let stack = tokio::task::spawn_blocking(install).await??;
     match cli.sample {
         Some(sample) => sample::show(&stack, sample).await,
         None => {
@@ -111,9 +132,9 @@ async fn show(stack: &Stack) -> Result<()> {
         "--selector=keylane.dev/ordered-consumer",
         "--timeout=120s",
     ])?;
-    stack.forget().await?;
+    stack.judge_anew()?;
     println!("\nA backlog: {MESSAGES} orders of {KEYS} keys in {QUEUES} queues of topic {topic}.");
-    stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
+    backlog(stack, &topic, MESSAGES).await?;
     let consumer = OrderedConsumer {
         name: NAME.to_owned(),
         topic: topic.clone(),
@@ -142,60 +163,100 @@ async fn show(stack: &Stack) -> Result<()> {
         "--selector=keylane.dev/ordered-consumer",
         "--timeout=120s",
     ])?;
-    let verdict = stack.verdict().await?;
+    let verdict = stack.judged()?;
     println!("\nThe handlers' own verdict, all pods together:");
     tell(&verdict, MESSAGES)?;
     consumer.apply(stack)
 }
 
-/// Shows `kubectl get oc` until the backlog is gone and one pod is left.
-async fn watch(stack: &Stack) -> Result<()> {
-    let started = Instant::now();
-    let mut interval = tokio::time::interval(LOOK_EVERY);
-    let mut header = false;
-    let mut last = String::new();
-    let mut most = 0;
-    while started.elapsed() < AT_MOST {
-        interval.tick().await;
-        let table = stack.kubectl(&["get", "orderedconsumer", NAME])?;
-        let mut lines = table.lines();
-        let (titles, row) = (
-            lines.next().unwrap_or_default(),
-            lines.next().unwrap_or_default(),
-        );
-        if !header {
-            println!(" TIME  {titles}");
-            header = true;
-        }
-        if row != last {
-            println!("{:4} s  {row}", started.elapsed().as_secs());
-            last = row.to_owned();
-        }
-        let object = stack.get("orderedconsumer", NAME)?;
-        let status = &object["status"];
-        let pods = status["replicas"].as_u64().unwrap_or(0);
-        most = most.max(pods);
-        let verdict = stack.verdict().await?;
-        let left = MESSAGES.saturating_sub(verdict.distinct);
-        if left == 0
-            && status["lag"]["unfinished"].as_u64() == Some(0)
-            && pods == 1
-            && object["spec"]["replicas"] == 1
-        {
-            println!("The backlog is gone after at most {most} pods, one pod is left.");
-            return Ok(());
-        }
-    }
-    println!("Stopped watching after {} s.", AT_MOST.as_secs());
+/// Sends a backlog to a new topic.
+async fn backlog(stack: &Stack, topic: &str, messages: u64) -> Result<()> {
+    let sending = stack.producing(
+        topic,
+        &[
+            &format!("--queues={QUEUES}"),
+            &format!("--orders={KEYS}"),
+            &format!("--messages={messages}"),
+        ],
+    )?;
+    let sent = sending.finish().await?;
+    anyhow::ensure!(sent == messages, "{sent} of {messages} orders were sent");
     Ok(())
 }
 
+/// Shows `kubectl get oc` until the backlog is gone and one pod is left.
+async fn watch(stack: &Stack) -> Result<()> {
+    let mut look = Look::new(stack);
+    let gone = look
+        .until(AT_MOST, |object| {
+            let status = &object["status"];
+            let one = status["replicas"] == 1 && object["spec"]["replicas"] == 1;
+            let rest = status["lag"]["unfinished"] == 0;
+            Ok(rest && one && stack.judged()?.distinct >= MESSAGES)
+        })
+        .await?;
+    match gone {
+        Some(_) => println!(
+            "The backlog is gone after at most {} pods, one pod is left.",
+            look.most_pods
+        ),
+        None => println!("Stopped watching after {} s.", AT_MOST.as_secs()),
+    }
+    Ok(())
+}
+
+/// What a terminal needs to look at the demo: kubectl, which was built if there was none, and its plugin.
+fn say_environment(stack: &Stack) {
+    let cluster = stack.cluster();
+    println!("  export KUBECONFIG={}", cluster.kubeconfig().display());
+    println!(
+        "  export PATH=$PATH:{}:{}",
+        release_directory().display(),
+        cluster.paths().bin().display()
+    );
+}
+
 fn next_steps(stack: &Stack) {
-    let kubeconfig = stack.cluster().kubeconfig().display();
     println!("\nNext:");
-    println!("  export KUBECONFIG={kubeconfig}");
+    say_environment(stack);
     println!("  kubectl -n {NAMESPACE} get oc                      # the consumer, at rest");
     println!("  kubectl -n {NAMESPACE} describe oc {NAME}    # conditions, last decision, events");
+    println!(
+        "  kubectl keylane status {NAME} -n {NAMESPACE}   # all of it in a tree; explain, top, keys tell more"
+    );
     println!("  kubectl explain oc.spec                           # every field");
+    println!(
+        "  cargo demo -- sale         # chapters of a peak night: hot-seller, poison-order, slow-database, killed-pod"
+    );
     println!("  cargo demo -- --down                              # remove it all");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_chapter_is_a_command_and_what_excludes_each_other_is_refused() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        for chapter in [
+            "sale",
+            "hot-seller",
+            "poison-order",
+            "slow-database",
+            "killed-pod",
+        ] {
+            let cli = parse(&format!("demo {chapter}")).expect(chapter);
+            assert!(cli.chapter.is_some());
+        }
+        let registry = "demo --context kind-demo --registry localhost:5001";
+        assert!(parse(registry).is_ok_and(|cli| cli.registry.is_some()));
+        for wrong in [
+            "demo sale --down",
+            "demo sale --sample go",
+            "demo --context a --registry https://a",
+            "demo sales",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! A handler of `consumer/samples` in the cluster: what a user would copy, working.
 
-use crate::{KEYS, NAMESPACE, QUEUES, new_topic, tell};
+use crate::{KEYS, NAMESPACE, QUEUES, backlog, new_topic, say_environment, tell};
 use anyhow::Result;
 use keylane_tests::samples::{Deployed, Sample};
 use keylane_tests::stack::Stack;
@@ -15,7 +15,7 @@ const AT_MOST: Duration = Duration::from_secs(300);
 pub async fn show(stack: &Stack, sample: Sample) -> Result<()> {
     let topic = new_topic();
     println!("\nA backlog: {MESSAGES} orders of {KEYS} keys in {QUEUES} queues of topic {topic}.");
-    stack.produce(&topic, QUEUES, KEYS, MESSAGES).await?;
+    backlog(stack, &topic, MESSAGES).await?;
     let deployed = Deployed::new(sample, stack, &topic, FAIL_KEY)?;
     deployed.remove(stack)?;
     deployed.apply(stack)?;
@@ -30,9 +30,8 @@ pub async fn show(stack: &Stack, sample: Sample) -> Result<()> {
     println!("\nWhat the pods logged of their calls, judged together:");
     tell(&verdict, MESSAGES)?;
     let (kind, name) = (deployed.kind(), deployed.name());
-    let kubeconfig = stack.cluster().kubeconfig().display();
     println!("\nNext:");
-    println!("  export KUBECONFIG={kubeconfig}");
+    say_environment(stack);
     println!("  kubectl -n {NAMESPACE} get {kind} {name}");
     println!(
         "  ls consumer/samples/{}    # what to copy, with its Containerfile",

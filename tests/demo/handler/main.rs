@@ -3,14 +3,18 @@
 //!
 //! `serve` handles messages. One pod sees only its own calls, so with `--judge` it reports them to a
 //! `sample-handler judge`, which judges the calls of all pods together. `relay` does no work itself: a
-//! recorder elsewhere does, and knows of each call as long as it runs.
+//! recorder elsewhere does, and knows of each call as long as it runs. `database` is what handlers of the
+//! demo have behind them, `produce` sends orders, and `control` tells a process that serves what to do.
 
 mod api;
 mod calls;
+mod control;
+mod database;
 mod event;
 mod forward;
 mod judge;
 mod orders;
+mod produce;
 mod relay;
 mod serve;
 
@@ -33,6 +37,12 @@ enum Command {
     Judge(Listen),
     /// Hand messages on to a recorder elsewhere.
     Relay(relay::Options),
+    /// Be what handlers have behind them: so many statements at once, each of which takes so long.
+    Database(database::Options),
+    /// Send orders to a topic.
+    Produce(produce::Options),
+    /// Tell a handler or a database that runs what to do from now on.
+    Control(control::Options),
 }
 
 /// Where to listen.
@@ -95,5 +105,8 @@ async fn main() -> anyhow::Result<()> {
         Command::Serve(options) => serve::run(options).await,
         Command::Judge(listen) => judge::run(listen).await,
         Command::Relay(options) => relay::run(options).await,
+        Command::Database(options) => database::run(options).await,
+        Command::Produce(options) => produce::run(options).await,
+        Command::Control(options) => control::run(options).await,
     }
 }

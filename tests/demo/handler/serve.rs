@@ -6,6 +6,7 @@
 use crate::Listen;
 use crate::api::{self, refuse};
 use crate::calls::Calls;
+use crate::database;
 use crate::event::Event;
 use crate::forward::{Destination, Remote};
 use crate::judge::Shared;
@@ -42,12 +43,18 @@ pub struct Options {
     /// A key whose calls fail; may be given more than once.
     #[arg(long = "fail-key", value_name = "KEY")]
     fail_keys: Vec<String>,
+    /// A message with this text in its body fails; may be given more than once.
+    #[arg(long = "fail-body", value_name = "TEXT")]
+    fail_bodies: Vec<String>,
     /// Base URL of the judge that all handlers report to; without it this handler judges its own calls.
     #[arg(long, value_name = "URL", env = "JUDGE_URL")]
     judge: Option<String>,
     /// Database that each call writes the state of its order to, after its work.
     #[arg(long, value_name = "URL", env = "POSTGRES_URL", hide_env_values = true)]
     postgres: Option<String>,
+    /// A `sample-handler database` that carries out a statement for each call, after its work.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
     /// Name of this process in the record. Default: random.
     #[arg(long, env = "HANDLER_NAME")]
     name: Option<String>,
@@ -63,6 +70,9 @@ struct Control {
     /// Keys whose calls are answered with `failStatus` after the work.
     #[serde(default)]
     fail_keys: BTreeSet<String>,
+    /// Calls of messages with one of these texts in their body are, too.
+    #[serde(default)]
+    fail_bodies: BTreeSet<String>,
     /// Whether calls of every key fail.
     #[serde(default)]
     fail_all: bool,
@@ -76,9 +86,14 @@ impl Control {
         500
     }
 
-    fn fails(&self, event: &Event) -> bool {
+    fn fails(&self, event: &Event, body: &[u8]) -> bool {
         let key = event.key.as_ref();
-        self.fail_all || key.is_some_and(|key| self.fail_keys.contains(key))
+        let has = |text: &String| {
+            !text.is_empty() && body.windows(text.len()).any(|part| part == text.as_bytes())
+        };
+        self.fail_all
+            || key.is_some_and(|key| self.fail_keys.contains(key))
+            || self.fail_bodies.iter().any(has)
     }
 }
 
@@ -89,6 +104,7 @@ struct Handler {
     judge: Option<Shared>,
     verdict_elsewhere: String,
     orders: Option<Orders>,
+    database: Option<database::Client>,
     work: TaskTracker,
 }
 
@@ -123,6 +139,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         control: RwLock::new(Arc::new(Control {
             work_ms: options.work_ms,
             fail_keys: options.fail_keys.into_iter().collect(),
+            fail_bodies: options.fail_bodies.into_iter().collect(),
             fail_all: false,
             fail_status: Control::default_fail_status(),
         })),
@@ -130,6 +147,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         judge,
         verdict_elsewhere,
         orders: options.postgres.as_deref().map(Orders::new).transpose()?,
+        database: options
+            .database
+            .as_deref()
+            .map(database::Client::new)
+            .transpose()?,
         work: TaskTracker::new(),
     });
     let app = Router::new()
@@ -185,9 +207,15 @@ impl Handler {
                 .await
                 .map_err(|error| refuse(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")))?;
         }
+        if let Some(database) = &self.database {
+            database
+                .statement()
+                .await
+                .map_err(|error| refuse(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")))?;
+        }
         // Asked after the work: a change applies to calls that run.
         let control = self.control();
-        if control.fails(event) {
+        if control.fails(event, &body) {
             let status = StatusCode::from_u16(control.fail_status)
                 .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             return Err(refuse(status, "told to fail"));

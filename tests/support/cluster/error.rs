@@ -48,6 +48,25 @@ pub enum ClusterError {
         /// The interface that has it.
         interface: String,
     },
+    /// The disk would be too full for a broker.
+    #[error(
+        "the disk of {} is {percent} % full ({free} GiB free) and this takes {need} GiB more, while RocketMQ's broker \
+         refuses messages on a disk that is more than 90 % full: free {missing} GiB, or put the cache on another \
+         disk with KEYLANE_CACHE (and what cargo builds with CARGO_TARGET_DIR)",
+        .path.display()
+    )]
+    DiskFull {
+        /// A directory on it.
+        path: PathBuf,
+        /// How full it is, in hundredths.
+        percent: u64,
+        /// What is needed, in GiB.
+        need: u64,
+        /// What is free, in GiB.
+        free: u64,
+        /// What is to be freed, in GiB.
+        missing: u64,
+    },
     /// Another Kubernetes runs on this machine.
     #[error(
         "another Kubernetes node runs on this machine (process {pid}), and two cannot share one set \

@@ -124,8 +124,9 @@ impl Cluster {
     pub fn load(&self, image: &Image) -> Result<()> {
         if !self.is_local() {
             note(&format!(
-                "the cluster must have or pull image {}",
-                image.name
+                "the cluster must have image {}: kind load image-archive {archive}, or k3d image import {archive}, or give --registry",
+                image.name,
+                archive = image.archive.display()
             ));
             return Ok(());
         }

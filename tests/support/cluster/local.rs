@@ -10,7 +10,7 @@ use super::paths::Paths;
 use super::progress::{note, step};
 use super::wait::{self, Pending};
 use super::{
-    binaries, cgroup, components, config, net, packages, pki, process, room, run, teardown,
+    binaries, cgroup, components, config, disk, net, packages, pki, process, room, run, teardown,
 };
 use crate::images::build::file_stem;
 use crate::images::{self, Image, Recipe};
@@ -40,6 +40,7 @@ pub fn up_local(paths: &Paths) -> Result<Cluster> {
         }
     }
     room::refuse_another_kubernetes(paths)?;
+    disk::refuse_full(paths, disk::Work::Cluster)?;
     let start = Instant::now();
     packages::ensure(paths, &packages::CLUSTER)?;
     binaries::ensure_cluster(paths)?;

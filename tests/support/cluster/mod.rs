@@ -11,6 +11,7 @@ pub mod binaries;
 mod cgroup;
 mod components;
 mod config;
+pub mod disk;
 pub mod error;
 mod external;
 mod handle;

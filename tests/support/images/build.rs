@@ -119,6 +119,14 @@ impl Store {
         buildah
     }
 
+    /// The storage's own policy for a command that asks for one.
+    pub(super) fn policy(&self) -> [std::ffi::OsString; 2] {
+        [
+            "--signature-policy".into(),
+            self.dir.join("policy.json").into(),
+        ]
+    }
+
     /// Builds a recipe and gives the local name of the result.
     pub(super) fn bud(
         &self,
@@ -138,8 +146,7 @@ impl Store {
         let local = format!("localhost/{}", recipe.name);
         let mut bud = self.buildah();
         bud.args(["bud", "--pull-never", "--layers=false", "--format=docker"])
-            .arg("--signature-policy")
-            .arg(self.dir.join("policy.json"))
+            .args(self.policy())
             .arg("--tag")
             .arg(&local)
             .arg("--file")
@@ -172,7 +179,7 @@ impl Store {
     }
 
     /// Frees an image's space; its archive is what counts.
-    fn forget(&self, local: &str) {
+    pub(super) fn forget(&self, local: &str) {
         let _only_space = run::output("buildah", self.buildah().args(["rmi", "--force", local]));
     }
 }

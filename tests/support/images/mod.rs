@@ -3,8 +3,10 @@
 
 pub mod base;
 pub mod build;
+mod registry;
 pub mod workspace;
 
 pub use base::Base;
 pub use build::{Image, Recipe, build};
+pub use registry::Registry;
 pub use workspace::{build_image, build_workspace_images, postgres, rocketmq, toolbox};

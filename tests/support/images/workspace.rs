@@ -31,11 +31,13 @@ pub fn workspace() -> &'static Path {
 }
 
 /// The programs of the images: pairs of package and program.
-pub const PROGRAMS: [(&str, &str); 4] = [
+pub const PROGRAMS: [(&str, &str); 5] = [
     ("keylane-operator", "keylane-operator"),
     ("keylane-consumer", "keylane-consumer"),
     ("keylane-tests", "sample-handler"),
     ("keylane-sample-orders", "order-handler"),
+    // In no image, and in the hands of whoever looks.
+    ("keylane-operator", "kubectl-keylane"),
 ];
 
 /// Builds the operator, the executor and the sample handler in release mode and makes their images.
@@ -131,12 +133,23 @@ pub fn toolbox(paths: &Paths) -> Result<Image> {
     )
 }
 
+/// Where cargo puts what it builds in this workspace.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
+}
+
+/// Where programs are that were built in release mode.
+#[must_use]
+pub fn release_directory() -> PathBuf {
+    target().join("release")
+}
+
 /// Builds programs of this workspace in release mode: pairs of package and program. Gives the
 /// programs' paths in the same order.
 pub fn release_binaries(paths: &Paths, programs: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
     let names: Vec<&str> = programs.iter().map(|(_, name)| *name).collect();
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir));
+    let target = target();
     let log = paths.build_logs().join("cargo-release.log");
     step(
         &format!(
@@ -175,6 +188,6 @@ pub fn release_binaries(paths: &Paths, programs: &[(&str, &str)]) -> Result<Vec<
     )?;
     Ok(names
         .iter()
-        .map(|name| target.join("release").join(name))
+        .map(|name| release_directory().join(name))
         .collect())
 }

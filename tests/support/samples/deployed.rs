@@ -85,10 +85,9 @@ impl Deployed {
     /// Builds the image and creates the object.
     pub fn apply(&self, stack: &Stack) -> Result<()> {
         let image = self.image(stack.cluster().paths())?;
-        stack.cluster().load(&image)?;
         let text = serde_norway::to_string(&self.manifest)?;
         let what = format!("{} {}", self.kind(), self.name());
-        Ok(stack.cluster().apply(&what, &text)?)
+        stack.apply_with(&what, &text, &image)
     }
 
     /// Removes the object and waits until its pods are gone.

@@ -2,15 +2,21 @@
 //! of all handlers, and the operator installed from the chart. For end-to-end tests and the demo.
 
 mod consumer;
+mod inside;
+mod kill;
+mod names;
 
 pub use consumer::OrderedConsumer;
+pub use inside::Producing;
 
 use crate::cluster::run;
-use crate::cluster::{Cluster, Target};
-use crate::images;
+use crate::cluster::{self, Cluster, Paths, Target, disk};
+use crate::images::workspace::{CONSUMER, OPERATOR, SAMPLE_HANDLER};
+use crate::images::{self, Image, Registry};
 use crate::judge::Verdict;
 use crate::rocketmq;
 use anyhow::{Context, Result, ensure};
+use names::Names;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -18,7 +24,7 @@ use std::time::Duration;
 pub const SYSTEM: &str = "keylane-system";
 /// The APIService of the chart.
 pub const LIVE_API: &str = "v1alpha1.live.keylane.dev";
-const HANDLER_IMAGE: &str = images::workspace::SAMPLE_HANDLER;
+const HANDLER_IMAGE: &str = SAMPLE_HANDLER;
 const START: Duration = Duration::from_secs(240);
 
 /// RocketMQ, a judge and the operator.
@@ -27,17 +33,29 @@ pub struct Stack {
     namespace: String,
     /// The namespace RocketMQ is in.
     brokers: String,
+    names: Names,
 }
 
 impl Stack {
     /// Brings everything up in `namespace`; what is there already is kept. Takes minutes when nothing is
     /// built yet. Blocks; says what it does.
     pub fn install(target: &Target, namespace: &str) -> Result<Self> {
-        let stack = Self::on(up(target)?, namespace);
+        Self::install_from(target, namespace, None)
+    }
+
+    /// The same with images that the cluster pulls from a registry, if one is given.
+    pub fn install_from(
+        target: &Target,
+        namespace: &str,
+        registry: Option<Registry>,
+    ) -> Result<Self> {
+        let local = *target == Target::Local;
+        disk::refuse_full(&Paths::from_env(), disk::Work::Stack { local })?;
+        let mut stack = Self::on(up(target)?, namespace);
+        stack.names = Names::new(registry);
         stack.load_images()?;
         stack.create_namespace(namespace)?;
-        let manifests = rocketmq::manifests(namespace);
-        stack.cluster.apply("RocketMQ", &manifests)?;
+        stack.apply("RocketMQ", &rocketmq::manifests(namespace))?;
         stack.apply("the judge", include_str!("judge.yaml"))?;
         stack.install_operator()?;
         stack.rollout(namespace, "statefulset/rocketmq")?;
@@ -45,9 +63,36 @@ impl Stack {
         Ok(stack)
     }
 
+    /// What was brought up before, on a cluster that runs: nothing is built or started. Blocks.
+    ///
+    /// # Errors
+    /// When the cluster does not run, or RocketMQ and the judge are not in the namespace.
+    pub fn find(target: &Target, namespace: &str) -> Result<Self> {
+        let paths = Paths::from_env();
+        if *target == Target::Local {
+            let (_, runs) = cluster::status(&paths)?;
+            ensure!(runs, "no cluster is up on this machine");
+        }
+        let mut stack = Self::on(target.up(&paths)?, namespace);
+        let image = stack.kubectl(&[
+            "get",
+            "deployment",
+            "judge",
+            "--ignore-not-found",
+            "--output=jsonpath={.spec.template.spec.containers[0].image}",
+        ])?;
+        let image = image.trim();
+        ensure!(
+            !image.is_empty(),
+            "there is nothing in namespace {namespace} of the cluster"
+        );
+        stack.names.set(SAMPLE_HANDLER, image.to_owned());
+        Ok(stack)
+    }
+
     /// The operator alone, on a cluster that is brought up. Blocks.
     pub fn operator(target: &Target) -> Result<Cluster> {
-        let stack = Self::on(up(target)?, SYSTEM);
+        let mut stack = Self::on(up(target)?, SYSTEM);
         stack.load_images()?;
         stack.install_operator()?;
         Ok(stack.cluster)
@@ -69,6 +114,7 @@ impl Stack {
             cluster,
             namespace: namespace.to_owned(),
             brokers: namespace.to_owned(),
+            names: Names::default(),
         }
     }
 
@@ -79,6 +125,7 @@ impl Stack {
             cluster: self.cluster.clone(),
             namespace: namespace.to_owned(),
             brokers: self.brokers.clone(),
+            names: self.names.clone(),
         };
         stack.remove_namespace()?;
         stack.create_namespace(namespace)?;
@@ -100,6 +147,11 @@ impl Stack {
     /// The namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// The namespace RocketMQ is in.
+    pub fn brokers_in(&self) -> &str {
+        &self.brokers
     }
 
     /// Runs kubectl in the namespace and gives its output.
@@ -189,13 +241,22 @@ impl Stack {
         Ok(format!("http://{}:8080", address.trim()))
     }
 
-    fn load_images(&self) -> Result<()> {
+    fn load_images(&mut self) -> Result<()> {
         let paths = self.cluster.paths();
         let mut images = images::build_workspace_images(paths)?;
         let jars = rocketmq::jars()?;
         images.push(images::rocketmq(paths, &jars)?);
-        self.cluster.load_all(&images)?;
+        for image in &images {
+            self.names.provide(&self.cluster, image)?;
+        }
         Ok(())
+    }
+
+    /// Applies manifests with an image of their own, which the cluster is given.
+    pub fn apply_with(&self, what: &str, manifests: &str, image: &Image) -> Result<()> {
+        let mut names = self.names.clone();
+        names.provide(&self.cluster, image)?;
+        Ok(self.cluster.apply(what, &names.within(manifests))?)
     }
 
     fn create_namespace(&self, namespace: &str) -> Result<()> {
@@ -221,9 +282,8 @@ impl Stack {
 
     /// Applies manifests in which `@NAMESPACE@` stands for the namespace.
     pub fn apply(&self, what: &str, manifest: &str) -> Result<()> {
-        Ok(self
-            .cluster
-            .apply(what, &manifest.replace("@NAMESPACE@", &self.namespace))?)
+        let manifest = manifest.replace("@NAMESPACE@", &self.namespace);
+        Ok(self.cluster.apply(what, &self.names.within(&manifest))?)
     }
 
     fn install_operator(&self) -> Result<()> {
@@ -239,12 +299,12 @@ impl Stack {
         helm.args(["upgrade", "--install", "keylane"])
             .arg(&chart)
             .args(["--namespace", SYSTEM, "--skip-crds"])
-            .args(["--set", "image.repository=keylane-operator,image.tag=dev"])
-            .args(["--set", "liveApi.enabled=true"])
-            .args([
-                "--set",
-                "executorImage.repository=keylane-consumer,executorImage.tag=dev",
-            ]);
+            .args(["--set", "liveApi.enabled=true"]);
+        for (value, image) in [("image", OPERATOR), ("executorImage", CONSUMER)] {
+            let (repository, tag) = self.names.parts(image);
+            let set = format!("{value}.repository={repository},{value}.tag={tag}");
+            helm.args(["--set", &set]);
+        }
         run::output("installing the chart", &mut helm)?;
         // Tests of the operator itself stop installed ones.
         let mut scale = self.cluster.kubectl();
@@ -289,7 +349,7 @@ impl Stack {
 }
 
 fn up(target: &Target) -> Result<Cluster> {
-    Ok(target.up(&crate::cluster::Paths::from_env())?)
+    Ok(target.up(&Paths::from_env())?)
 }
 
 /// Removes a namespace and the operator from a cluster.
