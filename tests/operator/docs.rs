@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Every document for users, with its name.
-fn documents() -> Result<Vec<(PathBuf, String)>> {
+pub fn documents() -> Result<Vec<(PathBuf, String)>> {
     let mut paths = vec![workspace().join("README.md")];
     for file in std::fs::read_dir(workspace().join("operator/docs"))? {
         paths.push(file?.path());
@@ -24,7 +24,7 @@ fn documents() -> Result<Vec<(PathBuf, String)>> {
 }
 
 /// What stands between fences of that language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
+pub fn blocks(text: &str, language: &str) -> Vec<String> {
     let begin = format!("```{language}");
     let mut blocks = Vec::new();
     let mut lines = text.lines();
@@ -62,6 +62,26 @@ fn every_manifest_that_is_shown_is_taken_by_the_api_server() -> Result<()> {
         }
     }
     ensure!(taken > 4, "only {taken} manifests were found");
+    Ok(())
+}
+
+#[test]
+fn every_manifest_beside_a_sample_is_taken_by_the_api_server() -> Result<()> {
+    let space = Space::new("samples")?;
+    let mut taken = 0;
+    for sample in std::fs::read_dir(workspace().join("consumer/samples"))? {
+        for file in std::fs::read_dir(sample?.path())? {
+            let path = file?.path();
+            if path.extension().is_none_or(|extension| extension != "yaml") {
+                continue;
+            }
+            let object: Value = serde_norway::from_str(&std::fs::read_to_string(&path)?)?;
+            let refused = space.refusal(&object);
+            ensure!(refused.is_none(), "{}: {refused:?}", path.display());
+            taken += 1;
+        }
+    }
+    ensure!(taken >= 3, "only {taken} manifests were found");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 #![recursion_limit = "512"]
 
 mod charts;
+mod commands;
 mod dependencies;
 mod docs;
 mod leaders;

@@ -288,6 +288,43 @@ fn whoever_looks_in_the_wrong_place_is_told_where_to_look() -> Result<()> {
     Ok(())
 }
 
+/// The API server's own answer where nobody knows of a group.
+#[test]
+fn who_has_not_installed_keylane_is_told_how() -> Result<()> {
+    let space = Space::new("bare")?;
+    let text = std::fs::read_to_string(space.cluster().kubeconfig())?;
+    let mut kubeconfig: Value = serde_norway::from_str(&text)?;
+    for cluster in kubeconfig["clusters"].as_array_mut().into_iter().flatten() {
+        let server = cluster["cluster"]["server"].as_str().unwrap_or_default();
+        cluster["cluster"]["server"] = json!(format!("{server}/nowhere"));
+    }
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), kubeconfig.to_string())?;
+    let commands: [&[&str]; 4] = [
+        &["status", "orders"],
+        &["explain", "orders"],
+        &["suspend", "orders"],
+        &["dlq", "list", "orders"],
+    ];
+    let rows = commands.map(|command| -> Mistake<&[&str]> {
+        (
+            "31 Keylane is not installed",
+            command,
+            &[
+                "Keylane is not installed",
+                "helm install keylane charts/keylane",
+            ],
+        )
+    });
+    let faults = faults(&rows, |args| {
+        run_with(&space, file.path(), args)
+            .err()
+            .map(|error| error.to_string())
+    });
+    assert!(faults.is_empty(), "{faults}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_server_that_does_not_answer_is_named_with_what_to_check() -> Result<()> {
     let spec: ConsumerSpec = serde_json::from_value(json!({
