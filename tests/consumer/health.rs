@@ -5,14 +5,18 @@ use crate::world::{Running, SOON, World};
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
+use futures::StreamExt;
+use futures::stream::Take;
 use keylane_consumer::handler::grpc::SERVICE;
 use keylane_tests::wait;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tonic::Status;
 use tonic_health::ServingStatus;
-use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
+use tonic_health::pb::health_server::{self, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::server::{HealthReporter, HealthService, WatchStream};
 
 /// What a process says of its health, and what it was asked.
 #[derive(Clone, Default)]
@@ -27,9 +31,12 @@ impl Health {
         self.reporter.set_service_status(service, status).await;
     }
 
-    /// The routes of a handler with these beside them.
-    fn beside(&self, orders: &Orders) -> axum::Router {
-        let service = HealthService::from_health_reporter(self.reporter.clone());
+    fn service(&self) -> HealthService {
+        HealthService::from_health_reporter(self.reporter.clone())
+    }
+
+    /// The routes of a handler with those of a health service beside them.
+    fn beside(&self, orders: &Orders, service: impl health_server::Health) -> axum::Router {
         let asked = self.clone();
         routes(orders)
             .route_service(
@@ -65,6 +72,29 @@ impl Health {
     }
 }
 
+/// One whose every watch ends with its first word, as where a proxy lets no call last.
+struct Brief(HealthService);
+
+#[tonic::async_trait]
+impl health_server::Health for Brief {
+    type WatchStream = Take<WatchStream>;
+
+    async fn check(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+        self.0.check(request).await
+    }
+
+    async fn watch(
+        &self,
+        request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        let watched = self.0.watch(request).await?;
+        Ok(watched.map(|said| said.take(1)))
+    }
+}
+
 /// By the name of the service; by that of the whole server where the service has none.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_stream_is_opened_before_the_handler_says_that_it_serves() {
@@ -73,7 +103,7 @@ async fn no_stream_is_opened_before_the_handler_says_that_it_serves() {
         world.produce(200, 20).await;
         let (orders, health) = (Orders::new(), Health::default());
         health.say(service, ServingStatus::NotServing).await;
-        let process = Process::serving(health.beside(&orders), 0);
+        let process = Process::serving(health.beside(&orders, health.service()), 0);
         let running = Running::start(&world, &[("handler", &process.spec())]).await;
         assert_eq!(health.streams_after(8).await, 0, "{service:?}");
         let stats = running.control().stats().await.unwrap();
@@ -93,7 +123,7 @@ async fn a_handler_that_comes_back_and_does_not_serve_yet_gets_no_call() {
     let (mut orders, health) = (Orders::new(), Health::default());
     orders.work = Duration::from_millis(100);
     health.say(SERVICE, ServingStatus::Serving).await;
-    let process = Process::serving(health.beside(&orders), 0);
+    let process = Process::serving(health.beside(&orders, health.service()), 0);
     let port = process.port;
     let running = Running::start(&world, &[("handler", &process.spec())]).await;
     world.produce(2_000, 40).await;
@@ -103,7 +133,7 @@ async fn a_handler_that_comes_back_and_does_not_serve_yet_gets_no_call() {
     let (mut second, starting) = (orders.restarted("second"), Health::default());
     second.work = Duration::from_millis(5);
     starting.say(SERVICE, ServingStatus::NotServing).await;
-    let _process = Process::serving(starting.beside(&second), port);
+    let _process = Process::serving(starting.beside(&second, starting.service()), port);
     assert_eq!(starting.streams_after(8).await, 0);
     let of_second = || {
         let spans = orders.record.spans.lock().unwrap();
@@ -119,13 +149,12 @@ async fn a_handler_that_comes_back_and_does_not_serve_yet_gets_no_call() {
 }
 
 /// What runs goes on, and is no failure; nothing else begins until the handler serves again.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_serves_no_more_is_given_no_call_on_its_open_stream() {
-    let world = World::new("grpc-paused", 2).await;
+async fn holds_back_and_goes_on(name: &str, routes: impl Fn(&Health, &Orders) -> axum::Router) {
+    let world = World::new(name, 2).await;
     let (mut orders, health) = (Orders::new(), Health::default());
     orders.work = Duration::from_millis(50);
     health.say(SERVICE, ServingStatus::Serving).await;
-    let process = Process::serving(health.beside(&orders), 0);
+    let process = Process::serving(routes(&health, &orders), 0);
     let running = Running::start(&world, &[("handler", &process.spec())]).await;
     world.produce(4_000, 40).await;
     until(&orders, "100 handled", |so_far| so_far.distinct >= 100).await;
@@ -153,4 +182,16 @@ async fn a_handler_that_serves_no_more_is_given_no_call_on_its_open_stream() {
     assert_eq!((all.duplicates, all.failed), (0, 0));
     assert_eq!(health.streams.load(Ordering::SeqCst), 1);
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_serves_no_more_is_given_no_call_on_its_open_stream() {
+    let routes = |health: &Health, orders: &Orders| health.beside(orders, health.service());
+    holds_back_and_goes_on("grpc-paused", routes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_whose_watch_ends_is_watched_again_and_its_last_word_counts_meanwhile() {
+    let routes = |health: &Health, orders: &Orders| health.beside(orders, Brief(health.service()));
+    holds_back_and_goes_on("grpc-brief", routes).await;
 }

@@ -172,22 +172,36 @@ impl Link {
         format!("handler at {}: it says that it is {word}", self.address)
     }
 
-    /// Holds calls back while the handler says that it does not serve. Once it says no more of its health its
-    /// stream alone counts.
+    /// Holds calls back while the handler says that it does not serve. What it said last counts until it says
+    /// more, also where watching it has to begin again; of one that cannot be watched its stream alone counts.
     async fn follow_health(&self, channel: Channel, name: &'static str) {
-        let mut watched = Watched::of(channel, name).await;
-        while let Some(said) = watched.next().await {
-            match said {
-                Ok(()) => self.state().desk.resume(),
-                Err(word) => {
-                    let why = self.says(word);
-                    info!("{why}; it is called again once it is SERVING");
-                    let answers = self.state().desk.pause(why);
-                    give(answers);
+        let mut has_spoken = false;
+        loop {
+            let mut watched = Watched::of(channel.clone(), name).await;
+            while let Some(said) = watched.next().await {
+                has_spoken = true;
+                match said {
+                    Ok(()) => self.state().desk.resume(),
+                    Err(word) => self.pause(word),
                 }
             }
+            if !has_spoken {
+                return;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
         }
-        self.state().desk.resume();
+    }
+
+    fn pause(&self, word: &str) {
+        let why = self.says(word);
+        let mut state = self.state();
+        let is_news = state.desk.takes_calls() != Err(why.as_str());
+        let answers = state.desk.pause(why.clone());
+        drop(state);
+        give(answers);
+        if is_news {
+            info!("{why}; it is called again once it is SERVING");
+        }
     }
 
     /// Opens a stream and reads it to its end.
