@@ -2,14 +2,15 @@
 //! handled, all of its queues held.
 
 use crate::load::Load;
-use anyhow::{Context, Result};
+use crate::printed::{self, STARTED};
+use crate::profile::Profile;
+use anyhow::Result;
 use keylane_consumer::contract::admin::QueuePhase;
 use keylane_consumer::{Consumer, Failure};
 use keylane_tests::rocketmq::Broker;
 use keylane_tests::usage::{peak_memory, processor_time};
 use keylane_tests::wait;
 use serde::{Deserialize, Serialize};
-use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -73,6 +74,7 @@ pub async fn consume(options: Options) -> Result<()> {
     .await?;
     let settled = begun.elapsed();
     tokio::time::sleep(PAUSE).await;
+    println!("{STARTED}");
     let pid = std::process::id();
     let before = processor_time(pid)?;
     tokio::time::sleep(MEASURED).await;
@@ -95,27 +97,19 @@ fn hundredths(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-/// Runs an idle consumer to its end.
-pub async fn measure(broker: &Broker, topic: &str, load: &Load) -> Result<Idle> {
+/// Runs an idle consumer to its end; `profiled` asks what it spent its time with.
+pub async fn measure(
+    broker: &Broker,
+    topic: &str,
+    load: &Load,
+    profiled: bool,
+) -> Result<(Idle, Option<Profile>)> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["idle", "--topic", topic])
         .args(["--name-server", &broker.name_server()])
         .args(["--queues", &load.queues.to_string()])
-        .args(["--messages", &load.messages.to_string()])
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = command.output().await?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let last = text
-        .lines()
-        .last()
-        .and_then(|line| serde_json::from_str(line).ok());
-    last.with_context(|| {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        format!(
-            "the idle consumer gave no result ({}): {errors}",
-            output.status
-        )
-    })
+        .args(["--messages", &load.messages.to_string()]);
+    let started = async |pid: u32| profiled.then(|| Profile::of(pid)).transpose();
+    printed::run("the idle consumer", &mut command, started).await
 }

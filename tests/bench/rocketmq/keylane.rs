@@ -1,12 +1,13 @@
 //! Keylane as users run it: the library with a Rust handler in one process, or the executor with a handler
 //! in a process of its own.
 
+use crate::Handler;
 use crate::load::{self, Load};
 use crate::peers::LIMIT_SECONDS;
+use crate::printed::{self, Printed};
 use crate::profile::Profile;
 use crate::report::{Measured, Used};
 use crate::serve::Protocol;
-use crate::{Handler, printed};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use keylane_tests::cluster::Paths;
@@ -117,7 +118,8 @@ async fn function(broker: &Broker, topic: &str, load: &Load, profiled: bool) -> 
         load::send(broker, topic, load, || Ok(())).await?;
         anyhow::Ok(profile)
     };
-    let (measured, profile) = printed::run("keylane", &mut command, started).await?;
+    let (printed, profile) = printed::run::<Printed, _>("keylane", &mut command, started).await?;
+    let measured = printed.into();
     Ok(Ran { measured, profile })
 }
 
@@ -165,7 +167,9 @@ async fn remote(
         let before = || processor_time(executor.pid());
         anyhow::Ok((load::send(broker, topic, load, before).await?, profile))
     };
-    let (measured, (before, profile)) = printed::run("the handler", &mut command, started).await?;
+    let (printed, (before, profile)) =
+        printed::run::<Printed, _>("the handler", &mut command, started).await?;
+    let measured = Measured::from(printed);
     let used = Used {
         cpu_seconds: (processor_time(executor.pid())? - before).as_secs_f64(),
         rss_mib: peak_memory(executor.pid())?,

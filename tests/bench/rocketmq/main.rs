@@ -117,7 +117,7 @@ struct Bench {
     stock_broker: bool,
     /// Tell the five functions that cost Keylane's process most, by perf: with some millions of --messages, and with
     /// CARGO_PROFILE_RELEASE_STRIP=none in the environment, which builds programs that have the names.
-    #[arg(long, conflicts_with = "idle")]
+    #[arg(long)]
     profile: bool,
     /// Times everything is run; medians are told at the end.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -275,8 +275,11 @@ async fn wait(bench: &Bench) -> Result<()> {
             ..bench.load()
         };
         load::prepare(&broker, &topic, &load).await?;
-        let idle = idle::measure(&broker, &topic, &load).await?;
+        let (idle, profile) = idle::measure(&broker, &topic, &load, bench.profile).await?;
         report::tell_idle(bench.json, &idle);
+        if let Some(profile) = profile {
+            report::tell_costs(&profile.costs()?);
+        }
         runs.push(idle);
     }
     report::conclude_idle(&runs);

@@ -1,7 +1,7 @@
 //! RocketMQ's own consumers, driven by a small program over its Java client.
 
 use crate::load::{self, Load};
-use crate::printed;
+use crate::printed::{self, Printed};
 use crate::report::Measured;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -103,8 +103,9 @@ pub async fn run(peer: Peer, broker: &Broker, topic: &str, load: &Load) -> Resul
         .args([load.total(), timed, load.work_ms].map(|number| number.to_string()))
         .args([load.lanes, LIMIT_SECONDS].map(|number| number.to_string()));
     let started = async |_: u32| load::send(broker, topic, load, || Ok(())).await;
-    let run = printed::run(peer.name(), &mut command, started).await;
-    Ok(run
-        .context("java is that of a JDK of version 11 or newer, such as openjdk-17-jdk-headless?")?
-        .0)
+    let run = printed::run::<Printed, ()>(peer.name(), &mut command, started).await;
+    let (printed, ()) = run.context(
+        "java is that of a JDK of version 11 or newer, such as openjdk-17-jdk-headless?",
+    )?;
+    Ok(printed.into())
 }

@@ -1,16 +1,17 @@
-//! What a consumer's process prints: `started` once it has handled a message, and at its end a line of JSON.
+//! What a consumer's process prints: `started` when what is measured begins, and at its end a line of JSON.
 
 use crate::report::{Measured, Used};
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
-/// Printed when the first message is handled.
+/// Printed when the first message is handled, or the time of waiting begins.
 pub const STARTED: &str = "started";
 
-/// The last line.
+/// The last line of a consumer that had messages.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Printed {
@@ -52,12 +53,13 @@ impl From<Printed> for Measured {
     }
 }
 
-/// Runs a consumer's process to its end; `then` happens once it has started, and is told its id.
-pub async fn run<T>(
+/// Runs a consumer's process to its end, and gives its last line; `then` happens once it has started, and is told
+/// its id.
+pub async fn run<P: DeserializeOwned, T>(
     name: &str,
     command: &mut Command,
     then: impl AsyncFnOnce(u32) -> Result<T>,
-) -> Result<(Measured, T)> {
+) -> Result<(P, T)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -98,7 +100,7 @@ pub async fn run<T>(
     let printed = said
         .iter()
         .rev()
-        .find_map(|line| serde_json::from_str::<Printed>(line).ok());
+        .find_map(|line| serde_json::from_str(line).ok());
     let Some(printed) = printed else {
         let errors = errors.await.unwrap_or_default();
         // RocketMQ's Java client tells its own set-up in hundreds of lines.
@@ -109,5 +111,5 @@ pub async fn run<T>(
             telling.join("\n").trim()
         );
     };
-    Ok((printed.into(), then))
+    Ok((printed, then))
 }

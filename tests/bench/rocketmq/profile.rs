@@ -58,5 +58,7 @@ impl Profile {
 fn read(report: &str) -> Vec<String> {
     let rows = report.lines().map(str::trim);
     let rows = rows.filter(|row| row.contains('%') && !row.starts_with('#'));
+    // After the function come columns of counters that most machines do not have.
+    let rows = rows.map(|row| row.trim_end_matches([' ', '-']));
     rows.take(COSTS).map(str::to_owned).collect()
 }
