@@ -53,11 +53,12 @@ async fn the_bench_measures_keylane_beside_rocketmqs_own_consumers() {
     assert_eq!(systems, ["keylane", "java-orderly", "java-concurrent"]);
     for line in &lines {
         let mut told = fields(line);
-        if told.remove("pulled_per_message") {
-            assert_eq!(line["system"], "keylane");
-            let pulled = line["pulled_per_message"].as_f64();
-            assert!(pulled >= Some(1.0), "{line}");
-        }
+        let pulled = line["pulled_per_message"].as_f64();
+        assert_eq!(
+            told.remove("pulled_per_message"),
+            line["system"] == "keylane"
+        );
+        assert!(pulled.is_none_or(|pulled| pulled >= 1.0), "{line}");
         assert_eq!(told, BTreeSet::from(FIELDS), "{line}");
         for (field, wanted) in [
             ("work_ms", 0),
@@ -82,19 +83,26 @@ async fn the_bench_measures_keylane_beside_rocketmqs_own_consumers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bench_tells_what_a_hot_key_leaves_to_the_others() {
-    let lines = measure(&["--peers=none", "--hot-key", "--stock-broker"]).await;
+    let lines = measure(&[
+        "--peers=none",
+        "--handler=http",
+        "--hot-key",
+        "--stock-broker",
+    ])
+    .await;
     let systems: Vec<_> = lines.iter().map(|line| &line["system"]).collect();
     assert_eq!(systems, ["keylane", "keylane-without-hot-key"]);
     let messages: Vec<_> = lines.iter().map(|line| &line["messages"]).collect();
     assert_eq!(messages, [2_000, 1_000]);
     let beside = &lines[0];
     let more = [
+        "handler_cpu_s_per_100k",
         "hot_percent",
         "others_per_second",
-        "pulled_per_message",
         "stock_broker",
     ];
     assert_eq!(fields(beside), FIELDS.into_iter().chain(more).collect());
+    assert_eq!(beside["handler"], "http");
     assert_eq!(
         (&beside["hot_percent"], &beside["stock_broker"]),
         (&50.into(), &true.into())
@@ -105,4 +113,20 @@ async fn the_bench_tells_what_a_hot_key_leaves_to_the_others() {
             (&0.into(), &0.into())
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bench_tells_how_long_messages_take_to_a_handler_in_another_process() {
+    let lines = measure(&["--peers=none", "--handler=grpc", "--rate=1000"]).await;
+    let [line] = &lines[..] else {
+        panic!("{lines:?}");
+    };
+    let more = ["handler_cpu_s_per_100k", "p50_ms", "p99_ms", "rate"];
+    assert_eq!(fields(line), FIELDS.into_iter().chain(more).collect());
+    assert_eq!(
+        (&line["handler"], &line["messages"], &line["rate"]),
+        (&"grpc".into(), &2_000.into(), &1_000.into())
+    );
+    let took = ["p50_ms", "p99_ms"].map(|field| line[field].as_f64().unwrap());
+    assert!(0.0 < took[0] && took[0] <= took[1], "{line}");
 }
