@@ -116,6 +116,11 @@ fn records() -> Vec<Vec<u8>> {
             progress: progress.clone(),
         },
         Body::Released { epoch: 3, progress },
+        Body::Withdrawn {
+            epoch: 3,
+            former: "pod-uid:0122".into(),
+            waiting: Keys::Some(vec![3, 1 << 40].into()),
+        },
     ];
     let by = |body| Record {
         by: "pod-uid:0123".into(),

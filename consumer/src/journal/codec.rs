@@ -21,6 +21,7 @@ const VERSION_WITH_RESET: u8 = 2;
 const CLAIM: u8 = 1;
 const PROGRESS: u8 = 2;
 const RELEASED: u8 = 3;
+const WITHDRAWN: u8 = 4;
 const NONE: u64 = u64::MAX;
 const CHECKSUM: usize = 4;
 const SUSPECTS: usize = 4_096;
@@ -55,6 +56,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Body::Claim { .. } => (CLAIM, NONE),
         Body::Progress { epoch, .. } => (PROGRESS, *epoch),
         Body::Released { epoch, .. } => (RELEASED, *epoch),
+        Body::Withdrawn { epoch, .. } => (WITHDRAWN, *epoch),
     };
     let version = match &record.body {
         Body::Progress { progress, .. } | Body::Released { progress, .. }
@@ -66,11 +68,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
     };
     bytes.extend_from_slice(&[version, kind]);
     bytes.extend_from_slice(&epoch.to_le_bytes());
-    // Names of incarnations are short; a longer one is cut, which makes it nobody's.
-    let name = record.by.as_bytes();
-    let name = &name[..name.len().min(usize::from(u16::MAX))];
-    bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(name);
+    put_name(&mut bytes, &record.by);
     match &record.body {
         Body::Claim { predecessor } => {
             bytes.extend_from_slice(&predecessor.unwrap_or(NONE).to_le_bytes());
@@ -78,10 +76,35 @@ pub fn encode(record: &Record) -> Vec<u8> {
         Body::Progress { progress, .. } | Body::Released { progress, .. } => {
             put_progress(&mut bytes, progress);
         }
+        Body::Withdrawn {
+            former, waiting, ..
+        } => {
+            put_name(&mut bytes, former);
+            put_keys(&mut bytes, waiting);
+        }
     }
     let checksum = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
+}
+
+/// Names of incarnations are short; a longer one is cut, which makes it nobody's.
+fn put_name(bytes: &mut Vec<u8>, name: &Incarnation) {
+    let name = name.as_bytes();
+    let name = &name[..name.len().min(usize::from(u16::MAX))];
+    bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(name);
+}
+
+fn put_keys(bytes: &mut Vec<u8>, keys: &Keys) {
+    match keys {
+        Keys::All => bytes.extend_from_slice(&ALL_KEYS.to_le_bytes()),
+        Keys::Some(list) => {
+            bytes.extend_from_slice(&(list.len() as u32).to_le_bytes());
+            list.iter()
+                .for_each(|key| bytes.extend_from_slice(&key.to_le_bytes()));
+        }
+    }
 }
 
 fn put_progress(bytes: &mut Vec<u8>, progress: &Progress) {
@@ -94,14 +117,7 @@ fn put_progress(bytes: &mut Vec<u8>, progress: &Progress) {
     ] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
-    match &progress.keys {
-        Keys::All => bytes.extend_from_slice(&ALL_KEYS.to_le_bytes()),
-        Keys::Some(list) => {
-            bytes.extend_from_slice(&(list.len() as u32).to_le_bytes());
-            list.iter()
-                .for_each(|key| bytes.extend_from_slice(&key.to_le_bytes()));
-        }
-    }
+    put_keys(bytes, &progress.keys);
     let suspects = &progress.suspects[..progress.suspects.len().min(SUSPECTS)];
     bytes.extend_from_slice(&(suspects.len() as u32).to_le_bytes());
     for (offset, attempts) in suspects {
@@ -164,14 +180,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
     let input = &mut input;
     let [version, kind] = take(input)?;
     let epoch = optional(u64::from_le_bytes(take(input)?));
-    let length = usize::from(u16::from_le_bytes(take(input)?));
-    let (name, rest) = input
-        .split_at_checked(length)
-        .ok_or(Damaged("it ends within the name"))?;
-    *input = rest;
-    let by: Incarnation = std::str::from_utf8(name)
-        .map_err(|_| Damaged("the name is not text"))?
-        .into();
+    let by = name(input)?;
     if ![VERSION, VERSION_WITH_RESET].contains(&version) {
         return Err(Unreadable::Version { version, by, epoch });
     }
@@ -187,6 +196,11 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
             epoch,
             progress: progress(input, version)?,
         },
+        (WITHDRAWN, Some(epoch)) => Body::Withdrawn {
+            epoch,
+            former: name(input)?,
+            waiting: keys(input)?,
+        },
         _ => return Err(Damaged("its kind is unknown")),
     };
     if input.is_empty() {
@@ -194,6 +208,31 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Unreadable> {
     } else {
         Err(Damaged("something follows its end"))
     }
+}
+
+fn name(input: &mut &[u8]) -> Result<Incarnation, Unreadable> {
+    let length = usize::from(u16::from_le_bytes(take(input)?));
+    let (name, rest) = input
+        .split_at_checked(length)
+        .ok_or(Unreadable::Damaged("it ends within a name"))?;
+    *input = rest;
+    let name = std::str::from_utf8(name);
+    let name = name.map_err(|_| Unreadable::Damaged("a name is not text"))?;
+    Ok(name.into())
+}
+
+fn keys(input: &mut &[u8]) -> Result<Keys, Unreadable> {
+    let count = match u32::from_le_bytes(take(input)?) {
+        ALL_KEYS => return Ok(Keys::All),
+        count => count as usize,
+    };
+    if count > input.len() / size_of::<u64>() {
+        return Err(Unreadable::Damaged("it ends within the keys"));
+    }
+    let list: Result<Vec<u64>, _> = (0..count)
+        .map(|_| take(input).map(u64::from_le_bytes))
+        .collect();
+    Ok(Keys::new(list?))
 }
 
 fn progress(input: &mut &[u8], version: u8) -> Result<Progress, Unreadable> {
@@ -206,19 +245,7 @@ fn progress(input: &mut &[u8], version: u8) -> Result<Progress, Unreadable> {
         stored_at_ms,
         physical_offset,
     });
-    let keys = match u32::from_le_bytes(take(input)?) {
-        ALL_KEYS => Keys::All,
-        count => {
-            let count = count as usize;
-            if count > input.len() / size_of::<u64>() {
-                return Err(Unreadable::Damaged("it ends within the keys"));
-            }
-            let list: Result<Vec<u64>, _> = (0..count)
-                .map(|_| take(input).map(u64::from_le_bytes))
-                .collect();
-            Keys::new(list?)
-        }
-    };
+    let keys = keys(input)?;
     let count = u32::from_le_bytes(take(input)?) as usize;
     if count > SUSPECTS {
         return Err(Unreadable::Damaged("it has too many suspects"));
@@ -297,11 +324,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn progress() -> impl Strategy<Value = Progress> {
-        let keys = prop_oneof![
+    fn keys() -> impl Strategy<Value = Keys> {
+        prop_oneof![
             9 => prop::collection::vec(any::<u64>(), 0..20).prop_map(Keys::new),
             1 => Just(Keys::All),
-        ];
+        ]
+    }
+
+    fn progress() -> impl Strategy<Value = Progress> {
         let witness = (0..u64::MAX, any::<i64>(), any::<u64>()).prop_map(
             |(offset, stored_at_ms, physical_offset)| Witness {
                 offset,
@@ -318,7 +348,7 @@ mod tests {
         });
         let suspects = prop::collection::vec((any::<u64>(), any::<u32>()), 0..5);
         let reset = prop::option::of(reset());
-        (finished, prop::option::of(witness), keys, suspects, reset).prop_map(
+        (finished, prop::option::of(witness), keys(), suspects, reset).prop_map(
             |(finished, witness, keys, suspects, reset)| Progress {
                 finished,
                 witness,
@@ -354,6 +384,14 @@ mod tests {
             prop::option::of(0..NONE).prop_map(|predecessor| Body::Claim { predecessor }),
             (0..NONE, progress()).prop_map(|(epoch, progress)| Body::Progress { epoch, progress }),
             (0..NONE, progress()).prop_map(|(epoch, progress)| Body::Released { epoch, progress }),
+            (0..NONE, "[a-z:0-9-]{0,60}", keys()).prop_map(|(epoch, former, waiting)| {
+                let former = former.into();
+                Body::Withdrawn {
+                    epoch,
+                    former,
+                    waiting,
+                }
+            }),
         ];
         ("[a-z:0-9-]{0,60}", body).prop_map(|(by, body)| Record {
             by: by.into(),
@@ -378,7 +416,7 @@ mod tests {
         /// Also with a checksum that is right, so that everything behind it is tried.
         #[test]
         fn garbage_never_panics(
-            version in VERSION..=VERSION_WITH_RESET, kind in 0u8..5, mut bytes in prop::collection::vec(any::<u8>(), 0..300)
+            version in VERSION..=VERSION_WITH_RESET, kind in 0u8..6, mut bytes in prop::collection::vec(any::<u8>(), 0..300)
         ) {
             let _ = decode(&bytes);
             bytes.splice(0..0, [b'K', b'L', b'J', version, kind]);

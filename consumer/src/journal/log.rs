@@ -62,6 +62,13 @@ pub enum State {
         /// Keys of which calls may still run.
         running: Keys,
     },
+    /// It ended before it ran.
+    Withdrawn {
+        /// Who ran the queue before it was claimed.
+        former: Incarnation,
+        /// Keys that one did not run yet.
+        waiting: Keys,
+    },
 }
 
 /// The last records about one queue, as one reader has seen them.
@@ -121,6 +128,14 @@ impl Log {
                         let running = progress.keys.clone();
                         (*epoch, by, State::Released { running })
                     }
+                    Body::Withdrawn {
+                        epoch,
+                        former,
+                        waiting,
+                    } => {
+                        let (former, waiting) = (former.clone(), waiting.clone());
+                        (*epoch, by, State::Withdrawn { former, waiting })
+                    }
                 },
                 Err(Unreadable::Version { by, epoch, .. }) => {
                     doubtful_at = Some(entry.offset);
@@ -135,7 +150,8 @@ impl Log {
                 Some(known) if epoch < known.epoch => {}
                 Some(known) if epoch == known.epoch => match (&known.state, &state) {
                     // What an owner sent before it released may arrive after.
-                    (State::Released { .. }, _) | (_, State::Claimed) => {}
+                    (State::Released { .. } | State::Withdrawn { .. }, _) | (_, State::Claimed) => {
+                    }
                     _ => known.state = state,
                 },
                 _ => {
@@ -169,6 +185,7 @@ impl Log {
             let (epoch, progress) = match &entry.record {
                 Ok(record) => match &record.body {
                     Body::Claim { .. } => (entry.offset, None),
+                    Body::Withdrawn { epoch, .. } => (*epoch, None),
                     Body::Progress { epoch, progress } => (*epoch, Some(progress)),
                     Body::Released { epoch, progress } => {
                         released.insert(*epoch);
@@ -226,7 +243,7 @@ impl Log {
                 Body::Progress { progress, .. } | Body::Released { progress, .. } => {
                     progress.witness
                 }
-                Body::Claim { .. } => None,
+                Body::Claim { .. } | Body::Withdrawn { .. } => None,
             }
         })
     }
@@ -297,6 +314,16 @@ mod tests {
         Ok(Record { by, body })
     }
 
+    fn withdrawn(by: &str, epoch: Epoch, former: &str) -> Result<Record, Unreadable> {
+        let body = Body::Withdrawn {
+            epoch,
+            former: former.into(),
+            waiting: Keys::new([7]),
+        };
+        let by = by.into();
+        Ok(Record { by, body })
+    }
+
     fn log(records: impl IntoIterator<Item = Result<Record, Unreadable>>) -> Log {
         let mut log = Log::default();
         for (offset, record) in (0..).zip(records) {
@@ -316,6 +343,24 @@ mod tests {
         let log = log([claim("a"), claim("b"), old, released("a", 0)]);
         assert_eq!(newest(&log), (1, "b".into(), State::Claimed));
         assert_eq!(log.finished(|_| true).finished, Finished::below(9));
+    }
+
+    #[test]
+    fn a_claim_that_was_withdrawn_says_who_ran_the_queue_before_unless_another_follows() {
+        let finished = || progress(Finished::below(9), None);
+        let of_a = || [claim("a"), ran("a", 0, finished())];
+        let of_b = || [claim("b"), withdrawn("b", 2, "a"), claim("b")];
+        let state = State::Withdrawn {
+            former: "a".into(),
+            waiting: Keys::new([7]),
+        };
+        let once = log(of_a().into_iter().chain(of_b().into_iter().take(2)));
+        assert_eq!(newest(&once), (2, "b".into(), state));
+        assert!(!once.head().is_released() && !once.head().doubtful);
+        assert_eq!(once.finished(|_| true).finished, Finished::below(9));
+        // Perhaps the same claim once more, late.
+        let again = log(of_a().into_iter().chain(of_b()));
+        assert_eq!(newest(&again), (4, "b".into(), State::Claimed));
     }
 
     #[test]

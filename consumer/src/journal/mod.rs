@@ -74,6 +74,16 @@ pub enum Body {
         /// still run.
         progress: Progress,
     },
+    /// The writer never ran the queue under this epoch and never will: whoever comes next judges by what
+    /// stood there when it was claimed, as if it had not been.
+    Withdrawn {
+        /// The writer's claim.
+        epoch: Epoch,
+        /// Who ran the queue before.
+        former: Incarnation,
+        /// Keys that one did not run yet.
+        waiting: Keys,
+    },
 }
 
 /// How far a tenure is.

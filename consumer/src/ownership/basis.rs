@@ -45,6 +45,15 @@ impl Basis {
             State::Released { running } => Self::Released {
                 running: running.clone(),
             },
+            State::Withdrawn { waiting, .. } if !terms.rules.withdrawn_passes_on => {
+                Self::Released {
+                    running: waiting.clone(),
+                }
+            }
+            State::Withdrawn { former, waiting } => Self::Claimed {
+                by: former.clone(),
+                ran: Some(waiting.clone()),
+            },
             State::Ran { waiting } => Self::Claimed {
                 by: newest.by.clone(),
                 ran: Some(waiting.clone()),

@@ -123,6 +123,15 @@ pub enum Record {
         /// Keys to list beside those that run.
         waiting: Keys,
     },
+    /// The end of a tenure in which the queue was never run.
+    Withdrawn {
+        /// Our epoch.
+        epoch: Epoch,
+        /// Who ran the queue before.
+        former: Incarnation,
+        /// Keys that one did not run yet.
+        waiting: Keys,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -460,6 +469,19 @@ impl Ownership {
                 epoch,
                 waiting,
             } => append(queue, ticket, Record::Released { epoch, waiting }),
+            Deed::Withdrawn {
+                ticket,
+                epoch,
+                former,
+                waiting,
+            } => {
+                let record = Record::Withdrawn {
+                    epoch,
+                    former,
+                    waiting,
+                };
+                append(queue, ticket, record)
+            }
             Deed::Unlock => Action::Unlock {
                 queue,
                 holder: None,

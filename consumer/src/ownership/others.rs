@@ -101,6 +101,8 @@ impl Others {
         let listed = self.listed.get(broker);
         let absent = listed.is_some_and(|of| of.lacks(incarnation));
         let pod = pod_of(incarnation);
+        let succeeds = |member: &String| **member != **incarnation && pod_of(member) == pod;
+        let back = listed.is_some_and(|of| of.members.iter().any(succeeds));
         let same_pod = pod.is_some() && pod == self.pod.as_deref();
         let death = if pod.is_some_and(|pod| self.gone.contains(pod)) {
             Death::Pod
@@ -114,6 +116,7 @@ impl Others {
             absent,
             death,
             idle: same_pod && self.idle,
+            back: pod.is_some() && back,
         }
     }
 }
@@ -139,6 +142,20 @@ mod tests {
         others.gone("uid-2");
         assert_eq!(facts(&others, "keylane:uid-2:c").death, Death::Pod);
         assert_eq!(facts(&others, "keylane:uid-1:b"), Facts::default());
+    }
+
+    #[test]
+    fn a_pod_is_back_when_another_process_of_it_is_listed() {
+        let mut others = Others::new("keylane:uid-1:b".into(), Some("uid-1"));
+        let broker: Arc<str> = "a".into();
+        let back = |others: &Others, name: &str| others.facts("a", &name.into()).back;
+        let before = ["keylane:uid-1:b", "keylane:uid-2:c"];
+        others.present(&broker, before.map(str::to_owned).into());
+        assert!(!back(&others, "keylane:uid-2:c"), "it is itself there");
+        assert!(!back(&others, "somebody"));
+        let after = ["keylane:uid-1:b", "keylane:uid-2:d"];
+        others.present(&broker, after.map(str::to_owned).into());
+        assert!(back(&others, "keylane:uid-2:c"));
     }
 
     #[test]

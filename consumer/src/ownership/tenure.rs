@@ -3,7 +3,8 @@
 //! Pure: time is an argument, what is to be done comes out as [`Deed`]s, what came of it goes in by the
 //! method that the deed names. Out → lock → read the journal → claim → wait → read again → owned →
 //! draining → *released* → out. A queue that is meant for another before the wait is over is waited for to
-//! the end all the same, and goes from waiting to *released*.
+//! the end all the same, and goes from waiting to *released*; or to *withdrawn*, where that other need not
+//! wait.
 //!
 //! Promises, as long as every process keeps to this and calls end within the call bound: at most one
 //! process dispatches at a time (P4), no two calls of a key overlap across processes (P1), nothing
@@ -74,6 +75,17 @@ pub enum Deed {
         /// It was given away in order.
         released: bool,
     },
+    /// Append *withdrawn*; report with [`Tenure::appended`]. The queue was never assigned.
+    Withdrawn {
+        /// To report with.
+        ticket: Ticket,
+        /// Our epoch.
+        epoch: Epoch,
+        /// Who ran the queue before.
+        former: Incarnation,
+        /// Keys that one did not run yet.
+        waiting: Keys,
+    },
     /// Give the lock back; report with [`Tenure::unlocked`].
     Unlock,
     /// Give the lock of an absent member back in its name; report with [`Tenure::unlocked`].
@@ -134,8 +146,14 @@ pub(super) enum Phase {
         held: Held,
         drained: bool,
     },
-    /// *Released* lies at this offset; once every reader sees it, the lock can go back.
-    Leaving { released: u64 },
+    /// To be given back without having been run, whatever may be wanted by now.
+    Withdrawing {
+        epoch: Epoch,
+        former: Incarnation,
+        waiting: Keys,
+    },
+    /// *Released* or *withdrawn* lies at this offset; once every reader sees it, the lock can go back.
+    Leaving { last: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -148,6 +166,7 @@ pub(super) enum Request {
     Claim,
     Progress,
     Released,
+    Withdrawn,
 }
 
 /// What a lock means that is granted to whom the queue is not meant for.
@@ -252,7 +271,9 @@ impl Tenure {
                 Some(QueuePhase::Waiting)
             }
             Phase::Owned { .. } => Some(QueuePhase::Owned),
-            Phase::Draining { .. } | Phase::Leaving { .. } => Some(QueuePhase::Releasing),
+            Phase::Draining { .. } | Phase::Withdrawing { .. } | Phase::Leaving { .. } => {
+                Some(QueuePhase::Releasing)
+            }
         }
     }
 
@@ -339,7 +360,9 @@ impl Tenure {
                 .into_iter()
                 .chain([self.lease])
                 .min(),
-            Phase::Leaving { .. } => waits(true).into_iter().chain([self.lease]).min(),
+            Phase::Withdrawing { .. } | Phase::Leaving { .. } => {
+                waits(true).into_iter().chain([self.lease]).min()
+            }
         }
     }
 

@@ -78,6 +78,9 @@ pub struct Rules {
     pub waiting_keys_recorded: bool,
     /// 7: a renewal counts only once the journal, read after it, shows no newer claim.
     pub renewal_reads_journal: bool,
+    /// 9: *withdrawn* is no *released*: whoever comes next waits as the claim did that was withdrawn, for its
+    /// own knowledge of the former owner.
+    pub withdrawn_passes_on: bool,
     /// (d): the journal is read just before the first dispatch too.
     pub start_reads_journal: bool,
 }
@@ -92,6 +95,7 @@ impl Default for Rules {
             proof_needs_record: true,
             waiting_keys_recorded: true,
             renewal_reads_journal: true,
+            withdrawn_passes_on: true,
             start_reads_journal: true,
         }
     }
@@ -117,6 +121,8 @@ pub struct Facts {
     pub death: Death,
     /// Its handler says that nothing of it runs there.
     pub idle: bool,
+    /// Another process of its pod is on the list, who knows at once what became of it.
+    pub back: bool,
 }
 
 /// What is proven dead of an incarnation. Closed connections and pod objects that vanish prove nothing.

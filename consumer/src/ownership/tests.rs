@@ -105,6 +105,11 @@ impl World {
                     Record::Released { epoch, waiting } => {
                         (epoch, State::Released { running: waiting })
                     }
+                    Record::Withdrawn {
+                        epoch,
+                        former,
+                        waiting,
+                    } => (epoch, State::Withdrawn { former, waiting }),
                 };
                 head.newest = Some(Newest {
                     epoch,
@@ -433,6 +438,67 @@ fn a_released_queue_that_is_meant_for_another_as_soon_as_it_is_claimed_is_releas
     assert_eq!(world.seen, [unlock]);
     let newest = world.journals[&queue(0)].newest.as_ref();
     assert_eq!(newest.map(|newest| &newest.state), Some(&state));
+}
+
+#[test]
+fn a_claimed_queue_goes_back_at_once_to_the_pod_that_ran_it() {
+    let (former, back) = ("keylane:uid-1:1", "keylane:uid-1:2");
+    let waiting = Keys::new([7]);
+    let ran = State::Ran {
+        waiting: waiting.clone(),
+    };
+    let mut world = World::new();
+    world.claimed_by(queue(0), former, ran);
+    let broker: Arc<str> = "b".into();
+    let list = |world: &mut World, names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        world.ownership.members(&broker, names);
+    };
+    list(&mut world, &[ME]);
+    world.ownership.allocate(world.now, &ours(&[0]));
+    world.pass(Duration::from_secs(1));
+    list(&mut world, &[ME, back]);
+    world.pass(Duration::from_secs(1));
+    let newest = |world: &World| {
+        let newest = world.journals[&queue(0)].newest.clone();
+        newest.map(|newest| newest.state)
+    };
+    assert_eq!(newest(&world), Some(State::Claimed), "it is still ours");
+    world.ownership.allocate(world.now, &Allocation::default());
+    world.settle();
+    let former = former.into();
+    let withdrawn = State::Withdrawn { former, waiting };
+    assert_eq!(newest(&world), Some(withdrawn));
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    assert_eq!(world.seen, [unlock]);
+    assert!(world.ownership.is_empty());
+}
+
+/// The pod's new process does not wait for its former one, whoever claimed the queue meanwhile; all others
+/// do.
+#[test]
+fn a_withdrawn_claim_shortens_the_wait_of_those_who_know_what_became_of_the_former_owner() {
+    let withdrawn = |world: &mut World| {
+        let state = State::Withdrawn {
+            former: "keylane:uid-1:1".into(),
+            waiting: Keys::default(),
+        };
+        world.claimed_by(queue(0), "keylane:other:1", state);
+        world.ownership.allocate(world.now, &ours(&[0]));
+    };
+    let mut stranger = World::new();
+    withdrawn(&mut stranger);
+    let waited = stranger.until(|seen| assigned(seen) == 1);
+    assert!(waited >= LEASE + CALL_BOUND, "{waited:?}");
+    let mut same = World::new();
+    same.ownership = Ownership::new("keylane:uid-1:2".into(), Some("uid-1"), CALL_BOUND);
+    same.ownership.handler_idle();
+    withdrawn(&mut same);
+    let waited = same.until(|seen| assigned(seen) == 1);
+    assert!(waited <= STEP, "{waited:?}");
 }
 
 #[test]

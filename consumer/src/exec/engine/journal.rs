@@ -108,6 +108,15 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 }
                 Body::Released { epoch, progress }
             }
+            ownership::Record::Withdrawn {
+                epoch,
+                former,
+                waiting,
+            } => Body::Withdrawn {
+                epoch,
+                former,
+                waiting,
+            },
         };
         let of = queue.clone();
         self.write(queue, body, move |offset| Event::Appended {

@@ -30,6 +30,7 @@ impl World {
                 Phase::Waiting(claim)
                 | Phase::Owned { claim, .. }
                 | Phase::Draining { claim, .. } => Some(&mut claim.epoch),
+                Phase::Withdrawing { epoch, .. } => Some(epoch),
                 _ => None,
             };
             let was = own.as_ref().map(|epoch| **epoch);
@@ -89,7 +90,7 @@ impl World {
                         *end = to_end(*end);
                     }
                 }
-                Phase::Leaving { released } => *released = 0,
+                Phase::Leaving { last } => *last = 0,
                 _ => {}
             }
             // At most one of each kind is under way.

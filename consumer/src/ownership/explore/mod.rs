@@ -400,6 +400,15 @@ needed!(
     with(&["restart"], 2, 0)
 );
 needed!(
+    rule_9_is_needed,
+    withdrawn_passes_on,
+    "P1",
+    Bounds {
+        deaths: &[Death::Executor],
+        ..with(&["crash"], 1, 1)
+    }
+);
+needed!(
     the_reading_before_the_start_is_needed,
     start_reads_journal,
     "P4",

@@ -257,6 +257,7 @@ pub fn take(setting: &Setting, world: &mut World, step: Step) -> Result<(), Stri
                     by: terms.me.clone(),
                     epoch: Some(epoch),
                     released: false,
+                    former: None,
                     keys,
                     finished: run.finished,
                 };

@@ -2,8 +2,8 @@
 
 use super::super::basis::Basis;
 use super::super::tenure::Phase;
-use super::world::{Ask, Name, Setting, Wire, World};
-use crate::journal::Incarnation;
+use super::world::{Ask, Name, Record, Setting, Wire, World};
+use crate::journal::{Incarnation, Newest, State};
 
 impl World {
     /// Of this state and those in which two members have changed places, always the same one.
@@ -41,12 +41,18 @@ impl World {
         for call in &mut world.calls {
             call.slot = slot(call.slot);
         }
-        if let Some(newest) = &mut world.journal.newest {
+        let rename_newest = |newest: &mut Newest| {
             rename(&mut newest.by);
-        }
-        for record in &mut world.late {
+            if let State::Withdrawn { former, .. } = &mut newest.state {
+                rename(former);
+            }
+        };
+        let rename_record = |record: &mut Record| {
             rename(&mut record.by);
-        }
+            record.former.iter_mut().for_each(&rename);
+        };
+        world.journal.newest.iter_mut().for_each(&rename_newest);
+        world.late.iter_mut().for_each(&rename_record);
         for member in &mut world.members {
             match &mut member.tenure.phase {
                 Phase::Out { holder: Some(by) } => rename(by),
@@ -59,16 +65,15 @@ impl World {
                         rename(by);
                     }
                 }
+                Phase::Withdrawing { former, .. } => rename(former),
                 _ => {}
             }
             for wire in &mut member.wires {
                 match wire {
                     Wire::Ask(Ask::UnlockFor(by)) => rename(by),
-                    Wire::Ask(Ask::Append(_, record)) => rename(&mut record.by),
+                    Wire::Ask(Ask::Append(_, record)) => rename_record(record),
                     Wire::Read(_, Some((head, _))) => {
-                        if let Some(newest) = &mut head.newest {
-                            rename(&mut newest.by);
-                        }
+                        head.newest.iter_mut().for_each(&rename_newest);
                     }
                     _ => {}
                 }

@@ -56,6 +56,8 @@ pub struct Record {
     /// None: a claim.
     pub epoch: Option<u64>,
     pub released: bool,
+    /// *Withdrawn*: who ran the queue before.
+    pub former: Option<Incarnation>,
     pub keys: Keys,
     pub finished: u8,
 }
@@ -227,6 +229,7 @@ impl World {
         let member = &self.members[usize::from(slot)];
         let death = member.earlier.get(usize::from(generation)).copied();
         let runs = |call: &Call| call.slot == slot && call.same_pod;
+        let listed = member.up && !member.cut;
         Facts {
             absent: death.is_some() || !member.up || member.cut,
             // That an executor alone died is known in its own pod only.
@@ -234,6 +237,7 @@ impl World {
                 .filter(|death| *death == Death::Pod || usize::from(slot) == asker)
                 .unwrap_or_default(),
             idle: !self.calls.iter().any(runs),
+            back: listed && member.generation() > generation,
         }
     }
 
@@ -312,6 +316,7 @@ impl World {
             by,
             epoch,
             released,
+            former: None,
             keys,
             finished,
         };
@@ -331,6 +336,16 @@ impl World {
                 epoch,
                 waiting,
             } => Ask::Append(ticket, record(Some(epoch), true, waiting.union(&running))),
+            Deed::Withdrawn {
+                ticket,
+                epoch,
+                former,
+                waiting,
+            } => {
+                let former = Some(former);
+                let record = record(Some(epoch), false, waiting);
+                Ask::Append(ticket, Record { former, ..record })
+            }
             Deed::Unlock if !setting.slow_answers && !member.cut => {
                 let name = Name(slot as u8, member.generation());
                 member.tenure.unlocked();
@@ -387,12 +402,16 @@ impl World {
         journal.end += 1;
         let epoch = record.epoch.unwrap_or(offset);
         let highest = journal.newest.as_ref().map(|newest| newest.epoch);
-        let state = match (record.epoch, record.released) {
-            (None, _) => State::Claimed,
-            (_, false) => State::Ran {
+        let state = match (record.epoch, record.released, record.former) {
+            (None, ..) => State::Claimed,
+            (.., Some(former)) => State::Withdrawn {
+                former,
                 waiting: record.keys,
             },
-            (_, true) => State::Released {
+            (_, false, _) => State::Ran {
+                waiting: record.keys,
+            },
+            (_, true, _) => State::Released {
                 running: record.keys,
             },
         };
@@ -407,7 +426,10 @@ impl World {
         } else if highest == Some(epoch) {
             journal.finished |= record.finished;
             if let Some(newest) = &mut journal.newest
-                && !matches!(newest.state, State::Released { .. })
+                && !matches!(
+                    newest.state,
+                    State::Released { .. } | State::Withdrawn { .. }
+                )
             {
                 newest.state = state;
             }

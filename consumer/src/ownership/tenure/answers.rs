@@ -141,8 +141,8 @@ impl Tenure {
                 };
                 return;
             }
-            Phase::Leaving { released } => {
-                if head.end > *released {
+            Phase::Leaving { last } => {
+                if head.end > *last {
                     self.leave(now, terms, out);
                 } else {
                     self.next_request = now + terms.durations.journal_retry;
@@ -153,6 +153,7 @@ impl Tenure {
             Phase::Waiting(claim) | Phase::Owned { claim, .. } | Phase::Draining { claim, .. } => {
                 claim.epoch
             }
+            Phase::Withdrawing { epoch, .. } => *epoch,
         };
         if head.end <= epoch && !head.doubtful {
             // The broker does not show everything yet, not even our claim.
@@ -223,9 +224,10 @@ impl Tenure {
                 };
             }
             (Request::Progress, Phase::Owned { recorded, .. }) => *recorded |= offset.is_some(),
-            (Request::Released, Phase::Draining { .. }) => {
-                if let Some(released) = offset {
-                    self.phase = Phase::Leaving { released };
+            (Request::Released, Phase::Draining { .. })
+            | (Request::Withdrawn, Phase::Withdrawing { .. }) => {
+                if let Some(last) = offset {
+                    self.phase = Phase::Leaving { last };
                 }
             }
             _ => {}

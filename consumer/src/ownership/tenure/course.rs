@@ -1,6 +1,6 @@
 //! What a tenure does by itself: as time passes, as it may go on, as it ends.
 
-use super::{Deed, Phase, Request, StandIn, Tenure, Wanted};
+use super::{Basis, Claim, Deed, Phase, Request, StandIn, Tenure, Wanted};
 use crate::journal::Keys;
 use crate::lane::Time;
 use crate::ownership::terms::{Death, Facts, Held, Terms};
@@ -9,7 +9,7 @@ impl Tenure {
     /// Goes on as far as possible. `facts` are those of [`Tenure::subject`].
     pub fn poll(&mut self, now: Time, facts: Facts, terms: &Terms, out: &mut Vec<Deed>) {
         self.expire(now, terms, out);
-        self.give_away(now, terms, out);
+        self.give_away(now, facts, terms, out);
         self.free(facts, now, out);
         self.end_doubt(now, terms, out);
         if self.request.is_none() && now >= self.next_request {
@@ -31,6 +31,7 @@ impl Tenure {
                 out.push(Deed::Drop { released: false });
                 self.unlock(out);
             }
+            Phase::Withdrawing { .. } => self.unlock(out),
             Phase::Leaving { .. } => self.leave(now, terms, out),
             _ => {}
         }
@@ -53,14 +54,37 @@ impl Tenure {
     ///
     /// A claim that lies in the journal makes whoever comes next wait for the whole of L + B, unless
     /// *released* follows it, which needs the wait to be over (rule 4). That wait began before any that a
-    /// successor could begin: it is sat out here, and then [`Tenure::start`] ends the tenure.
-    pub(super) fn give_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+    /// successor could begin: it is sat out here, and then [`Tenure::start`] ends the tenure. But where
+    /// the former owner's pod is back, whose queue it is again, that process knows what became of the
+    /// former owner and need not wait: *withdrawn* lets it judge by that (rule 9).
+    pub(super) fn give_away(
+        &mut self,
+        now: Time,
+        facts: Facts,
+        terms: &Terms,
+        out: &mut Vec<Deed>,
+    ) {
         if self.is_wanted(now, terms) {
             return;
         }
         match &self.phase {
             Phase::Claiming { .. } if self.request == Some(Request::Claim) => {}
             Phase::Reading { .. } | Phase::Claiming { .. } => self.unlock(out),
+            Phase::Waiting(Claim {
+                epoch,
+                since,
+                basis:
+                    basis @ Basis::Claimed {
+                        by,
+                        ran: Some(waiting),
+                    },
+            }) if facts.back && now < *since + basis.wait(facts, terms) => {
+                self.phase = Phase::Withdrawing {
+                    epoch: *epoch,
+                    former: by.clone(),
+                    waiting: waiting.clone(),
+                };
+            }
             Phase::Waiting(_) if terms.rules.release_after_wait => {}
             Phase::Waiting(claim) => {
                 self.phase = Phase::Draining {
@@ -77,7 +101,10 @@ impl Tenure {
                 };
                 out.push(Deed::Drain);
             }
-            Phase::Out { .. } | Phase::Draining { .. } | Phase::Leaving { .. } => {}
+            Phase::Out { .. }
+            | Phase::Draining { .. }
+            | Phase::Withdrawing { .. }
+            | Phase::Leaving { .. } => {}
         }
     }
 
@@ -148,6 +175,7 @@ impl Tenure {
                 recorded: false, ..
             } if valid => Some(Request::Progress),
             Phase::Draining { drained: true, .. } if valid => Some(Request::Released),
+            Phase::Withdrawing { .. } if valid => Some(Request::Withdrawn),
             _ => None,
         };
         let Some(request) = request else { return };
@@ -171,6 +199,19 @@ impl Tenure {
                 ticket,
                 epoch: claim.epoch,
                 waiting: listed(held),
+            },
+            (
+                Request::Withdrawn,
+                Phase::Withdrawing {
+                    epoch,
+                    former,
+                    waiting,
+                },
+            ) => Deed::Withdrawn {
+                ticket,
+                epoch: *epoch,
+                former: former.clone(),
+                waiting: waiting.clone(),
             },
             _ => Deed::Read(ticket),
         });
