@@ -3,6 +3,9 @@
 //! Where several events explain a gap, each excuses the time from when it began until its goal is over,
 //! and the rest is too much.
 //!
+//! Whoever has to be waited for, lease and call bound, is waited for anew when broker or name server were away
+//! for longer than a lease meanwhile: the locks of those who waited end, and so do their claims.
+//!
 //! The proof of a death shortens a wait only where its owner ran the queue and whoever takes it can have
 //! the proof: of what is started again in its pod, only that pod has it. So where other events made a queue move as well, or
 //! it stood still already, such a death excuses what any other would.
@@ -10,6 +13,7 @@
 use super::LEAST;
 use crate::happened::Happened;
 use crate::schedule::Kind;
+use crate::settings::LEASE;
 use keylane_tests::judge::Micros;
 use std::time::Duration;
 
@@ -30,7 +34,9 @@ pub(super) fn too_much(
                 event.at
             };
             let goal = goal(*index, from, explaining, events).as_micros() as Micros;
-            (event.at, begins.max(event.clock_from()) + goal)
+            let ends = begins.max(event.clock_from()) + goal;
+            let again = waited_for_again(event, ends, explaining, events);
+            (event.at, again.map_or(ends, |again| ends.max(again)))
         })
         .collect();
     excused.sort_unstable();
@@ -40,6 +46,24 @@ pub(super) fn too_much(
         reached = reached.max(ends);
     }
     Duration::from_micros(left + to.saturating_sub(reached))
+}
+
+/// Until when those are waited for once more who have to be since an event that may take until `ends`.
+fn waited_for_again(
+    event: &Happened,
+    ends: Micros,
+    explaining: &[usize],
+    events: &[Happened],
+) -> Option<Micros> {
+    let wait = Kind::Kill.goal();
+    let outages = explaining.iter().map(|index| &events[*index]);
+    let outages = outages
+        .filter(|other| other.kind.is_of_servers())
+        .map(|other| (other.at, other.clock_from()))
+        .filter(|(away, back)| *away < ends && event.at < *back)
+        .filter(|(away, back)| back.saturating_sub(*away) >= LEASE.as_micros() as Micros);
+    let back = outages.map(|(_, back)| back).max()?;
+    (event.kind.goal() >= wait).then(|| back + wait.as_micros() as Micros)
 }
 
 /// How long an event of a gap may take among those that explain it with it.

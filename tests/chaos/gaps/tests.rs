@@ -97,6 +97,24 @@ fn several_events_excuse_what_each_may_take_from_when_it_happened() {
 }
 
 #[test]
+fn who_has_to_be_waited_for_is_waited_for_anew_after_an_outage_of_more_than_a_lease() {
+    let calls = [call(0, 0, 0), call(1, 1, 60 * S)];
+    let killed = event(Kind::Kill, Some(0), S, S);
+    let much = |back: Micros| {
+        let outage = event(Kind::NameServerLost, None, 5 * S, back);
+        gaps(&calls, &steady(2), &[killed.clone(), outage])[0].too_much
+    };
+    // 9 s: the wait goes on, until 24 s. 25 s: until 30 + 23 s.
+    assert_eq!(much(14 * S), Duration::from_millis(36_900));
+    assert_eq!(much(30 * S), Duration::from_millis(7_900));
+    // One that began when it was over had not to be waited for before.
+    let late = event(Kind::Kill, Some(0), 31 * S, 31 * S);
+    let outage = event(Kind::NameServerLost, None, 5 * S, 30 * S);
+    let found = gaps(&calls, &steady(2), &[outage, late]);
+    assert_eq!(found[0].too_much, Duration::from_millis(4_900 + 6_000));
+}
+
+#[test]
 fn a_proven_death_alone_may_take_less_than_one_that_nobody_knows_of() {
     let calls = [call(0, 0, 0), call(1, 0, 7 * S)];
     for kind in [Kind::ExecutorKilled, Kind::PodGone] {
