@@ -1,4 +1,4 @@
-//! A constant load that takes two pods: once it has settled, nothing changes, though pods might go soon.
+//! A constant load that takes more than one pod: once it has settled, nothing changes, though pods might go soon.
 
 use crate::figure::Figure;
 use crate::scene::{Plan, Scene};
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 /// Name of the scene.
 pub const NAME: &str = "constant";
 const RATE: f64 = 600.0;
-/// Pods may go within the time it is watched: that none does is not for a hold that lasts longer.
-const WINDOW: Duration = Duration::from_secs(120);
+/// Pods may go many times within the time it is watched: that none does is not for a hold that lasts longer.
+const WINDOW: Duration = Duration::from_secs(60);
+/// What was too much for the cold start has gone by then: after a turn pods stay three times as long.
+const QUIET: Duration = Duration::from_secs(240);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Measures it for so long.
@@ -19,6 +21,7 @@ pub async fn constant(stack: &Stack, length: Duration) -> Result<Vec<Figure>> {
         stack,
         Plan {
             window: WINDOW,
+            quiet: QUIET,
             ..Plan::usual(NAME, RATE, 2)
         },
     )

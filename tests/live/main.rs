@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 const NAMESPACE: &str = "keylane-live";
 
-/// Measures what autoscaling promises on a cluster; all of it takes about 25 minutes.
+/// Measures what autoscaling promises on a cluster; all of it takes about half an hour.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo live")]
 struct Cli {

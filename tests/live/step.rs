@@ -90,13 +90,15 @@ mod tests {
     fn messages_are_back_when_they_stay_young_enough() {
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
+        let (young, old) = (MAX_AGE, MAX_AGE + Duration::from_secs(1));
         let mut ages = Ages::default();
-        for (second, age) in [(1, 5), (2, 31), (3, 29), (4, 40), (5, 28), (6, 10)] {
-            ages.add(at(second), Duration::from_secs(age));
+        let seen = [young, old, young, 2 * old, young, young];
+        for (second, age) in (1..).zip(seen) {
+            ages.add(at(second), age);
         }
         assert_eq!(ages.back, Some(at(5)));
-        assert_eq!(ages.worst, Duration::from_secs(40));
-        ages.add(at(7), Duration::from_secs(33));
+        assert_eq!(ages.worst, 2 * old);
+        ages.add(at(7), old);
         assert_eq!(ages.back, None);
     }
 }
