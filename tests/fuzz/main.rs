@@ -49,7 +49,7 @@ fn main() -> Result<()> {
         seed,
         only,
         samples,
-    } = Cli::parse();
+    } = Cli::parse_from(keylane_tests::arguments());
     let chosen: Vec<_> = TARGETS
         .iter()
         .filter(|target| only.as_ref().is_none_or(|only| *only == target.name))
