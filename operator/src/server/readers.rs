@@ -3,7 +3,7 @@
 //!
 //! An answer is kept for a while, by the token's SHA-256: a scrape every few seconds is not a review every few
 //! seconds. Tokens that are not known are looked at so many a second and not more, so that nobody has the
-//! operator flood the API server; known ones are not held up by that.
+//! operator flood the API server; whoever might read lately is not held up by that.
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::authorization::v1::{
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long somebody who may is not asked about again.
 const ALLOWED_FOR: Duration = Duration::from_secs(60);
+/// How long after that they are asked about again at once, however many others knock.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
 /// How long somebody who may not is not.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// Tokens whose answers are kept.
@@ -137,11 +139,15 @@ impl Default for Memory {
 impl Memory {
     /// What is known, or that it is not to be asked now; none: to be asked.
     fn find(&mut self, name: &Name, now: Instant) -> Option<Answer> {
-        self.answers.retain(|_, (_, until)| now < *until);
-        if let Some((answer, _)) = self.answers.get(name) {
-            return Some(*answer);
+        self.answers.retain(|_, (answer, until)| match answer {
+            Answer::Allowed => now < *until + KNOWN_FOR,
+            _ => now < *until,
+        });
+        match self.answers.get(name) {
+            Some((answer, until)) if now < *until => Some(*answer),
+            Some(_) => None,
+            None => (!self.limit.allows(now)).then_some(Answer::Busy),
         }
-        (!self.limit.allows(now)).then_some(Answer::Busy)
     }
 
     /// Of many the one that would be forgotten first makes room; who may read is not pushed out by others.
@@ -199,5 +205,17 @@ mod tests {
         assert_eq!(new.count() as u32, REVIEWS_AT_ONCE);
         assert_eq!(memory.find(&name(250), later), Some(Answer::Busy));
         assert_eq!(memory.find(&name(0), later), Some(Answer::Allowed));
+    }
+
+    #[test]
+    fn who_might_read_lately_is_asked_about_again_though_strangers_knock() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        memory.keep(name(0), Answer::Allowed, start);
+        for (later, known) in [(ALLOWED_FOR, true), (ALLOWED_FOR + KNOWN_FOR, false)] {
+            let now = start + later;
+            while memory.find(&name(1), now).is_none() {}
+            assert_eq!(memory.find(&name(1), now), Some(Answer::Busy));
+            assert_eq!(memory.find(&name(0), now).is_none(), known);
+        }
     }
 }
