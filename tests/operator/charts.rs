@@ -1,5 +1,7 @@
 //! The charts: what they render, and that every value is documented and checked.
 
+mod upgrade;
+
 use anyhow::{Context as _, Result};
 use keylane_tests::cluster::{self, Cluster, run};
 use serde::Deserialize as _;

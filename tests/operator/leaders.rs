@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use keylane_operator::scale::Recorded;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const KILLED: Duration = Duration::from_secs(20);
@@ -141,7 +142,7 @@ fn audited(space: &Space, user: &str) -> Result<Option<BTreeMap<String, u64>>> {
     let Some(log) = space.cluster().audit_log() else {
         return Ok(None);
     };
-    let text = std::fs::read_to_string(&log).with_context(|| {
+    let text = logged(&log).with_context(|| {
         format!(
             "{} cannot be read: the cluster was started before there was such a log; `cargo cluster down` first",
             log.display()
@@ -167,6 +168,21 @@ fn audited(space: &Space, user: &str) -> Result<Option<BTreeMap<String, u64>>> {
         *counts.entry(what).or_default() += 1;
     }
     Ok(Some(counts))
+}
+
+/// A log, behind what it was before the API server last began it anew.
+fn logged(log: &Path) -> std::io::Result<String> {
+    let stem = log.file_stem().unwrap_or_default().as_encoded_bytes();
+    let mut text = String::new();
+    for entry in std::fs::read_dir(log.parent().unwrap_or(log))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().as_encoded_bytes();
+        if name.len() > stem.len() && name.starts_with(stem) {
+            text.push_str(&std::fs::read_to_string(&path)?);
+        }
+    }
+    text.push_str(&std::fs::read_to_string(log)?);
+    Ok(text)
 }
 
 /// The same without what a round may write: status, at its own pace.

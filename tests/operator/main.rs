@@ -17,7 +17,6 @@ mod rights;
 mod secrets;
 mod space;
 mod traces;
-mod upgrade;
 
 use anyhow::{Context as _, Result};
 use keylane_operator::scale::Recorded;

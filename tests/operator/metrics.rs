@@ -62,17 +62,25 @@ impl Reader<'_> {
 fn metrics_are_for_those_whom_the_cluster_lets_read_them_and_for_nobody_else() -> Result<()> {
     let space = Space::new("metrics")?;
     let user = space.grant()?;
+    // A run that was cut off may have left who reads.
+    remove_rights(&space, &["clusterrolebinding"])?;
     let reviewed = ["--set", "metrics.access=TokenReview"];
     let rights = space.render(&["metrics.yaml"], &reviewed)?;
     space.cluster().apply("the right to review", &rights)?;
     let outcome = asked(&space, &user);
-    for kind in ["clusterrolebinding", "clusterrole"] {
+    remove_rights(&space, &["clusterrolebinding", "clusterrole"])?;
+    outcome
+}
+
+/// They belong to the cluster, and would outlive the namespace.
+fn remove_rights(space: &Space, kinds: &[&str]) -> Result<()> {
+    for kind in kinds {
         let mut delete = space.cluster().kubectl();
         delete.args(["delete", kind, "--ignore-not-found"]);
         delete.args(["kl-operator-metrics-review", "kl-operator-metrics"]);
         run::output("removing the right to review", &mut delete)?;
     }
-    outcome
+    Ok(())
 }
 
 fn asked(space: &Space, user: &str) -> Result<()> {
