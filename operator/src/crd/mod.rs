@@ -126,7 +126,7 @@ pub struct Autoscaling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Fallback {
-    /// At least so many pods once brokers or pods have told no figures for a minute, within maxReplicas.
+    /// At least so many pods once a broker or a ready pod has told no figures for a minute, within maxReplicas.
     /// Where there are more, they stay: nothing goes while figures are missing.
     #[schemars(range(min = 1, max = 1000))]
     pub replicas: i32,
