@@ -344,6 +344,16 @@ fn bounds() -> Vec<Wrong> {
             "must not be larger than autoscaling.maxReplicas",
             spec("autoscaling", json!({"minReplicas": 11})),
         ),
+        (
+            "spec.autoscaling.fallback.replicas",
+            "greater than or equal to 1",
+            spec("autoscaling", json!({"fallback": {"replicas": 0}})),
+        ),
+        (
+            "spec.autoscaling.fallback.replicas",
+            "Required value",
+            spec("autoscaling", json!({"fallback": {}})),
+        ),
     ]
 }
 
