@@ -27,16 +27,31 @@ const BYTES: usize = 256 << 10;
 const LARGEST: usize = 900 << 10;
 /// Changes of lanes alone are kept this often.
 const LANES_EVERY: Duration = Duration::from_secs(60);
+/// The same change of pods so soon is one: watches may lag behind what was written.
+const SAME_WITHIN: Duration = Duration::from_secs(2);
 
 /// Which decisions were kept.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Kept(Option<Instant>);
+pub struct Kept {
+    at: Option<Instant>,
+    /// Pods before and after, by the last one.
+    pods: (u32, u32),
+}
 
 impl Kept {
     fn is_due(&self, now: Instant, recorded: &Recorded) -> bool {
-        let long_ago = |at: Instant| now.saturating_duration_since(at) >= LANES_EVERY;
-        recorded.moves_pods() || self.0.is_none_or(long_ago)
+        let since = self.at.map(|at| now.saturating_duration_since(at));
+        let wait = match recorded.moves_pods() {
+            true if pods(recorded) == self.pods => SAME_WITHIN,
+            true => Duration::ZERO,
+            false => LANES_EVERY,
+        };
+        since.is_none_or(|since| since >= wait)
     }
+}
+
+fn pods(recorded: &Recorded) -> (u32, u32) {
+    (recorded.inputs.replicas(), recorded.replicas)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +72,10 @@ pub async fn keep(context: &Context, state: &mut State, consumer: &Consumer, rec
     if !state.kept.is_due(now, recorded) {
         return;
     }
-    state.kept = Kept(Some(now));
+    state.kept = Kept {
+        at: Some(now),
+        pods: pods(recorded),
+    };
     if let Err(error) = write(context, consumer, recorded).await {
         context.metrics.failed("decisions");
         warn!("{}: a decision is not kept: {error}", consumer.name());
@@ -153,16 +171,23 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_always_worth_keeping_and_lanes_once_a_minute() {
-        let (start, pods) = (Instant::now(), Recorded::example(1, 8));
+    fn each_change_of_pods_is_worth_keeping_once_and_lanes_are_once_a_minute() {
+        let (start, up) = (Instant::now(), Recorded::example(1, 8));
         let lanes = Recorded {
             replicas: 1,
-            ..pods.clone()
+            ..up.clone()
         };
         let never = Kept::default();
-        assert!(never.is_due(start, &lanes) && never.is_due(start, &pods));
-        let kept = Kept(Some(start));
-        assert!(kept.is_due(start, &pods) && !kept.is_due(start, &lanes));
-        assert!(kept.is_due(start + LANES_EVERY, &lanes));
+        assert!(never.is_due(start, &lanes) && never.is_due(start, &up));
+        let kept = |recorded: &Recorded| Kept {
+            at: Some(start),
+            pods: pods(recorded),
+        };
+        assert!(kept(&lanes).is_due(start, &up) && !kept(&lanes).is_due(start, &lanes));
+        assert!(kept(&lanes).is_due(start + LANES_EVERY, &lanes));
+        assert!(!kept(&up).is_due(start, &up));
+        assert!(kept(&up).is_due(start + SAME_WITHIN, &up));
+        let more = Recorded { replicas: 4, ..up };
+        assert!(kept(&Recorded::example(1, 8)).is_due(start, &more));
     }
 }
