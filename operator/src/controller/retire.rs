@@ -87,8 +87,9 @@ pub async fn hint(
     if is_ours(consumer) && one_set(pods) {
         *hinted = Hinted(Some(Instant::now()));
         let costs = costs.iter();
-        let costs = costs.map(|(name, cost)| (name.as_str(), json!(cost.to_string())));
-        write(context, consumer, costs).await;
+        let costs = costs.map(|(name, cost)| (name.clone(), json!(cost.to_string())));
+        let costs: Vec<_> = costs.collect();
+        write(context, consumer, &costs).await;
     }
 }
 
@@ -100,20 +101,16 @@ pub async fn clear(
     pods: &[Arc<Pod>],
     wanted: u32,
 ) {
-    let marked = marked(pods, wanted as usize);
     if is_ours(consumer) && hinted.long_ago(Instant::now()) {
-        let none = marked.iter().map(|name| (name.as_str(), Value::Null));
-        write(context, consumer, none).await;
+        let marked = marked(pods, wanted as usize).into_iter();
+        let none: Vec<_> = marked.map(|name| (name, Value::Null)).collect();
+        write(context, consumer, &none).await;
     }
 }
 
-async fn write<'n>(
-    context: &Context,
-    consumer: &Consumer,
-    costs: impl Iterator<Item = (&'n str, Value)>,
-) {
+async fn write(context: &Context, consumer: &Consumer, costs: &[(String, Value)]) {
     let api: Api<Pod> = Api::namespaced(context.client.clone(), consumer.namespace());
-    let writes = costs.map(|(name, cost)| {
+    let writes = costs.iter().map(|(name, cost)| {
         let patch = json!({"metadata": {"annotations": {COST: cost}}});
         let api = &api;
         async move {
