@@ -22,6 +22,10 @@ const OUTAGE: Duration = Duration::from_secs(120);
 const WINDOW: Duration = Duration::from_secs(60);
 /// How long pods may take to go once figures are back.
 const GO_WITHIN: Duration = Duration::from_secs(240);
+/// How long pods that stay may say what their end would have cost.
+const TOLD_FOR: Duration = Duration::from_secs(90);
+const SELECTOR: &str = "--selector=keylane.dev/ordered-consumer=broker";
+const COSTS: &str = r"--output=jsonpath={.items[*].metadata.annotations.controller\.kubernetes\.io/pod-deletion-cost}";
 
 /// Measures it.
 pub async fn gone(stack: &Stack) -> Result<Vec<Figure>> {
@@ -62,6 +66,7 @@ pub async fn gone(stack: &Stack) -> Result<Vec<Figure>> {
         scene.course.first(back, fewer).ok_or("as many as before")
     });
     let went = went.await.ok();
+    let told = told_their_cost(stack).await?;
     let busy = scene.settled.wanted;
     scene.end().await?;
     let seconds = OUTAGE.as_secs();
@@ -90,7 +95,28 @@ pub async fn gone(stack: &Stack) -> Result<Vec<Figure>> {
             went.map(|moment| (moment.at - back).as_secs_f64()),
             GO_WITHIN.as_secs_f64(),
         ),
+        Figure::most(
+            NAME,
+            "pods are told what their end would cost before some go, and those that stay lose it, s",
+            told,
+            TOLD_FOR.as_secs_f64(),
+        ),
     ])
+}
+
+/// Pods have just gone: seconds after which no other says what its end would have cost. None if none says so
+/// now, or one does for too long.
+async fn told_their_cost(stack: &Stack) -> Result<Option<f64>> {
+    let costs = || stack.kubectl(&["get", "pods", SELECTOR, COSTS]);
+    let began = Instant::now();
+    if costs()?.trim().is_empty() {
+        return Ok(None);
+    }
+    let gone = wait::until(TOLD_FOR, "costs taken away", async || {
+        let left = costs().map_err(|error| error.to_string())?;
+        left.trim().is_empty().then_some(()).ok_or(left)
+    });
+    Ok(gone.await.ok().map(|()| began.elapsed().as_secs_f64()))
 }
 
 /// The broker's link to the others; plugged in again when dropped.
