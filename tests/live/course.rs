@@ -60,6 +60,10 @@ impl Moment {
     fn size(&self) -> (i32, i32, u32) {
         (self.wanted, self.ready, self.lanes)
     }
+
+    fn pods(&self) -> (i32, i32) {
+        (self.wanted, self.ready)
+    }
 }
 
 /// All moments so far, in order.
@@ -123,18 +127,21 @@ impl Course {
         later.find(|moment| wanted(moment)).cloned()
     }
 
-    /// Waits until sizes have not changed for a while, all pods are ready and the moment is as wanted.
+    /// Waits until sizes have not changed for a while, and pods not for theirs, all pods are ready and the
+    /// moment is as wanted.
     pub async fn settled(
         &self,
         quiet: Duration,
+        pods: Duration,
         limit: Duration,
         wanted: impl Fn(&Moment) -> bool,
     ) -> Result<Moment> {
         let end = Instant::now() + limit;
         loop {
             let last = self.last()?;
-            let since = self.unchanged_since(&last);
-            if since.elapsed() >= quiet && last.ready == last.wanted && wanted(&last) {
+            let calm = self.unchanged_since(&last, Moment::size).elapsed() >= quiet
+                && self.unchanged_since(&last, Moment::pods).elapsed() >= pods;
+            if calm && last.ready == last.wanted && wanted(&last) {
                 return Ok(last);
             }
             if Instant::now() > end {
@@ -144,12 +151,12 @@ impl Course {
         }
     }
 
-    fn unchanged_since(&self, last: &Moment) -> Instant {
+    fn unchanged_since<S: PartialEq>(&self, last: &Moment, size: fn(&Moment) -> S) -> Instant {
         let seen = self.seen.borrow();
         let same = seen
             .iter()
             .rev()
-            .take_while(|moment| moment.size() == last.size());
+            .take_while(|moment| size(moment) == size(last));
         same.last().map_or(last.at, |moment| moment.at)
     }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 /// A call takes so long.
 pub const WORK: Duration = Duration::from_millis(50);
 const QUEUES: u32 = 8;
+/// Sizes that have not changed for so long have settled.
+const QUIET: Duration = Duration::from_secs(25);
 /// Beyond being quiet, a scene may take so long to settle.
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -29,7 +31,7 @@ pub struct Plan {
     pub max_age: Option<Duration>,
     /// How long fewer pods must have been enough.
     pub window: Duration,
-    /// Sizes that have not changed for so long have settled.
+    /// Pods that have not changed for so long have settled; lanes follow the load all the time.
     pub quiet: Duration,
     /// More options of the handler.
     pub handler: Vec<String>,
@@ -48,7 +50,7 @@ impl Plan {
             lanes: 32,
             max_age: None,
             window: Self::WINDOW,
-            quiet: Duration::from_secs(25),
+            quiet: QUIET,
             handler: Vec::new(),
         }
     }
@@ -111,7 +113,8 @@ impl<'s> Scene<'s> {
         let wanted = |moment: &Moment| {
             moment.lag_known && moment.reason != "Learning" && moment.wanted >= plan.pods
         };
-        let settled = course.settled(plan.quiet, LIMIT + plan.quiet, wanted).await;
+        let settled = course.settled(QUIET, plan.quiet, LIMIT + 2 * plan.quiet, wanted);
+        let settled = settled.await;
         let settled = settled.with_context(|| name.to_owned())?;
         Ok(Self {
             stack,
