@@ -53,9 +53,16 @@ fn one_set(pods: &[Arc<Pod>]) -> bool {
     sets.map(|owner| &owner.uid).collect::<BTreeSet<_>>().len() <= 1
 }
 
+/// Whether nothing runs in a pod that is still told of, such as an evicted one: no ReplicaSet counts it.
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|is| is.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
 /// Pods that stay and have a cost, though no more of them are to go.
 fn marked(pods: &[Arc<Pod>], wanted: usize) -> Vec<String> {
-    let stay: Vec<_> = pods.iter().filter(|pod| !fetch::is_ending(pod)).collect();
+    let stay = pods.iter().filter(|pod| !fetch::is_ending(pod));
+    let stay: Vec<_> = stay.filter(|pod| !has_ended(pod)).collect();
     if stay.len() > wanted {
         return Vec::new();
     }
@@ -153,7 +160,9 @@ mod tests {
         assert!(one_set(&[]) && one_set(&[old.clone(), old.clone()]));
         assert!(!one_set(&[old.clone(), new]));
         let (bare, going) = (object("a", false, false), object("a", true, true));
-        let pods = [old.clone(), bare, going];
+        let mut evicted = Pod::clone(&object("a", true, false));
+        evicted.status.get_or_insert_default().phase = Some("Failed".to_owned());
+        let pods = [old.clone(), bare, going, Arc::new(evicted)];
         // Of two that stay one is to go yet.
         assert_eq!(marked(&pods, 1), Vec::<String>::new());
         assert_eq!(marked(&pods, 2), [old.name_any()]);
