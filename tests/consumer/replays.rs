@@ -329,3 +329,43 @@ async fn redacted_letters_tell_no_key_and_nothing_inside() {
     let replayed = replay(&spec, &[&key]).await;
     assert_eq!(offsets(&spec, &replayed).await, [0]);
 }
+
+/// What a dry run says of who else gets them.
+async fn other_groups(spec: &ConsumerSpec) -> Option<Vec<String>> {
+    let what = Replay {
+        keys: Vec::new(),
+        dry_run: true,
+    };
+    letters(spec)
+        .await
+        .replay(&what)
+        .await
+        .unwrap()
+        .other_groups
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_groups_of_the_topic_are_named_and_the_topic_is_none_of_them() {
+    let world = World::new("read_by_others", 2).await;
+    given_up(&world, &[("a", "0", "PAID")]).await;
+    let spec = world.spec(1, &[]);
+    // Its own group has had members, and committed.
+    assert_eq!(other_groups(&spec).await, Some(Vec::new()));
+
+    // A group that is called as the topic is one like any.
+    let named = format!("{:?}", world.topic);
+    let theirs = world.spec(1, &[("consumerGroup", &named)]);
+    let other = RocketmqSource::connect(&theirs, "10.0.0.7@4711")
+        .await
+        .unwrap();
+    other.route().await.unwrap();
+    other.heartbeat(world.broker().name()).await.unwrap();
+    wait::until(Duration::from_secs(60), "the group told", async || {
+        let told = other_groups(&spec).await;
+        (told.as_deref() == Some(std::slice::from_ref(&world.topic)))
+            .then_some(())
+            .ok_or_else(|| format!("{told:?}"))
+    })
+    .await
+    .unwrap();
+}

@@ -277,7 +277,9 @@ impl RocketmqSource {
         Box::pin(self.store(&queue.broker, Purpose::SendBack, what, message)).await
     }
 
-    /// Groups that have committed offsets of the topic at a broker, ours among them perhaps.
+    /// Groups that consume the topic at a broker: those that have members there and those with committed offsets,
+    /// ours among them perhaps. Of a group that gets every message (Broadcasting) a broker tells while it has
+    /// members, RocketMQ 5.3.3 not even then.
     pub async fn groups_of_topic(&self, broker: &str) -> Result<BTreeSet<String>, SourceError> {
         let mut request = RemotingCommand::create_remoting_command(QUERY_TOPIC_CONSUME_BY_WHO);
         request.add_ext_field("topic", self.topic.as_str());
@@ -286,7 +288,19 @@ impl RocketmqSource {
         let body = answer.json()?;
         let groups = body["groupList"].as_array().map_or(&[][..], Vec::as_slice);
         let groups = groups.iter().filter_map(|group| group.as_str());
-        Ok(groups.map(str::to_owned).collect())
+        let mut groups: BTreeSet<String> = groups.map(str::to_owned).collect();
+        // Where a member registers, RocketMQ 5.3.3 notes the topic's own name in place of the member's group
+        // (`ConsumerManager.registerConsumer`).
+        if groups.contains(self.topic.as_str()) && !self.had_members(&self.topic).await? {
+            groups.remove(self.topic.as_str());
+        }
+        Ok(groups)
+    }
+
+    /// Whether a group of this name is there or was: a broker makes a retry topic when its first member registers.
+    async fn had_members(&self, group: &str) -> Result<bool, SourceError> {
+        let retry = format!("%RETRY%{group}");
+        Ok(Box::pin(self.connection.route(&retry)).await?.is_some())
     }
 }
 
