@@ -1,13 +1,33 @@
-//! The keys that matter now, from what the pods say.
+//! The keys that matter now, from what the pods say. Pods name the keys that have most of all, as some always do;
+//! here are those that have much in their own right.
 
 use super::paint::Paint;
 use crate::live::ConsumerStats;
-use keylane_consumer::contract::admin::{BlockedKey, HotKey, LongKey, SplitKey, StuckKey};
+use keylane_consumer::contract::admin::{BlockedKey, HotKey, LongKey, SplitKey, Stats, StuckKey};
 use serde::Serialize;
 use std::fmt::Write as _;
 
 /// Keys of each kind told at most.
 const MOST: usize = 32;
+/// Part of what a lane can do from which on a key is hot.
+const HOT: f64 = 0.5;
+/// Work, in seconds of calls, that waits of a key that is long.
+const LONG: f64 = 1.0;
+/// Part of a running lane's share of what is in memory that a long key has.
+const SHARE: f64 = 0.9;
+/// With so many seconds of work for each running lane a pod has a backlog: how fast messages of a key are pulled
+/// says nothing then of how fast they are sent.
+const BACKLOG: f64 = 20.0;
+
+/// A key that gets much of what its lane can do, or more.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Hot {
+    #[serde(flatten)]
+    key: HotKey,
+    /// Lanes that its messages keep busy, one message a call. It has one.
+    lanes: f64,
+}
 
 /// The keys, most of what they are named for first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -17,9 +37,9 @@ pub(super) struct Keys {
     pub blocked: Vec<BlockedKey>,
     /// Their first message does not get done while others move.
     pub stuck: Vec<StuckKey>,
-    /// Most messages arriving.
-    pub hot: Vec<HotKey>,
-    /// Most messages in memory.
+    /// They need half of their lane, or more.
+    pub hot: Vec<Hot>,
+    /// More waits of them than is a lane's part.
     pub long: Vec<LongKey>,
     /// In more than one queue: no consumer can keep their order.
     pub split: Vec<SplitKey>,
@@ -38,14 +58,15 @@ pub(super) fn keys(live: &ConsumerStats) -> Keys {
         };
         keys.blocked.extend(stats.blocked.iter().cloned());
         keys.stuck.extend(stats.stuck_keys.iter().cloned());
-        keys.hot.extend(stats.hot_keys.iter().cloned());
-        keys.long.extend(stats.long_keys.iter().cloned());
+        let (hot, long) = outstanding(stats);
+        keys.hot.extend(hot);
+        keys.long.extend(long);
         keys.split.extend(stats.split_keys.iter().cloned());
     }
     keys.stuck
         .sort_by(|left, right| right.seconds.total_cmp(&left.seconds));
     keys.hot
-        .sort_by(|left, right| right.rate.total_cmp(&left.rate));
+        .sort_by(|left, right| right.lanes.total_cmp(&left.lanes));
     keys.long.sort_by_key(|key| std::cmp::Reverse(key.messages));
     keys.blocked.truncate(MOST);
     keys.stuck.truncate(MOST);
@@ -53,6 +74,29 @@ pub(super) fn keys(live: &ConsumerStats) -> Keys {
     keys.long.truncate(MOST);
     keys.split.truncate(MOST);
     keys
+}
+
+/// The keys of a pod that are hot, and those that are long.
+fn outstanding(stats: &Stats) -> (Vec<Hot>, Vec<LongKey>) {
+    let usual = stats.usual_handler_seconds;
+    let busy = f64::from(stats.busy_lanes.max(1));
+    let at_hand = stats.buffered as f64;
+    // When the running lanes are done with everything else, such a key is not.
+    let long = stats.long_keys.iter().filter(|key| {
+        let waiting = key.messages as f64;
+        waiting * busy >= SHARE * at_hand && waiting * usual >= LONG
+    });
+    let long: Vec<LongKey> = long.cloned().collect();
+    let backlog = at_hand * usual > BACKLOG * busy;
+    let hot = stats.hot_keys.iter().filter_map(|key| {
+        let same = |long: &LongKey| long.key == key.key && long.queue == key.queue;
+        let lanes = (key.rate - key.error).max(0.0) * usual;
+        let is_hot = lanes >= HOT && (!backlog || long.iter().any(same));
+        let key = key.clone();
+        is_hot.then_some(Hot { key, lanes })
+    });
+    let hot = hot.collect();
+    (hot, long)
 }
 
 /// The same for people.
@@ -95,16 +139,24 @@ pub(super) fn text(keys: &Keys, paint: Paint) -> String {
         line
     });
     section("Stuck while others move", stuck.collect());
-    let hot = keys.hot.iter().map(|key| {
+    let hot = keys.hot.iter().map(|Hot { key, lanes }| {
+        let much = format!("{:.0} % of what its lane can do", lanes * 100.0);
         format!(
-            "{} in {}: {:.1}/s arrive (at most {:.1} of it are others\')",
+            "{} in {}: {:.1}/s arrive, {}",
             named(&key.key),
             key.queue,
             key.rate,
-            key.error
+            if *lanes >= 1.0 {
+                paint.note(&much)
+            } else {
+                much
+            }
         )
     });
-    section("Hot: most arriving", hot.collect());
+    section(
+        "Hot: a key has one lane, whatever the number of lanes and pods",
+        hot.collect(),
+    );
     let long = keys.long.iter().map(|key| {
         format!(
             "{} in {}: {} messages in memory",
@@ -113,7 +165,7 @@ pub(super) fn text(keys: &Keys, paint: Paint) -> String {
             key.messages
         )
     });
-    section("Long: most waiting", long.collect());
+    section("Long: more waits than is a lane's part", long.collect());
     let split = keys.split.iter().map(|key| {
         let [first, second] = &key.queues;
         format!(
@@ -156,6 +208,23 @@ mod tests {
         }
     }
 
+    fn hot(key: &str, rate: f64, error: f64) -> HotKey {
+        HotKey {
+            key: key.into(),
+            queue: "broker-a/2".into(),
+            rate,
+            error,
+        }
+    }
+
+    fn long(key: &str, messages: u64) -> LongKey {
+        LongKey {
+            key: key.into(),
+            queue: "broker-a/2".into(),
+            messages,
+        }
+    }
+
     fn pod(name: &str, stats: Option<Stats>) -> PodStats {
         PodStats {
             name: name.into(),
@@ -172,11 +241,9 @@ mod tests {
         };
         let other = Stats {
             stuck_keys: vec![stuck("", 40.0)],
-            long_keys: vec![LongKey {
-                key: "order-2".into(),
-                queue: "broker-a/2".into(),
-                messages: 900,
-            }],
+            long_keys: vec![long("order-2", 900)],
+            usual_handler_seconds: 0.02,
+            buffered: 912,
             ..Stats::default()
         };
         let pods = vec![pod("a", Some(one)), pod("b", Some(other)), pod("c", None)];
@@ -187,7 +254,7 @@ mod tests {
 Stuck while others move
   (no key) in broker-a/1 at 7: Backoff for 40 s, 3 attempts, 12 messages wait; 500 no stock
   order-1 in broker-a/1 at 7: Backoff for 5 s, 3 attempts, 12 messages wait; 500 no stock
-Long: most waiting
+Long: more waits than is a lane's part
   order-2 in broker-a/2: 900 messages in memory
 Pods that say nothing
   c: no answer
@@ -195,9 +262,60 @@ Pods that say nothing
         );
     }
 
+    /// What is told of a pod with these keys, 20 ms a call and two lanes that run.
+    fn told(hot_keys: &[HotKey], long_keys: &[LongKey], buffered: u64) -> String {
+        let stats = Stats {
+            hot_keys: hot_keys.to_vec(),
+            long_keys: long_keys.to_vec(),
+            usual_handler_seconds: 0.02,
+            busy_lanes: 2,
+            buffered,
+            ..Stats::default()
+        };
+        let live = ConsumerStats::new("shop", "orders", vec![pod("a", Some(stats))]);
+        text(&keys(&live), Paint::PLAIN)
+    }
+
+    #[test]
+    fn beside_a_hot_key_others_are_told_only_if_they_are_hot_themselves() {
+        let arriving = [
+            hot("order-1", 1.0, 0.8),
+            hot("order-2", 26.0, 0.0),
+            hot("seller-42", 150.0, 0.0),
+            hot("order-3", 60.0, 59.0),
+        ];
+        let waiting = [long("seller-42", 748), long("order-2", 3)];
+        assert_eq!(
+            told(&arriving, &waiting, 755),
+            "\
+Hot: a key has one lane, whatever the number of lanes and pods
+  seller-42 in broker-a/2: 150.0/s arrive, 300 % of what its lane can do
+  order-2 in broker-a/2: 26.0/s arrive, 52 % of what its lane can do
+Long: more waits than is a lane's part
+  seller-42 in broker-a/2: 748 messages in memory
+"
+        );
+        // Half of what waits is the other lane's, and little is not much for being all there is.
+        assert_eq!(told(&[], &[long("a", 300), long("b", 40)], 1_000), NOTHING);
+        assert_eq!(told(&[], &[long("a", 30)], 30), NOTHING);
+    }
+
+    #[test]
+    fn in_a_backlog_of_many_keys_none_stands_out_for_how_fast_it_is_pulled() {
+        let pulled = [hot("order-1", 90.0, 0.0), hot("order-2", 90.0, 0.0)];
+        let waiting = [long("order-1", 120), long("order-2", 90)];
+        assert_eq!(told(&pulled, &waiting, 40_000), NOTHING);
+        let one = [long("order-1", 30_000), long("order-2", 90)];
+        let text = told(&pulled, &one, 40_000);
+        assert!(text.contains("order-1 in broker-a/2: 90.0/s"), "{text}");
+        assert!(!text.contains("order-2"), "{text}");
+    }
+
+    const NOTHING: &str = "No key stands out.\n";
+
     #[test]
     fn where_nothing_stands_out_that_is_said() {
         let live = ConsumerStats::new("shop", "orders", vec![pod("a", Some(Stats::default()))]);
-        assert_eq!(text(&keys(&live), Paint::PLAIN), "No key stands out.\n");
+        assert_eq!(text(&keys(&live), Paint::PLAIN), NOTHING);
     }
 }

@@ -72,7 +72,11 @@ Examples:
   kubectl keylane explain order-status -n shop
   kubectl keylane explain order-status -n shop --replay    # decide again what was decided, and compare")]
     Explain(Explain),
-    /// The keys of an OrderedConsumer that matter now: hot, stuck, blocked, and those with most messages waiting.
+    /// The keys of an OrderedConsumer that matter now: blocked, stuck, hot, long, or in more than one queue.
+    ///
+    /// Hot is a key that needs half of what its lane can do, or more: it has one, whatever the number of lanes and
+    /// pods. Long is one of which more waits than is a lane's part. The keys with most messages, hot or not, are in
+    /// top NAME -o json.
     ///
     /// From the pods, by the API live.keylane.dev.
     #[command(after_help = "\
