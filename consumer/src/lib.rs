@@ -6,6 +6,7 @@
 //! [`Consumer`], which calls an async function of yours in this one. The page of the latter begins there.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 mod consumer;
 pub mod contract;

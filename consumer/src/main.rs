@@ -2,77 +2,17 @@
 //! `keylane-consumer`: runs an OrderedConsumer in this process.
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::Parser as _;
 use keylane_consumer::admin::{self, Access, Files};
+use keylane_consumer::cli::{Cli, Command};
 use keylane_consumer::config::Config;
-use keylane_consumer::contract::{ADMIN_PORT, METRICS_PORT, PROBE_PORT};
 use keylane_consumer::exec::{Executor, Measures, Options, follow, incarnation};
 use keylane_consumer::handler::Remote;
 use keylane_consumer::handler::grpc::Caller;
 use keylane_consumer::metrics::Metrics;
 use keylane_consumer::program;
 use keylane_consumer::source::rocketmq::{self, RocketmqSource};
-use std::net::IpAddr;
-use std::path::PathBuf;
 use tracing::{info, warn};
-
-/// Consumes a RocketMQ topic with order per key.
-#[derive(Parser)]
-#[command(name = "keylane-consumer", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run an OrderedConsumer until SIGTERM or SIGINT, then drain. Changes of the file are noticed within a
-    /// second, and at SIGHUP: retry, limits, suspend and redactKeys take effect at once.
-    Run(Run),
-}
-
-#[derive(Args)]
-struct Run {
-    /// The OrderedConsumer (YAML). Its handler is called at 127.0.0.1; replicas, autoscaling, executor and
-    /// template are ignored.
-    #[arg(short, long, value_name = "FILE")]
-    file: PathBuf,
-    /// Lanes that may run at once until the operator sets another number. Default: lanes.max.
-    #[arg(long)]
-    lanes: Option<u32>,
-    /// Address to listen on for probes, metrics and the admin API.
-    #[arg(long, default_value = "127.0.0.1")]
-    listen: IpAddr,
-    /// Port of /livez and /readyz.
-    #[arg(long, default_value_t = PROBE_PORT)]
-    probe_port: u16,
-    /// Port of /metrics.
-    #[arg(long, default_value_t = METRICS_PORT)]
-    metrics_port: u16,
-    /// Port of the admin API.
-    #[arg(long, default_value_t = ADMIN_PORT)]
-    admin_port: u16,
-    /// File with the bearer token of the admin API; without it the admin API is not served. It and the two
-    /// below are read again every few seconds.
-    #[arg(long, value_name = "FILE")]
-    admin_token_file: Option<PathBuf>,
-    /// File with the certificate chain (PEM) of the admin API; without it the admin API is served in clear.
-    #[arg(long, value_name = "FILE", requires_all = ["admin_key_file", "admin_token_file"])]
-    admin_cert_file: Option<PathBuf>,
-    /// File with the certificate's private key (PEM).
-    #[arg(long, value_name = "FILE", requires = "admin_cert_file")]
-    admin_key_file: Option<PathBuf>,
-    /// Directory with what the Secrets hold that spec.rocketmq names, a file for each key: accessKey,
-    /// secretKey, ca.crt, tls.crt, tls.key. Read again every second.
-    #[arg(long, value_name = "DIR")]
-    rocketmq_secrets: Option<PathBuf>,
-    /// Uid of the pod, part of this process's identity.
-    #[arg(long, env = "POD_UID", hide_env_values = true)]
-    pod_uid: Option<String>,
-    /// Write logs as JSON.
-    #[arg(long, env = "KEYLANE_LOG_JSON")]
-    log_json: bool,
-}
 
 #[tokio::main]
 async fn main() -> Result<()> {

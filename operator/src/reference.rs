@@ -19,7 +19,9 @@ fn the_reference_is_that_of_the_source() {
     let operator = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut text = "# Reference\n\nGenerated from the source; do not edit.\n".to_owned();
     resource(&mut text);
-    commands(&mut text);
+    commands(&mut text, "kubectl keylane", Cli::command());
+    let executor = keylane_consumer::cli::Cli::command();
+    commands(&mut text, "keylane-consumer", executor);
     metrics(&mut text);
     values(&mut text, &operator.join("../charts/keylane/values.yaml"));
     let path = operator.join("docs/reference.md");
@@ -78,10 +80,9 @@ fn fields(text: &mut String, above: &str, schema: &Value) {
     }
 }
 
-/// The help of every command of the plugin; of one that has commands of its own, theirs.
-fn commands(text: &mut String) {
-    text.push_str("\n## kubectl keylane\n");
-    let mut root = Cli::command();
+/// The help of every command of a program; of one that has commands of its own, theirs.
+fn commands(text: &mut String, title: &str, mut root: clap::Command) {
+    let _ = writeln!(text, "\n## {title}");
     root.build();
     for command in root.get_subcommands() {
         put_command(text, command, command.get_name());

@@ -4,9 +4,10 @@
 use crate::docs::{blocks, documents};
 use crate::space::Space;
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
+use clap::Parser;
 use clap::error::ErrorKind;
-use keylane_operator::plugin::Cli;
+use keylane_consumer::cli::Cli as Executor;
+use keylane_operator::plugin::Cli as Plugin;
 use keylane_tests::cluster::run;
 use keylane_tests::images::workspace::workspace;
 use serde_json::Value;
@@ -141,8 +142,6 @@ struct Reader {
     /// Names of packages, programs, examples and benches.
     names: Vec<String>,
     values: Value,
-    /// The source of the executor's command line.
-    executor: String,
 }
 
 impl Reader {
@@ -174,7 +173,6 @@ impl Reader {
             aliases: aliases.collect(),
             names,
             values: serde_norway::from_str(&read("charts/keylane/values.yaml")?)?,
-            executor: read("consumer/src/main.rs")?,
         })
     }
 
@@ -187,14 +185,18 @@ impl Reader {
             None => return None,
         };
         match words {
-            ["kubectl", "keylane", rest @ ..] => plugin(rest, shown.whole),
+            ["kubectl", "keylane", rest @ ..] => {
+                parsed::<Plugin>("kubectl-keylane", rest, shown.whole)
+            }
             ["kubectl", rest @ ..] => {
                 let mut kubectl = self.space.cluster().kubectl();
                 helps(kubectl.args(rest))
             }
             ["cargo", command, rest @ ..] => self.cargo(command, rest),
             ["helm", rest @ ..] => self.helm(rest),
-            ["keylane-consumer", "run", rest @ ..] => self.executor(rest),
+            ["keylane-consumer", rest @ ..] => {
+                parsed::<Executor>("keylane-consumer", rest, shown.whole)
+            }
             [other, ..] if OTHERS.contains(other) => None,
             [other, ..] => Some(format!("nobody reads {other} here: say how it is checked")),
             [] => None,
@@ -248,14 +250,6 @@ impl Reader {
             })
             .map(|(name, _)| format!("the chart has no value {name}"))
     }
-
-    /// Options that the executor declares.
-    fn executor(&self, rest: &[&str]) -> Option<String> {
-        let options = rest.iter().filter(|word| word.starts_with("--"));
-        let mut fields = options.map(|option| option.trim_start_matches('-').replace('-', "_"));
-        let unknown = fields.find(|field| !self.executor.contains(&format!("    {field}: ")));
-        unknown.map(|field| format!("keylane-consumer has no option {field}"))
-    }
 }
 
 fn is_setting(word: &str) -> bool {
@@ -266,9 +260,10 @@ fn is_setting(word: &str) -> bool {
             .all(|letter| letter.is_ascii_uppercase() || letter == '_')
 }
 
-fn plugin(rest: &[&str], whole: bool) -> Option<String> {
-    let line = ["kubectl-keylane"].into_iter().chain(rest.iter().copied());
-    let error = Cli::try_parse_from(line).err()?;
+/// What a program of ours says of a command line.
+fn parsed<C: Parser>(program: &str, rest: &[&str], whole: bool) -> Option<String> {
+    let line = [program].into_iter().chain(rest.iter().copied());
+    let error = C::try_parse_from(line).err()?;
     let spoken_of = matches!(
         error.kind(),
         ErrorKind::MissingRequiredArgument
@@ -337,6 +332,7 @@ fn a_command_that_is_none_is_found() -> Result<()> {
         "cargo build --release -p keylane-operator --bin kubectl-keylane",
         "helm install keylane charts/keylane --set liveApi.enabled=true,image.tag=dev",
         "keylane-consumer run --file orders.yaml --lanes 4",
+        "keylane-consumer run -f orders.yaml --admin-token-file token",
     ] {
         assert_eq!(fault(well), None, "{well}");
     }
@@ -350,6 +346,9 @@ fn a_command_that_is_none_is_found() -> Result<()> {
         "helm install keylane charts/keylan",
         "helm install keylane charts/keylane --set liveAPI.enabled=true",
         "keylane-consumer run --fil orders.yaml",
+        "keylane-consumer run -f orders.yaml --lanes many",
+        "keylane-consumer run -f orders.yaml --admin-cert-file cert",
+        "keylane-consumer run",
         "make all",
     ] {
         if wrong == "make all" {
