@@ -66,16 +66,31 @@ async fn main() -> Result<()> {
         let stack = found.context("the demo is not up; `cargo demo` brings it up")?;
         return chapters::tell(&stack, chapter).await;
     }
-    let install = move || Stack::install_from(&target, NAMESPACE, cli.registry);
+    let install = move || {
+        let stack = Stack::install_from(&target, NAMESPACE, cli.registry)?;
+        renew(&stack)?;
+        Ok::<_, anyhow::Error>(stack)
+    };
     let stack = tokio::task::spawn_blocking(install).await??;
     match cli.sample {
         Some(sample) => sample::show(&stack, sample).await,
         None => {
             show(&stack).await?;
-            next_steps(&stack);
+            next_steps(&stack, cli.context.as_deref());
             Ok(())
         }
     }
+}
+
+/// What runs of an earlier build is made anew, as the operator is: the images keep their names.
+fn renew(stack: &Stack) -> Result<()> {
+    stack.kubectl(&[
+        "delete",
+        "pod",
+        "--selector=app in (judge, database)",
+        "--timeout=60s",
+    ])?;
+    stack.rollout(NAMESPACE, "deployment/judge")
 }
 
 /// A topic of its own for each run: the backlog is then exactly what was sent.
@@ -216,7 +231,8 @@ fn say_environment(stack: &Stack) {
     );
 }
 
-fn next_steps(stack: &Stack) {
+fn next_steps(stack: &Stack, context: Option<&str>) {
+    let there = context.map_or_else(String::new, |name| format!(" --context {name}"));
     println!("\nNext:");
     say_environment(stack);
     println!("  kubectl -n {NAMESPACE} get oc                      # the consumer, at rest");
@@ -226,9 +242,9 @@ fn next_steps(stack: &Stack) {
     );
     println!("  kubectl explain oc.spec                           # every field");
     println!(
-        "  cargo demo -- sale         # chapters of a peak night: hot-seller, poison-order, slow-database, killed-pod"
+        "  cargo demo -- sale{there}         # chapters of a peak night: hot-seller, poison-order, slow-database, killed-pod"
     );
-    println!("  cargo demo -- --down                              # remove it all");
+    println!("  cargo demo -- --down{there}                              # remove it all");
 }
 
 #[cfg(test)]
