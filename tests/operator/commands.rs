@@ -2,6 +2,7 @@
 //! reads. Programs of others are named with the reason why nobody reads them here.
 
 use crate::docs::{blocks, documents};
+use crate::shell::{Shown, in_block, in_text};
 use crate::space::Space;
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -28,8 +29,8 @@ const PROGRAMS: [(&str, &str); 8] = [
 
 /// Programs of others: RocketMQ's own tools are run in tests of what they are shown for; the rest are not needed
 /// to be there.
-const OTHERS: [&str; 11] = [
-    "mqadmin", "curl", "docker", "kind", "k3d", "for", "do", "done", "export", "cd", "git",
+const OTHERS: [&str; 12] = [
+    "mqadmin", "curl", "docker", "kind", "k3d", "for", "do", "done", "export", "cd", "git", "cat",
 ];
 
 /// What stands for something of the reader's, with an example of it.
@@ -43,88 +44,13 @@ const STANDS_FOR: [(&str, &str); 7] = [
     ("REGISTRY", "localhost:5001"),
 ];
 
-/// A command that is shown.
-struct Shown {
-    words: Vec<String>,
-    /// Whether it can be typed as it stands, or is only spoken of.
-    whole: bool,
+/// Whether a command begins with this word that somebody here reads.
+fn is_read(word: &str) -> bool {
+    ["kubectl", "cargo", "helm", "keylane-consumer"].contains(&word)
 }
 
-/// The commands of a line of a shell.
-fn parse(line: &str) -> Vec<Vec<String>> {
-    let mut commands: Vec<Vec<String>> = Vec::new();
-    let mut command = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    for letter in line.chars() {
-        match (quote, letter) {
-            (Some(open), _) if letter == open => quote = None,
-            (Some(_), _) => word.get_or_insert_default().push(letter),
-            (None, '\'' | '"') => {
-                quote = Some(letter);
-                word.get_or_insert_default();
-            }
-            (None, '#') if word.is_none() => break,
-            (None, ';' | '&' | '|') if letter == ';' || word.is_none() => {
-                command.extend(word.take());
-                commands.push(std::mem::take(&mut command));
-            }
-            (None, _) if letter.is_whitespace() => command.extend(word.take()),
-            (None, _) => word.get_or_insert_default().push(letter),
-        }
-    }
-    command.extend(word);
-    commands.push(command);
-    commands.retain(|command| !command.is_empty());
-    commands
-}
-
-/// Commands of a block: behind a prompt if there is one, else every line if the first one is a command.
-fn in_block(block: &str) -> Vec<Shown> {
-    let joined = block.replace("\\\n", " ");
-    let prompted: Vec<&str> = joined
-        .lines()
-        .filter_map(|line| line.strip_prefix("$ "))
-        .collect();
-    let known = |line: &str| {
-        let first = line.split_whitespace().next().unwrap_or_default();
-        ["kubectl", "cargo", "helm", "keylane-consumer"].contains(&first) || OTHERS.contains(&first)
-    };
-    let lines: Vec<&str> = if !prompted.is_empty() {
-        prompted
-    } else if joined.lines().next().is_some_and(known) {
-        joined.lines().collect()
-    } else {
-        Vec::new()
-    };
-    let commands = lines.into_iter().flat_map(parse);
-    commands.map(|words| Shown { words, whole: true }).collect()
-}
-
-/// Commands that a text speaks of.
-fn in_text(text: &str) -> Vec<Shown> {
-    let mut prose = String::new();
-    let mut inside = false;
-    for line in text.lines() {
-        if line.starts_with("```") {
-            inside = !inside;
-        } else if !inside {
-            prose.push_str(line);
-            prose.push('\n');
-        }
-    }
-    let spans = prose.split('`').skip(1).step_by(2);
-    let spans = spans.filter(|span| {
-        let first = span.split_whitespace().next().unwrap_or_default();
-        ["kubectl", "cargo", "helm", "keylane-consumer"].contains(&first)
-    });
-    let commands = spans.flat_map(|span| parse(&span.replace('\n', " ")));
-    commands
-        .map(|words| Shown {
-            words: words.iter().map(|word| example(word)).collect(),
-            whole: false,
-        })
-        .collect()
+fn is_known(word: &str) -> bool {
+    is_read(word) || OTHERS.contains(&word)
 }
 
 /// An example of what a word stands for.
@@ -179,7 +105,7 @@ impl Reader {
     /// What is wrong with a command.
     fn fault(&self, shown: &Shown) -> Option<String> {
         let words: Vec<&str> = shown.words.iter().map(String::as_str).collect();
-        // Settings of one command.
+        // Settings, of one command or of all that follow.
         let words = match words.iter().position(|word| !is_setting(word)) {
             Some(first) => &words[first..],
             None => return None,
@@ -193,7 +119,7 @@ impl Reader {
                 helps(kubectl.args(rest))
             }
             ["cargo", command, rest @ ..] => self.cargo(command, rest),
-            ["helm", rest @ ..] => self.helm(rest),
+            ["helm", rest @ ..] => self.helm(rest, shown),
             ["keylane-consumer", rest @ ..] => {
                 parsed::<Executor>("keylane-consumer", rest, shown.whole)
             }
@@ -215,6 +141,9 @@ impl Reader {
                     }
                 }
             }
+            if command == "fuzz" {
+                return fuzz(rest);
+            }
             let known = ["build", "test", "run", "doc", "deny", "bench"];
             return (!known.contains(&command)).then(|| format!("cargo has no {command}"));
         };
@@ -234,21 +163,32 @@ impl Reader {
     }
 
     /// Charts that are there, and values that they have.
-    fn helm(&self, rest: &[&str]) -> Option<String> {
+    fn helm(&self, rest: &[&str], shown: &Shown) -> Option<String> {
         let chart = rest.iter().find(|word| word.starts_with("charts/"));
+        if chart.is_none() && (!shown.whole || rest.first() == Some(&"rollback")) {
+            return None;
+        }
         let missing = chart.is_none_or(|chart| !workspace().join(chart).is_dir());
         if missing {
             return Some(format!("there is no chart {chart:?}"));
         }
         let sets = rest.windows(2).filter(|two| two[0] == "--set");
         let values = sets.flat_map(|two| two[1].split(','));
-        values
+        let set = values
             .filter_map(|value| value.split_once('='))
-            .find(|(name, _)| {
+            .map(|(name, _)| name)
+            .find(|name| {
                 let path = format!("/{}", name.replace('.', "/"));
                 self.values.pointer(&path).is_none()
-            })
-            .map(|(name, _)| format!("the chart has no value {name}"))
+            });
+        if let Some(name) = set {
+            return Some(format!("the chart has no value {name}"));
+        }
+        match serde_norway::from_str(shown.input.as_deref()?) {
+            Ok(given) => unknown_value(&self.values, &given)
+                .map(|name| format!("the chart has no value {name}")),
+            Err(error) => Some(format!("its values are no YAML: {error}")),
+        }
     }
 }
 
@@ -257,7 +197,27 @@ fn is_setting(word: &str) -> bool {
     !name.is_empty()
         && name
             .chars()
-            .all(|letter| letter.is_ascii_uppercase() || letter == '_')
+            .all(|letter| letter.is_ascii_alphabetic() || letter == '_')
+}
+
+/// The first value that a chart does not have, by its path.
+fn unknown_value(chart: &Value, given: &Value) -> Option<String> {
+    given.as_object()?.iter().find_map(|(name, value)| {
+        let Some(known) = chart.get(name) else {
+            return Some(name.clone());
+        };
+        unknown_value(known, value).map(|below| format!("{name}.{below}"))
+    })
+}
+
+/// cargo-fuzz, for those who have it: its target is one.
+fn fuzz(rest: &[&str]) -> Option<String> {
+    let directory = rest.windows(2).find(|two| two[0] == "--fuzz-dir");
+    let manifest = workspace().join(directory?[1]).join("Cargo.toml");
+    let targets = std::fs::read_to_string(manifest).unwrap_or_default();
+    let is_target = |word: &&str| targets.contains(&format!("name = \"{word}\""));
+    let missing = !rest.iter().any(is_target);
+    missing.then(|| "there is no such target".to_owned())
 }
 
 /// What a program of ours says of a command line.
@@ -295,10 +255,13 @@ fn every_command_that_is_shown_is_read_by_what_it_is_for() -> Result<()> {
         if name(&path) == "reference.md" {
             continue;
         }
-        let mut shown = in_text(&text);
+        let mut shown = in_text(&text, is_read);
         spoken_of += shown.len();
+        for shown in &mut shown {
+            shown.words = shown.words.iter().map(|word| example(word)).collect();
+        }
         for block in blocks(&text, "") {
-            let commands = in_block(&block);
+            let commands = in_block(&block, is_known);
             whole += commands.len();
             shown.extend(commands);
         }
@@ -321,7 +284,7 @@ fn every_command_that_is_shown_is_read_by_what_it_is_for() -> Result<()> {
 fn a_command_that_is_none_is_found() -> Result<()> {
     let reader = Reader::new()?;
     let fault = |line: &str| {
-        let mut commands = in_block(line);
+        let mut commands = in_block(line, |_| true);
         assert_eq!(commands.len(), 1, "{line}");
         commands.pop().and_then(|shown| reader.fault(&shown))
     };
@@ -333,6 +296,10 @@ fn a_command_that_is_none_is_found() -> Result<()> {
         "helm install keylane charts/keylane --set liveApi.enabled=true,image.tag=dev",
         "keylane-consumer run --file orders.yaml --lanes 4",
         "keylane-consumer run -f orders.yaml --admin-token-file token",
+        "helm rollback keylane",
+        "helm upgrade keylane charts/keylane -f - <<END\nmetrics: {access: TokenReview}\nEND",
+        "cargo fuzz run --fuzz-dir tests/fuzz journal",
+        "topic=ORDERS",
     ] {
         assert_eq!(fault(well), None, "{well}");
     }
@@ -349,31 +316,18 @@ fn a_command_that_is_none_is_found() -> Result<()> {
         "keylane-consumer run -f orders.yaml --lanes many",
         "keylane-consumer run -f orders.yaml --admin-cert-file cert",
         "keylane-consumer run",
+        "helm upgrade keylane",
+        "helm upgrade keylane charts/keylane -f - <<END\nmetrics: {acces: TokenReview}\nEND",
+        "cargo fuzz run --fuzz-dir tests/fuzz jurnal",
         "make all",
     ] {
-        if wrong == "make all" {
-            let shown = Shown {
-                words: vec!["make".into(), "all".into()],
-                whole: true,
-            };
-            assert!(reader.fault(&shown).is_some());
-            continue;
-        }
         assert!(fault(wrong).is_some(), "{wrong}");
     }
     Ok(())
 }
 
 #[test]
-fn lines_are_read_as_a_shell_reads_them() {
-    let line = r#"A=1 kubectl annotate oc a k='x: y' && helm list | head; ls # "no"#;
-    let words: Vec<Vec<&str>> = vec![
-        vec!["A=1", "kubectl", "annotate", "oc", "a", "k=x: y"],
-        vec!["helm", "list"],
-        vec!["head"],
-        vec!["ls"],
-    ];
-    assert_eq!(parse(line), words);
+fn what_stands_for_something_of_the_readers_has_an_example() {
     assert_eq!(example("[python|go]"), "python");
     assert_eq!(example("[NAME]"), "orders");
 }

@@ -165,12 +165,31 @@ fn every_link_between_documents_leads_somewhere() -> Result<()> {
         let here = path.parent().unwrap_or(Path::new("."));
         let targets = text.split("](").skip(1);
         for target in targets.filter_map(|rest| rest.split(')').next()) {
-            let file = target.split('#').next().unwrap_or_default();
-            if file.is_empty() || file.contains("://") {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            if file.contains("://") {
                 continue;
             }
-            assert!(here.join(file).exists(), "{}: {target}", path.display());
+            let shown = || format!("{}: {target}", path.display());
+            let file = match file {
+                "" => path.clone(),
+                file => here.join(file),
+            };
+            assert!(file.exists(), "{}", shown());
+            if !heading.is_empty() {
+                let text = std::fs::read_to_string(&file).with_context(shown)?;
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                assert!(headings.any(|line| anchor(line) == heading), "{}", shown());
+            }
         }
     }
     Ok(())
+}
+
+/// What a heading is linked by.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.replace(' ', "-");
+    kept.chars()
+        .filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter))
+        .collect()
 }

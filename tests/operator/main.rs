@@ -15,6 +15,7 @@ mod process;
 mod resource;
 mod rights;
 mod secrets;
+mod shell;
 mod space;
 mod traces;
 
