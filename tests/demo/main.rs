@@ -133,20 +133,7 @@ fn down(target: &Target) -> Result<()> {
 
 async fn show(stack: &Stack) -> Result<()> {
     let topic = new_topic();
-    stack.kubectl(&[
-        "delete",
-        "orderedconsumer",
-        NAME,
-        "--ignore-not-found",
-        "--timeout=120s",
-    ])?;
-    stack.kubectl(&[
-        "wait",
-        "--for=delete",
-        "pod",
-        "--selector=keylane.dev/ordered-consumer",
-        "--timeout=120s",
-    ])?;
+    remove(stack)?;
     stack.judge_anew()?;
     println!("\nA backlog: {MESSAGES} orders of {KEYS} keys in {QUEUES} queues of topic {topic}.");
     backlog(stack, &topic, MESSAGES).await?;
@@ -170,18 +157,26 @@ async fn show(stack: &Stack) -> Result<()> {
         WINDOW.as_secs()
     );
     watch(stack).await?;
-    stack.kubectl(&["delete", "orderedconsumer", NAME, "--timeout=120s"])?;
-    stack.kubectl(&[
-        "wait",
-        "--for=delete",
-        "pod",
-        "--selector=keylane.dev/ordered-consumer",
-        "--timeout=120s",
-    ])?;
+    remove(stack)?;
     let verdict = stack.judged()?;
     println!("\nThe handlers' own verdict, all pods together:");
     tell(&verdict, MESSAGES)?;
     consumer.apply(stack)
+}
+
+/// Removes the consumer and waits until its pods are gone: they tell the judge of their last calls. A sample's
+/// may be beside it.
+fn remove(stack: &Stack) -> Result<()> {
+    stack.kubectl(&[
+        "delete",
+        "orderedconsumer",
+        NAME,
+        "--ignore-not-found",
+        "--timeout=120s",
+    ])?;
+    let pods = format!("--selector=keylane.dev/ordered-consumer={NAME}");
+    stack.kubectl(&["wait", "--for=delete", "pod", &pods, "--timeout=120s"])?;
+    Ok(())
 }
 
 /// Sends a backlog to a new topic.
