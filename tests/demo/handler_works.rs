@@ -1,4 +1,4 @@
-//! The sample handler and its judge do what the demo and the tests rely on.
+//! The sample handler, its judge and its database do what the demo and the tests rely on.
 
 use keylane_tests::judge::Verdict;
 use reqwest::{Client, Response, StatusCode};
@@ -173,12 +173,49 @@ async fn a_database_that_is_not_there_is_no_fault_of_the_message() {
     assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
 }
 
+/// Tells a process what to do, as it is told in its container.
+async fn control(process: &Running, what: &str) -> (bool, String) {
+    let mut command = Command::new(PROGRAM);
+    command.args(["control", what, "--url", &process.url]);
+    let output = command.output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn a_handler_does_what_its_database_can_and_both_are_told_otherwise_while_they_run() {
+    let database = Running::start(&["database", "--connections", "0"]).await;
+    let handler = Running::start(&["serve", "--database", &database.url]).await;
+    // It waits for a connection until there is one.
+    let more = control(&database, r#"{"connections": 1, "workMs": 1}"#);
+    let ((), (told, text)) = tokio::join!(handler.handled(0, "a", 1), more);
+    assert!(told && text.contains(r#""connections":1"#), "{text}");
+    let (told, text) = control(&database, r#"{"conections": 2}"#).await;
+    assert!(!told && text.contains("conections"), "{text}");
+
+    let (told, text) = control(&handler, r#"{"failBodies": ["aid"]}"#).await;
+    assert!(told, "{text}");
+    let failed = handler.post(0, Some("a"), 2).await;
+    assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let (told, text) = control(&handler, "{}").await;
+    assert!(told, "{text}");
+    handler.handled(0, "a", 2).await;
+
+    database.stop().await;
+    let without = handler.post(0, Some("a"), 3).await;
+    assert_eq!(without.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
 #[tokio::test]
 async fn wrong_options_are_named() {
     for (args, named) in [
         (["serve", "--judge", "judge:x/"], "--judge"),
         (["serve", "--path", "/verdict"], "--path"),
         (["serve", "--postgres", "orders:x/"], "--postgres"),
+        (["serve", "--database", "database"], "--database"),
         (["serve", "--listen", "192.0.2.1"], "cannot listen"),
     ] {
         let mut child = Command::new(PROGRAM)
