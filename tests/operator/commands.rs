@@ -29,8 +29,9 @@ const PROGRAMS: [(&str, &str); 8] = [
 
 /// Programs of others: RocketMQ's own tools are run in tests of what they are shown for; the rest are not needed
 /// to be there.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 13] = [
     "mqadmin", "curl", "docker", "kind", "k3d", "for", "do", "done", "export", "cd", "git", "cat",
+    "jq",
 ];
 
 /// What stands for something of the reader's, with an example of it.
@@ -260,7 +261,8 @@ fn every_command_that_is_shown_is_read_by_what_it_is_for() -> Result<()> {
         for shown in &mut shown {
             shown.words = shown.words.iter().map(|word| example(word)).collect();
         }
-        for block in blocks(&text, "") {
+        let languages = ["", "console"].into_iter();
+        for block in languages.flat_map(|language| blocks(&text, language)) {
             let commands = in_block(&block, is_known);
             whole += commands.len();
             shown.extend(commands);
