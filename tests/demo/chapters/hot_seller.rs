@@ -41,7 +41,7 @@ pub async fn tell(story: &Story<'_>) -> Result<()> {
     let verdict = story.finish(&mut look, sent).await?;
     let most = look.most_wanted;
     println!(
-        "\nWhat came of it: the key was named after {after} s, and {most} pods were wanted at most, as before: {pods}."
+        "\nWhat came of it: the key was named after {after} s, and no pod was added for it ({pods} wanted before, {most} at most)."
     );
     tell_verdict(&verdict, sent)?;
     ensure!(

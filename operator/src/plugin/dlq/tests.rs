@@ -81,7 +81,7 @@ fn what_would_be_sent_is_said_first_and_what_is_held_fails() {
     assert_eq!(
         text,
         "\
-shop/orders: 1 dead letters would be sent again:
+shop/orders: 1 dead letter would be sent again:
   broker-a/0/1  (no key)  to broker-a/3
 Other groups consume the topic and get them, too: billing
 Nothing is sent. Once the handler takes them: the same with --yes
@@ -103,6 +103,11 @@ Nothing is sent. Once the handler takes them: the same with --yes
     };
     let both = together(first, replayed);
     assert_eq!((both.sent.len(), both.held_count), (2, 1));
+    let text = told(&both, &what(false), "shop", Paint::PLAIN);
+    assert!(
+        text.contains("2 dead letters would be sent again"),
+        "{text}"
+    );
 }
 
 #[test]

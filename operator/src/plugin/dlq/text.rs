@@ -112,17 +112,19 @@ pub(super) fn inside(content: &Content, paint: Paint) -> String {
 pub(super) fn told(replayed: &Replayed, what: &Resend, namespace: &str, paint: Paint) -> String {
     let mut text = String::new();
     let name = format!("{namespace}/{}", what.name);
-    let (number, more) = (
-        replayed.sent.len(),
-        if replayed.more { " or more" } else { "" },
-    );
+    let number = replayed.sent.len();
+    let or_more = if replayed.more { " or more" } else { "" };
     let _ = match (replayed.dry_run, number) {
         (true, 0) => writeln!(text, "{name}: there is nothing to send again."),
         (false, 0) => writeln!(text, "{name}: nothing was sent again."),
+        (true, 1) if !replayed.more => {
+            writeln!(text, "{name}: 1 dead letter would be sent again:")
+        }
         (true, _) => writeln!(
             text,
-            "{name}: {number}{more} dead letters would be sent again:"
+            "{name}: {number}{or_more} dead letters would be sent again:"
         ),
+        (false, 1) => writeln!(text, "{name}: 1 dead letter was sent again:"),
         (false, _) => writeln!(text, "{name}: {number} dead letters were sent again:"),
     };
     for sent in replayed.sent.iter().take(SHOWN) {
