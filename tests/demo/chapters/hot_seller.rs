@@ -40,13 +40,12 @@ pub async fn tell(story: &Story<'_>) -> Result<()> {
     let sent = sending.finish().await?;
     let verdict = story.finish(&mut look, sent).await?;
     let most = look.most_wanted;
-    println!(
-        "\nWhat came of it: the key was named after {after} s, and no pod was added for it ({pods} wanted before, {most} at most)."
-    );
-    tell_verdict(&verdict, sent)?;
     ensure!(
         most <= pods,
         "pods were added for one key: {pods} -> {most}"
     );
-    Ok(())
+    println!(
+        "\nWhat came of it: the key was named after {after} s, and no pod was added for it ({pods} wanted before, {most} at most)."
+    );
+    tell_verdict(&verdict, sent)
 }

@@ -48,13 +48,12 @@ pub async fn tell(story: &Story<'_>) -> Result<()> {
     println!("      The database is well again.");
     let sent = sending.finish().await?;
     let verdict = story.finish(&mut look, sent).await?;
-    println!(
-        "\nWhat came of it: the limit was named after {after} s, and no pod was added from then on ({pods} were wanted, {most} at most)."
-    );
-    tell_verdict(&verdict, sent)?;
     ensure!(
         most <= pods,
         "pods were added for a database that is full: {pods} -> {most}"
     );
-    Ok(())
+    println!(
+        "\nWhat came of it: the limit was named after {after} s, and no pod was added from then on ({pods} were wanted, {most} at most)."
+    );
+    tell_verdict(&verdict, sent)
 }
