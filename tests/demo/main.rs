@@ -16,7 +16,7 @@ use keylane_tests::images::workspace::release_directory;
 use keylane_tests::judge::Verdict;
 use keylane_tests::samples::Sample;
 use keylane_tests::stack::{self, OrderedConsumer, Stack};
-use look::Look;
+use look::{Look, condition};
 use std::time::Duration;
 
 const NAMESPACE: &str = "keylane-demo";
@@ -28,6 +28,7 @@ const QUEUES: u32 = 8;
 /// Short, so that pods go while somebody looks.
 const WINDOW: Duration = Duration::from_secs(60);
 const AT_MOST: Duration = Duration::from_secs(720);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// Brings up a cluster, RocketMQ and Keylane, and shows an OrderedConsumer working off a backlog; tells a chapter
 /// of a peak night on what is up.
@@ -161,7 +162,18 @@ async fn show(stack: &Stack) -> Result<()> {
     let verdict = stack.judged()?;
     println!("\nThe handlers' own verdict, all pods together:");
     tell(&verdict, MESSAGES)?;
-    consumer.apply(stack)
+    // What comes next begins with a consumer that is well.
+    consumer.apply(stack)?;
+    let ready = Look::quiet(stack)
+        .until(READY_WITHIN, |object| {
+            Ok(condition(object, "Ready").is_some())
+        })
+        .await?;
+    ready.map(drop).with_context(|| {
+        format!(
+            "the consumer is not ready after {READY_WITHIN:?}; kubectl keylane status {NAME} -n {NAMESPACE} says why"
+        )
+    })
 }
 
 /// Removes the consumer and waits until its pods are gone: they tell the judge of their last calls. A sample's
