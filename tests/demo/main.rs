@@ -16,6 +16,7 @@ use keylane_tests::images::workspace::release_directory;
 use keylane_tests::judge::Verdict;
 use keylane_tests::samples::Sample;
 use keylane_tests::stack::{self, OrderedConsumer, Stack};
+use keylane_tests::wait;
 use look::{Look, condition};
 use std::time::Duration;
 
@@ -67,12 +68,9 @@ async fn main() -> Result<()> {
         let stack = found.context("the demo is not up; `cargo demo` brings it up")?;
         return chapters::tell(&stack, chapter).await;
     }
-    let install = move || {
-        let stack = Stack::install_from(&target, NAMESPACE, cli.registry)?;
-        renew(&stack)?;
-        Ok::<_, anyhow::Error>(stack)
-    };
+    let install = move || Stack::install_from(&target, NAMESPACE, cli.registry);
     let stack = tokio::task::spawn_blocking(install).await??;
+    renew(&stack).await?;
     match cli.sample {
         Some(sample) => sample::show(&stack, sample).await,
         None => {
@@ -84,14 +82,18 @@ async fn main() -> Result<()> {
 }
 
 /// What runs of an earlier build is made anew, as the operator is: the images keep their names.
-fn renew(stack: &Stack) -> Result<()> {
+async fn renew(stack: &Stack) -> Result<()> {
     stack.kubectl(&[
         "delete",
         "pod",
         "--selector=app in (judge, database)",
         "--timeout=60s",
     ])?;
-    stack.rollout(NAMESPACE, "deployment/judge")
+    stack.rollout(NAMESPACE, "deployment/judge")?;
+    // It is ready a moment before its Service leads to it.
+    let limit = Duration::from_secs(60);
+    wait::until(limit, "an answer of the judge", async || stack.judged()).await?;
+    Ok(())
 }
 
 /// A topic of its own for each run: the backlog is then exactly what was sent.
