@@ -193,7 +193,10 @@ fn named(key: &str) -> &str {
 mod tests {
     use super::*;
     use crate::live::PodStats;
-    use keylane_consumer::contract::admin::{LaneState, Stats};
+    use keylane_consumer::contract::admin::LaneState;
+    use serde_json::json;
+
+    const NOTHING: &str = "No key stands out.\n";
 
     fn stuck(key: &str, seconds: f64) -> StuckKey {
         StuckKey {
@@ -262,8 +265,8 @@ Pods that say nothing
         );
     }
 
-    /// What is told of a pod with these keys, 20 ms a call and two lanes that run.
-    fn told(hot_keys: &[HotKey], long_keys: &[LongKey], buffered: u64) -> String {
+    /// The keys of a pod with these, 20 ms a call and two lanes that run.
+    fn found(hot_keys: &[HotKey], long_keys: &[LongKey], buffered: u64) -> Keys {
         let stats = Stats {
             hot_keys: hot_keys.to_vec(),
             long_keys: long_keys.to_vec(),
@@ -272,8 +275,12 @@ Pods that say nothing
             buffered,
             ..Stats::default()
         };
-        let live = ConsumerStats::new("shop", "orders", vec![pod("a", Some(stats))]);
-        text(&keys(&live), Paint::PLAIN)
+        let pods = vec![pod("a", Some(stats))];
+        keys(&ConsumerStats::new("shop", "orders", pods))
+    }
+
+    fn told(hot_keys: &[HotKey], long_keys: &[LongKey], buffered: u64) -> String {
+        text(&found(hot_keys, long_keys, buffered), Paint::PLAIN)
     }
 
     #[test]
@@ -295,6 +302,12 @@ Long: more waits than is a lane's part
   seller-42 in broker-a/2: 748 messages in memory
 "
         );
+        let hottest = &found(&arriving, &waiting, 755).hot[0];
+        let hottest = serde_json::to_value(hottest).unwrap();
+        assert_eq!(
+            (&hottest["key"], &hottest["lanes"]),
+            (&json!("seller-42"), &json!(3.0))
+        );
         // Half of what waits is the other lane's, and little is not much for being all there is.
         assert_eq!(told(&[], &[long("a", 300), long("b", 40)], 1_000), NOTHING);
         assert_eq!(told(&[], &[long("a", 30)], 30), NOTHING);
@@ -310,8 +323,6 @@ Long: more waits than is a lane's part
         assert!(text.contains("order-1 in broker-a/2: 90.0/s"), "{text}");
         assert!(!text.contains("order-2"), "{text}");
     }
-
-    const NOTHING: &str = "No key stands out.\n";
 
     #[test]
     fn where_nothing_stands_out_that_is_said() {
