@@ -25,15 +25,23 @@ pub fn needed(service: f64, load: f64) -> f64 {
     (service * load / UTILISATION).ceil()
 }
 
+/// What pods have to do.
+pub(super) struct ToDo<'t> {
+    pub snapshot: &'t Snapshot,
+    pub demand: &'t Demand,
+    /// Pods there are to be.
+    pub pods: u32,
+}
+
 /// Lanes a pod, and why.
 pub(super) fn lanes(
-    snapshot: &Snapshot,
+    to_do: &ToDo<'_>,
     policy: &Policy,
     history: &History,
     seen: &Seen,
-    demand: &Demand,
     order: Order,
 ) -> (u32, Reason) {
+    let snapshot = to_do.snapshot;
     let most = policy.max_lanes.max(policy.min_lanes);
     let clamp = |lanes: u32| lanes.clamp(policy.min_lanes, most);
     let reported = snapshot.pods.iter().map(|pod| pod.lanes).max();
@@ -53,7 +61,9 @@ pub(super) fn lanes(
     match order {
         Order::Probe => return (clamp((current / 2).max(1)), Reason::Probing),
         Order::Total { lanes, most } => {
-            let part = parts(snapshot, demand).into_iter().fold(0.0, f64::max);
+            let part = to_do.parts().into_iter().fold(0.0, f64::max);
+            // Those that stay have what is done now by those that go.
+            let part = part.max(1.0 / f64::from(to_do.pods.max(1)));
             // Rounded up to keep the downstream busy, but a try is not to overload it.
             let lanes = (lanes * part).ceil().max((most * part).floor());
             return (clamp(lanes.clamp(1.0, 1e6) as u32), Reason::DownstreamBound);
@@ -61,7 +71,7 @@ pub(super) fn lanes(
         Order::None => {}
     }
     let useful = history.model.useful_lanes().unwrap_or(u32::MAX);
-    let wanted = needed(service, fullest(snapshot, demand));
+    let wanted = needed(service, to_do.fullest());
     let wanted = clamp((wanted.min(1e6) as u32).min(useful));
     if wanted > current {
         return (wanted, Reason::LanesUp);
@@ -89,14 +99,14 @@ fn grew(history: &History, seen: &Seen) -> bool {
 }
 
 /// Lanes of the pods that have less to do than the busiest, which has `most`: what gets through is shared
-/// as the work is, or queues of pods with many of them would fall behind those of pods with few.
-pub(super) fn fewer(
-    snapshot: &Snapshot,
-    policy: &Policy,
-    demand: &Demand,
-    most: u32,
-) -> BTreeMap<String, u32> {
-    let parts = parts(snapshot, demand);
+/// as the work is, or queues of pods with many of them would fall behind those of pods with few. Whoever has
+/// what when pods go is not known yet.
+pub(super) fn fewer(to_do: &ToDo<'_>, policy: &Policy, most: u32) -> BTreeMap<String, u32> {
+    let snapshot = to_do.snapshot;
+    if to_do.pods < snapshot.replicas {
+        return BTreeMap::new();
+    }
+    let parts = to_do.parts();
     let busiest = parts.iter().copied().fold(0.0, f64::max);
     let pods = snapshot.pods.iter().zip(parts);
     let lanes = pods.map(|(pod, part)| {
@@ -106,31 +116,33 @@ pub(super) fn fewer(
     lanes.filter(|(_, lanes)| *lanes < most).collect()
 }
 
-/// Part of each pod in all there is to do.
-fn parts(snapshot: &Snapshot, demand: &Demand) -> Vec<f64> {
-    let loads = loads(snapshot, demand);
-    let (sum, even) = (loads.iter().sum::<f64>(), 1.0 / loads.len().max(1) as f64);
-    let part = |load: f64| if sum > 0.0 { load / sum } else { even };
-    loads.into_iter().map(part).collect()
-}
-
-/// Messages a second the busiest pod has to finish.
-fn fullest(snapshot: &Snapshot, demand: &Demand) -> f64 {
-    loads(snapshot, demand).into_iter().fold(0.0, f64::max)
-}
-
-/// Messages a second each pod has to finish. Queues nobody dispatches from yet will be somebody's.
-fn loads(snapshot: &Snapshot, demand: &Demand) -> Vec<f64> {
-    let mut pods = vec![0.0f64; snapshot.pods.len()];
-    let mut nobodys = 0.0;
-    let loads = demand.rates.iter().zip(&demand.backlogs);
-    for (queue, (rate, backlog)) in snapshot.queues.iter().zip(loads) {
-        let load = rate + backlog / DRAIN;
-        match queue.owner.and_then(|owner| pods.get_mut(owner)) {
-            Some(pod) => *pod += load,
-            None => nobodys += load,
-        }
+impl ToDo<'_> {
+    /// Part of each pod in all there is to do.
+    fn parts(&self) -> Vec<f64> {
+        let loads = self.loads();
+        let (sum, even) = (loads.iter().sum::<f64>(), 1.0 / loads.len().max(1) as f64);
+        let part = |load: f64| if sum > 0.0 { load / sum } else { even };
+        loads.into_iter().map(part).collect()
     }
-    let each = nobodys / pods.len().max(1) as f64;
-    pods.into_iter().map(|load| load + each).collect()
+
+    /// Messages a second the busiest pod has to finish.
+    fn fullest(&self) -> f64 {
+        self.loads().into_iter().fold(0.0, f64::max)
+    }
+
+    /// Messages a second each pod has to finish. Queues nobody dispatches from yet will be somebody's.
+    fn loads(&self) -> Vec<f64> {
+        let mut pods = vec![0.0f64; self.snapshot.pods.len()];
+        let mut nobodys = 0.0;
+        let loads = self.demand.rates.iter().zip(&self.demand.backlogs);
+        for (queue, (rate, backlog)) in self.snapshot.queues.iter().zip(loads) {
+            let load = rate + backlog / DRAIN;
+            match queue.owner.and_then(|owner| pods.get_mut(owner)) {
+                Some(pod) => *pod += load,
+                None => nobodys += load,
+            }
+        }
+        let each = nobodys / pods.len().max(1) as f64;
+        pods.into_iter().map(|load| load + each).collect()
+    }
 }

@@ -140,15 +140,15 @@ impl Link {
 
     /// Judges the calls since the last look. `spare` are the lanes that may be taken from a pod; none where
     /// lanes are not the controller's: nothing can be tried then, and slow calls alone say nothing.
-    pub fn step(&mut self, seen: &Seen, model: &mut Model, now: f64, spare: Option<u32>) -> Order {
+    pub fn step(&mut self, seen: &Seen, model: &mut Model, now: f64, spare: Option<u32>) {
         if spare.is_none() && self.bound().is_some() {
             self.rest(seen);
-            return self.order(model);
+            return;
         }
         let (Some(call), Some(rate), Some(usual)) = (seen.call, seen.completions, model.service())
         else {
             self.rest(seen);
-            return self.order(model);
+            return;
         };
         let slow = call / usual >= SLOW;
         let full = seen.full() >= MOST;
@@ -159,17 +159,17 @@ impl Link {
                 if !(slow && full) {
                     *looks = 0;
                     local(seen, model, usual);
-                    return Order::None;
+                    return;
                 }
                 if used_up(seen, model) {
                     *looks = 0;
                     local(seen, model, usual);
-                    return Order::None;
+                    return;
                 }
                 let can_try = spare.is_some_and(|lanes| lanes > 0);
                 if !can_try || self.unproven_until.is_some_and(|until| now < until) {
                     *looks = 0;
-                    return Order::None;
+                    return;
                 }
                 *looks += 1;
                 if *looks >= LOOKS {
@@ -225,7 +225,7 @@ impl Link {
                         if !slow {
                             self.remembered_until = Some(tidy(now + REMEMBERED));
                             self.state = State::Free { slow: 0 };
-                            return Order::None;
+                            return;
                         }
                         // Calls waited for nothing when there were fewer: they are slower by themselves.
                         model.works_at(last.map_or(call, |(_, took)| took.min(call)));
@@ -248,7 +248,7 @@ impl Link {
                 // Less arrives than gets through, or pods do all they can: it is not the limit any more.
                 if *idle >= IDLE_LOOKS || pods_full || forgotten {
                     self.state = State::Free { slow: 0 };
-                    return Order::None;
+                    return;
                 }
                 if *trying == 0 && now >= *next_try {
                     *trying = 1;
@@ -256,7 +256,6 @@ impl Link {
                 }
             }
         }
-        self.order(model)
     }
 
     /// There are no calls to judge by: none ended, or lanes are somebody else's. Where lanes are free none
@@ -272,7 +271,8 @@ impl Link {
         }
     }
 
-    fn order(&self, model: &Model) -> Order {
+    /// What lanes are to do now.
+    pub fn order(&self, model: &Model) -> Order {
         match (&self.state, model.service()) {
             (State::Probing { .. }, _) => Order::Probe,
             (State::Bound { most, trying, .. }, Some(service)) => {

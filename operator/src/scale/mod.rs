@@ -67,9 +67,8 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
     let reported = snapshot.pods.iter().map(|pod| pod.lanes).max();
     let before = next.lanes.or(reported).unwrap_or(policy.min_lanes);
     let spare = lanes_owned.then(|| before.saturating_sub(policy.min_lanes));
-    let order = next.link.step(&seen, &mut next.model, now, spare);
+    next.link.step(&seen, &mut next.model, now, spare);
     let demand = demand::demand(snapshot, &seen, &next);
-    let (lanes, lanes_reason) = lanes::lanes(snapshot, policy, &next, &seen, &demand, order);
     let case = replicas::Case {
         snapshot,
         policy,
@@ -85,6 +84,15 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
             policy.max_replicas.max(policy.min_replicas),
         ),
     };
+    let replicas = if owned { advised } else { snapshot.replicas };
+    // Also what pods have shown that brought nothing and go again.
+    let order = next.link.order(&next.model);
+    let to_do = lanes::ToDo {
+        snapshot,
+        demand: &demand,
+        pods: replicas,
+    };
+    let (lanes, lanes_reason) = lanes::lanes(&to_do, policy, &next, &seen, order);
     let limits = Limits {
         scaling: wanted.beyond,
         heavy_queue: replicas::heavy_queue(&case, &next),
@@ -99,11 +107,11 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
     let decided = Decision {
         lanes: if lanes_owned { lanes } else { before },
         fewer_lanes: match order {
-            Order::Total { .. } if lanes_owned => lanes::fewer(snapshot, policy, &demand, lanes),
+            Order::Total { .. } if lanes_owned => lanes::fewer(&to_do, policy, lanes),
             _ => BTreeMap::new(),
         },
         advised_lanes: lanes,
-        replicas: if owned { advised } else { snapshot.replicas },
+        replicas,
         advised,
         reason,
         message: decision::explain(

@@ -35,6 +35,11 @@ fn a_limit_that_was_there_from_the_start_is_named_once_pods_brought_nothing() {
     let bound = |decision: &Decision| decision.limits.downstream.is_some();
     let first = decisions.iter().position(bound).unwrap();
     assert!(first * 5 <= 120, "after {} s", first * 5);
+    // Whoever is left when pods go again has the lanes for what they did.
+    for decision in &decisions[first..first + 4] {
+        let lanes = decision.lanes * decision.replicas;
+        assert!((4..=8).contains(&lanes), "{}", decision.message);
+    }
     // After ten minutes pods may be tried again.
     let settled = first * 5 + 30..first * 5 + 600;
     for moment in &run.course[settled.clone()] {
