@@ -13,6 +13,10 @@ const FEW: f64 = 20.0;
 /// Part of what lanes could do on paper that is believed before a pod was seen to do no more: calls need
 /// processors too.
 const UNSEEN: f64 = 0.5;
+/// Part of what lanes could do on paper that is hoped for until lanes have shown it.
+const HOPED: f64 = 0.75;
+/// A pod that did so much with ease can probably do so many times as much.
+const PROBABLY: f64 = 1.15;
 /// Starts that are remembered; the slowest of them counts.
 const STARTS: usize = 3;
 /// Believed until a start was seen.
@@ -103,8 +107,25 @@ impl Model {
     /// lanes could do on paper, and at least what it was seen to do with ease.
     pub fn capacity(&self, policy: &Policy) -> Option<f64> {
         let paper = f64::from(policy.max_lanes) / self.service()?;
-        let known = self.capacity.unwrap_or(UNSEEN * paper).max(self.shown);
+        let known = match self.capacity {
+            // Told, and what was seen with ease says that it is too little: probably there is more.
+            Some(told) if !self.seen => told.max(PROBABLY * self.shown),
+            Some(seen) => seen.max(self.shown),
+            None => (UNSEEN * paper).max(self.shown),
+        };
         Some(known.min(paper).max(1e-6))
+    }
+
+    /// What a pod that is full with few lanes may turn out to do with more of them, where it was told what it
+    /// can do and never seen: lanes show it at the next look, and pods that were asked for in vain until then
+    /// would stay for a hold.
+    pub fn hoped_capacity(&self, policy: &Policy) -> Option<f64> {
+        let known = self.capacity(policy)?;
+        if self.seen || self.capacity.is_none() {
+            return Some(known);
+        }
+        let paper = f64::from(policy.max_lanes) / self.service()?;
+        Some(known.max(HOPED * paper))
     }
 
     /// The same, but not more than what has been seen: for steps down.
@@ -113,9 +134,11 @@ impl Model {
         Some(self.capacity(policy)?.min(most).max(1e-6))
     }
 
-    /// Most lanes that are of use in one pod.
+    /// Most lanes that are of use in one pod, once it was seen here to do no more: by what was only believed
+    /// of it, lanes would keep it from ever showing that it can do more.
     pub fn useful_lanes(&self) -> Option<u32> {
-        let (service, capacity) = (self.service()?, self.capacity?);
+        let capacity = self.capacity.filter(|_| self.seen)?;
+        let service = self.service()?;
         let lanes = (capacity.max(self.shown) * service * 1.15).ceil();
         Some(lanes.clamp(1.0, 1e6) as u32)
     }

@@ -123,7 +123,7 @@ pub(super) fn replicas(case: &Case<'_>, history: &mut History, owned: bool) -> W
     let wanted = if case.seen.broker_missing {
         blind(case, history, stay)
     } else {
-        match history.model.capacity(case.policy) {
+        match capacity(case, history) {
             None => stay(None),
             Some(capacity) => {
                 if let Some(back) = ineffective(case, history) {
@@ -212,6 +212,17 @@ fn ineffective(case: &Case<'_>, history: &mut History) -> Option<u32> {
     history.link.brought_nothing(rate.max(before), now);
     history.calm.no_up_before = Some(now + NO_UP);
     Some(change.from).filter(|from| *from < case.snapshot.replicas)
+}
+
+/// Messages a second that are expected of a pod.
+fn capacity(case: &Case<'_>, history: &History) -> Option<f64> {
+    let lanes = case.policy.max_lanes;
+    let few = (case.seen.pods.iter()).any(|pod| pod.full && pod.lanes < lanes);
+    if few {
+        history.model.hoped_capacity(case.policy)
+    } else {
+        history.model.capacity(case.policy)
+    }
 }
 
 fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
