@@ -3,19 +3,23 @@
 
 pub mod groups;
 pub mod letters;
+mod lines;
 mod secrets;
 
+pub use lines::Lines;
 pub use secrets::SecretError;
 
 use keylane_consumer::contract::admin::{QueuePhase, QueueStats, Stats};
 use keylane_consumer::contract::spec::ConsumerSpec;
-use keylane_consumer::message::QueueId;
-use keylane_consumer::source::rocketmq::{Access, RocketmqSource, wanted};
+use keylane_consumer::message::{QueueId, Topic};
+use keylane_consumer::source::rocketmq::{Access, RocketmqSource};
 use keylane_consumer::source::{Source, SourceError};
 use kube::Client;
+use lines::Line;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-use tracing::{info, instrument};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::instrument;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Secrets are not watched: that would need the right to list everybody's. They are read this often, and at
@@ -59,47 +63,21 @@ pub async fn access(
 
 /// Reads offsets of one consumer's topic and group.
 pub struct Broker {
+    line: Arc<Line>,
     source: RocketmqSource,
-    access: Access,
-    /// When Secrets were read last; none if they are to be read before brokers are asked again.
-    read: Option<Instant>,
 }
 
 impl Broker {
-    /// Prepares connections; unreachable brokers show at the first reading.
+    /// Over one of the lines that consumers share; unreachable brokers show at the first reading.
     pub async fn connect(
+        lines: &Lines,
         client: &Client,
         namespace: &str,
         spec: &ConsumerSpec,
     ) -> Result<Self, BrokerError> {
-        // Not a member of the group: it never sends a heartbeat.
-        let id = format!("keylane-operator:{:016x}", rand::random::<u64>());
-        let access = access(client, namespace, spec).await?;
-        let source = RocketmqSource::connect_with(spec, &id, access.clone()).await?;
-        Ok(Self {
-            source,
-            access,
-            read: Some(Instant::now()),
-        })
-    }
-
-    /// Takes over what Secrets hold now, if it is time to look.
-    async fn refresh(
-        &mut self,
-        client: &Client,
-        namespace: &str,
-        spec: &ConsumerSpec,
-    ) -> Result<(), SecretError> {
-        let is_recent = |read: Instant| read.elapsed() < SECRETS_EVERY;
-        if wanted(&spec.rocketmq).is_empty() || self.read.is_some_and(is_recent) {
-            return Ok(());
-        }
-        let parts = secrets::read(client, namespace, &spec.rocketmq).await?;
-        if self.access.replace(parts)? {
-            info!("{namespace}: what lets us into RocketMQ has changed and was taken over");
-        }
-        self.read = Some(Instant::now());
-        Ok(())
+        let line = lines.line(client, namespace, spec).await?;
+        let source = line.source(spec);
+        Ok(Self { line, source })
     }
 
     /// The offsets of every queue, with what the consumer's Secrets hold. A queue whose broker does not say is
@@ -107,12 +85,12 @@ impl Broker {
     /// brokers asked with what they said before.
     #[instrument(name = "offsets", level = "debug", skip_all, fields(topic = spec.topic, otel.kind = "client"))]
     pub async fn offsets(
-        &mut self,
+        &self,
         client: &Client,
         namespace: &str,
         spec: &ConsumerSpec,
     ) -> Result<Reading, BrokerError> {
-        let refreshed = self.refresh(client, namespace, spec).await;
+        let refreshed = self.line.refresh(client, namespace, spec).await;
         let mut reading = self.ask().await;
         let refused = match &reading {
             Ok(reading) => reading.error.as_ref(),
@@ -122,7 +100,7 @@ impl Broker {
             refused,
             Some(SourceError::Denied { .. } | SourceError::Untrusted { .. })
         ) {
-            self.read = None;
+            self.line.refused();
         }
         if let (Ok(reading), Err(problem)) = (&mut reading, refreshed) {
             reading.secret = Some(problem);
@@ -140,8 +118,23 @@ impl Broker {
         let route = tokio::time::timeout_at(deadline, self.source.route());
         let route = route.await.unwrap_or_else(|_| Err(late()))?;
         let mut reading = Reading::default();
+        let mut told = BTreeMap::new();
+        for broker in route.masters.keys() {
+            let standings = tokio::time::timeout_at(deadline, self.source.standings(broker));
+            told.insert(broker.clone(), standings.await.unwrap_or_default());
+        }
         for queue in &route.queues {
+            let told = told
+                .get(&queue.broker)
+                .filter(|_| queue.topic == Topic::Main);
             let read = async {
+                if let Some(standing) = told.and_then(|told| told.get(&queue.id)) {
+                    return Ok(QueueOffsets {
+                        min: standing.min,
+                        max: standing.max,
+                        committed: standing.committed,
+                    });
+                }
                 let (min, max) = self.source.bounds(queue).await?;
                 let committed = self.source.committed(queue).await?;
                 Ok(QueueOffsets {

@@ -199,7 +199,8 @@ async fn ask(
     let client = state.pods().cloned();
     let brokers = async {
         let started = Instant::now();
-        let offsets = state.offsets(&context.client, consumer).await;
+        let offsets = state.offsets(&context.lines, &context.client, consumer);
+        let offsets = offsets.await;
         context
             .metrics
             .asked_brokers(started.elapsed(), offsets.is_ok());

@@ -26,6 +26,7 @@ pub mod watch;
 
 pub use build::Guests;
 
+use crate::broker::Lines;
 use crate::crd::OrderedConsumer;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
@@ -83,6 +84,8 @@ pub struct Context {
     client: Client,
     options: Options,
     usage: Usage,
+    /// Connections to RocketMQ.
+    lines: Lines,
     recorder: Recorder,
     metrics: Metrics,
     /// The right to decide; its term is in lane targets.
@@ -161,6 +164,7 @@ pub async fn run(
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         usage: Usage::new(client.clone()),
+        lines: Lines::default(),
         client,
         options,
         metrics,

@@ -6,7 +6,7 @@ use super::replay::Kept;
 use super::reset::Driven;
 use super::retire::Hinted;
 use super::validate::Consumer;
-use crate::broker::{Broker, BrokerError, Reading};
+use crate::broker::{Broker, BrokerError, Lines, Reading};
 use crate::crd::OrderedConsumerStatus;
 use crate::pods::PodClient;
 use crate::pods::access::{Access, AccessError};
@@ -161,6 +161,7 @@ impl State {
     /// same brokers, topic and group.
     pub async fn offsets(
         &mut self,
+        lines: &Lines,
         client: &Client,
         consumer: &Consumer,
     ) -> Result<Reading, BrokerError> {
@@ -171,9 +172,10 @@ impl State {
             .as_ref()
             .is_none_or(|(connected, _)| *connected != target)
         {
-            self.broker = Some((target, Broker::connect(client, namespace, spec).await?));
+            let broker = Broker::connect(lines, client, namespace, spec).await?;
+            self.broker = Some((target, broker));
         }
-        match &mut self.broker {
+        match &self.broker {
             Some((_, broker)) => broker.offsets(client, namespace, spec).await,
             None => Ok(Reading::default()),
         }

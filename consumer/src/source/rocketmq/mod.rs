@@ -22,6 +22,7 @@ pub mod subscription;
 mod together;
 
 pub use access::{Access, AccessError, Files, FilesError, Part, Parts, wanted};
+pub use together::Standing;
 
 use super::{Commit, Pulled, Route, Source, SourceError};
 use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
@@ -64,7 +65,7 @@ const NO_LIMIT: u32 = 1_000_000;
 
 /// RocketMQ, for one topic and one consumer group.
 pub struct RocketmqSource {
-    connection: Connection,
+    connection: Arc<Connection>,
     topic: String,
     group: String,
     client_id: String,
@@ -97,6 +98,16 @@ impl RocketmqSource {
     ) -> Result<Self, SourceError> {
         let name_servers = spec.rocketmq.name_servers.join(";");
         let connection = Connection::new(name_servers, client_id.to_owned(), access)?;
+        Ok(Self::over(Arc::new(connection), spec, client_id))
+    }
+
+    /// The topic and group of another spec, over the same connections: each costs megabytes. Its `rocketmq`
+    /// must be the same; nothing is sent yet.
+    pub fn beside(&self, spec: &ConsumerSpec) -> Self {
+        Self::over(self.connection.clone(), spec, &self.client_id)
+    }
+
+    fn over(connection: Arc<Connection>, spec: &ConsumerSpec, client_id: &str) -> Self {
         let subscription = Subscription::new(&spec.filter);
         if let Some(unread) = subscription.unread() {
             warn!(
@@ -111,7 +122,7 @@ impl RocketmqSource {
                 subscription.expression()
             );
         }
-        Ok(Self {
+        Self {
             connection,
             topic: spec.topic.clone(),
             group: spec.consumer_group.clone(),
@@ -125,7 +136,7 @@ impl RocketmqSource {
             journals: Journals::new(&spec.consumer_group),
             unanswered: Unanswered::default(),
             route: RwLock::default(),
-        })
+        }
     }
 
     /// The name of a queue's topic; that of the main one where the group has no other.

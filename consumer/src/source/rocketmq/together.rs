@@ -95,7 +95,39 @@ impl Unanswered {
     }
 }
 
+/// Where a queue stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Oldest message kept.
+    pub min: u64,
+    /// Offset of the next message to be stored.
+    pub max: u64,
+    /// Committed by the group; none if it never did, or nothing yet.
+    pub committed: Option<u64>,
+}
+
 impl RocketmqSource {
+    /// Where the queues of the topic at this broker stand, by queue id: two questions. Those that it does not
+    /// tell of are missing, and have to be asked for one by one.
+    pub async fn standings(&self, broker: &str) -> BTreeMap<u32, Standing> {
+        let topic = self.topic.as_str();
+        let ends = self.all::<Ends>(All::Ends, broker, topic).await;
+        if ends.is_empty() {
+            return BTreeMap::new();
+        }
+        let committed = self.all::<Committed>(All::Committed, broker, topic).await;
+        let known = committed.into_iter().filter_map(|(queue, committed)| {
+            let ends = ends.get(&queue)?;
+            let standing = Standing {
+                min: ends.min_offset,
+                max: ends.max_offset,
+                committed: Some(committed.consumer_offset).filter(|offset| *offset > 0),
+            };
+            Some((queue, standing))
+        });
+        known.collect()
+    }
+
     /// What a broker tells about the queues of a topic, by queue id; those it does not tell are missing.
     pub(super) async fn all<V: DeserializeOwned>(
         &self,
