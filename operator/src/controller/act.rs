@@ -14,6 +14,7 @@ use keylane_consumer::contract::admin::LaneTarget;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use std::collections::BTreeMap;
 use tracing::{info, warn};
 
 /// Keeps what changes something, pushes lanes to pods, and writes replicas if they are ours to write.
@@ -36,15 +37,14 @@ pub async fn act(
     }
     state.sequence += 1;
     let (term, sequence) = (context.tenure.term(), state.sequence);
-    let targets = pods.addresses.iter().map(|address| {
-        let incarnation = pods.incarnations.get(address);
-        let lanes = incarnation.map_or(decision.lanes, |known| decision.lanes_of(known));
+    let targets = lanes(decision, &pods.addresses, &pods.incarnations);
+    let targets = targets.map(|(address, lanes)| {
         let target = LaneTarget {
             lanes,
             term,
             sequence,
         };
-        (address.clone(), target)
+        (address.to_owned(), target)
     });
     let targets: Vec<_> = targets.collect();
     let told = match state.pods() {
@@ -65,6 +65,23 @@ pub async fn act(
     if object.spec.autoscaling.mode == Mode::Auto {
         scale(context, state, object, consumer, decision, pods).await;
     }
+}
+
+/// Lanes of the pod at each address. Where pods differ nothing is said of one that did not answer: it may be one
+/// that has fewer, and keeps them until it is known.
+fn lanes<'p>(
+    decision: &Decision,
+    addresses: &'p [String],
+    incarnations: &BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'p str, u32)> {
+    addresses.iter().filter_map(move |address| {
+        let lanes = match incarnations.get(address) {
+            Some(incarnation) => decision.lanes_of(incarnation),
+            None if decision.fewer_lanes.is_empty() => decision.lanes,
+            None => return None,
+        };
+        Some((address.as_str(), lanes))
+    })
 }
 
 /// Replicas are written only if nothing of the object has changed since the decision was recorded, so a
@@ -121,5 +138,44 @@ async fn scale(
             context.metrics.failed("scale");
             warn!("{}: replicas cannot be written: {error}", object.name_any());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scale::{History, Policy, Snapshot, decide};
+
+    /// Of a decision for 16 lanes, and 5 for pod "few" if pods differ: lanes of pods that answered as these, and of
+    /// one that did not.
+    fn told(pods_differ: bool, answered: &[&str]) -> Vec<(String, u32)> {
+        let (mut decision, _) = decide(
+            &Snapshot::default(),
+            &Policy::default(),
+            &History::default(),
+        );
+        decision.lanes = 16;
+        if pods_differ {
+            decision.fewer_lanes.insert("few".to_owned(), 5);
+        }
+        let answered = answered
+            .iter()
+            .map(|pod| (format!("at {pod}"), (*pod).to_owned()));
+        let incarnations: BTreeMap<_, _> = answered.collect();
+        let mut addresses: Vec<_> = incarnations.keys().cloned().collect();
+        addresses.push("silent".to_owned());
+        let told = lanes(&decision, &addresses, &incarnations);
+        told.map(|(address, lanes)| (address.to_owned(), lanes))
+            .collect()
+    }
+
+    #[test]
+    fn each_pod_is_told_its_own_lanes_and_one_that_is_new_the_most() {
+        let of = |pod: &str, lanes| (pod.to_owned(), lanes);
+        assert_eq!(
+            told(true, &["few", "new"]),
+            [of("at few", 5), of("at new", 16)]
+        );
+        assert_eq!(told(false, &["few"]), [of("at few", 16), of("silent", 16)]);
     }
 }

@@ -12,7 +12,7 @@ pub struct Decision {
     /// Lanes of each pod; of the pod with the most, where they differ.
     pub lanes: u32,
     /// Lanes of pods that are to have fewer, by incarnation: those with less to do, while all share a
-    /// downstream that is the limit.
+    /// downstream that is the limit, and those that had less to do when lanes were left to somebody else.
     pub fewer_lanes: BTreeMap<String, u32>,
     /// Lanes the controller would give if it owned them.
     pub advised_lanes: u32,

@@ -38,8 +38,8 @@ pub struct History {
     pub(super) lanes: Option<u32>,
     /// Messages finished a second when lanes were last doubled, while it is not known how long a call takes.
     pub(super) before_doubling: Option<f64>,
-    /// Made anew at each look, and of incarnations that come and go: not written.
-    #[serde(skip)]
+    /// Lanes of pods that are to have fewer, by incarnation.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) fewer_lanes: BTreeMap<String, u32>,
     pub(super) change: Option<Change>,
     pub(super) calm: Calm,
@@ -58,16 +58,22 @@ pub struct History {
 
 impl History {
     /// As JSON. Rates of queues, which make most of it where there are very many, are left out of what would
-    /// be longer than `most` bytes: a predecessor's rates are of use for one look only.
+    /// be longer than `most` bytes: a predecessor's rates are of use for one look only. Then lanes of pods
+    /// that have fewer: pods say themselves what they have.
     pub fn written(&self, most: usize) -> Option<String> {
         let text = serde_json::to_string(self).ok()?;
         if text.len() <= most {
             return Some(text);
         }
-        let without = Self {
+        let mut without = Self {
             queues: Queues::default(),
             ..self.clone()
         };
+        let text = serde_json::to_string(&without).ok()?;
+        if text.len() <= most || without.fewer_lanes.is_empty() {
+            return Some(text);
+        }
+        without.fewer_lanes.clear();
         serde_json::to_string(&without).ok()
     }
 }

@@ -67,6 +67,16 @@ pub enum Mode {
     Hold,
 }
 
+impl Mode {
+    /// Whether lanes are the controller's.
+    pub(super) fn owns_lanes(self) -> bool {
+        match self {
+            Self::Auto | Self::LanesOnly => true,
+            Self::Advise | Self::Hold => false,
+        }
+    }
+}
+
 /// A load that was announced: between two moments so many messages a second arrive. Moments are times
 /// since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -116,6 +116,40 @@ pub(super) fn fewer(to_do: &ToDo<'_>, policy: &Policy, most: u32) -> BTreeMap<St
     lanes.filter(|(_, lanes)| *lanes < most).collect()
 }
 
+/// Lanes of pods that are not the controller's to change.
+pub(super) struct Kept {
+    /// Of the pod with the most, and of pods to come.
+    pub most: u32,
+    /// Of pods that have fewer, by incarnation.
+    pub fewer: BTreeMap<String, u32>,
+}
+
+/// What pods have where lanes are not the controller's: each keeps what it was last told, and one that is new
+/// gets what the one with the most has. Lanes that were taken to see what happens are given back.
+pub(super) fn kept(snapshot: &Snapshot, policy: &Policy, history: &History) -> Kept {
+    if let Some(most) = history.link.before_probe() {
+        return Kept {
+            most,
+            fewer: BTreeMap::new(),
+        };
+    }
+    let reported = snapshot.pods.iter().map(|pod| pod.lanes).max();
+    let most = history.lanes.or(reported).unwrap_or(policy.min_lanes);
+    let mut fewer = history.fewer_lanes.clone();
+    if history.last.is_none() {
+        // What a predecessor told them may not have been written. Pods that are older than its last look
+        // have it.
+        let now = snapshot.now.as_secs_f64();
+        let older = |age: f64| history.at.is_none_or(|at| now - age <= at);
+        for pod in &snapshot.pods {
+            if older(pod.uptime_seconds) && pod.lanes < most {
+                fewer.entry(pod.incarnation.clone()).or_insert(pod.lanes);
+            }
+        }
+    }
+    Kept { most, fewer }
+}
+
 impl ToDo<'_> {
     /// Part of each pod in all there is to do.
     fn parts(&self) -> Vec<f64> {

@@ -138,9 +138,23 @@ impl Link {
         self.remembered_until = Some(tidy(now + REMEMBERED));
     }
 
+    /// Lanes of a pod before they were halved, while they are.
+    pub fn before_probe(&self) -> Option<u32> {
+        match self.state {
+            State::Probing { lanes, .. } => Some(lanes).filter(|lanes| *lanes > 0),
+            State::Free { .. } | State::Bound { .. } => None,
+        }
+    }
+
     /// Judges the calls since the last look. `spare` are the lanes that may be taken from a pod; none where
     /// lanes are not the controller's: nothing can be tried then, and slow calls alone say nothing.
     pub fn step(&mut self, seen: &Seen, model: &mut Model, now: f64, spare: Option<u32>) {
+        if spare.is_none() && matches!(self.state, State::Probing { .. }) {
+            // They are given back before the try has shown anything.
+            self.state = State::Free { slow: 0 };
+            self.unproven_until = Some(tidy(now + TRY_AGAIN));
+            return;
+        }
         if spare.is_none() && self.bound().is_some() {
             self.rest(seen);
             return;
@@ -194,8 +208,7 @@ impl Link {
                     let (before, most) = (*before, *most);
                     self.state = State::Free { slow: 0 };
                     if !halved {
-                        // Nothing was tried, so nothing is learned: pods were not told, or the mode is
-                        // another by now.
+                        // Nothing was tried, so nothing is learned: pods were not told.
                         self.unproven_until = Some(tidy(now + TRY_AGAIN));
                     } else if call < 0.85 * before {
                         self.bind(most, now, None, this);

@@ -63,10 +63,15 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
     let seen = observe::observe(&mut next, snapshot);
     next.missing
         .note(now, seen.broker_missing, seen.pods_missing);
-    let lanes_owned = matches!(policy.mode, Mode::Auto | Mode::LanesOnly);
+    let kept = (!policy.mode.owns_lanes()).then(|| lanes::kept(snapshot, policy, history));
+    if let Some(kept) = &kept {
+        next.lanes = Some(kept.most);
+    }
     let reported = snapshot.pods.iter().map(|pod| pod.lanes).max();
     let before = next.lanes.or(reported).unwrap_or(policy.min_lanes);
-    let spare = lanes_owned.then(|| before.saturating_sub(policy.min_lanes));
+    let spare = kept
+        .is_none()
+        .then(|| before.saturating_sub(policy.min_lanes));
     next.link.step(&seen, &mut next.model, now, spare);
     let demand = demand::demand(snapshot, &seen, &next);
     let case = replicas::Case {
@@ -104,12 +109,16 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
     let key_bound = demand.key_bound || (!demand.hot.is_empty() && seen.backlog() > 0.0);
     let reason = reason(policy, wanted.reason, lanes_reason, key_bound);
     let inputs = inputs(policy, &next, &seen, wanted.expected);
-    let decided = Decision {
-        lanes: if lanes_owned { lanes } else { before },
-        fewer_lanes: match order {
-            Order::Total { .. } if lanes_owned => lanes::fewer(&to_do, policy, lanes),
-            _ => BTreeMap::new(),
+    let kept = kept.unwrap_or_else(|| lanes::Kept {
+        most: lanes,
+        fewer: match order {
+            Order::Total { .. } => lanes::fewer(&to_do, policy, lanes),
+            Order::None | Order::Probe => BTreeMap::new(),
         },
+    });
+    let decided = Decision {
+        lanes: kept.most,
+        fewer_lanes: kept.fewer,
         advised_lanes: lanes,
         replicas,
         advised,
@@ -153,7 +162,11 @@ fn stale(history: &History, now: f64) -> Option<Stale> {
 /// Between two looks: what was decided last, within the bounds of now. What limits the group is no less so.
 fn repeated(last: &Decision, snapshot: &Snapshot, policy: &Policy) -> Decision {
     let most = policy.max_lanes.max(policy.min_lanes);
-    let lanes = last.lanes.clamp(policy.min_lanes, most);
+    let lanes = if policy.mode.owns_lanes() {
+        last.lanes.clamp(policy.min_lanes, most)
+    } else {
+        last.lanes
+    };
     let mut replicas = snapshot.replicas;
     if policy.mode == Mode::Auto && replicas > 0 {
         replicas = replicas.clamp(
@@ -225,9 +238,14 @@ impl History {
         }
     }
 
-    /// Lanes of a pod, as last decided.
+    /// Lanes of a pod, as last decided; of the pod with the most, where they differ.
     pub fn lanes(&self) -> Option<u32> {
         self.lanes
+    }
+
+    /// Lanes of pods that were to have fewer, as last decided, by incarnation.
+    pub fn fewer_lanes(&self) -> &BTreeMap<String, u32> {
+        &self.fewer_lanes
     }
 
     /// What was learned.
