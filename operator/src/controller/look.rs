@@ -14,7 +14,7 @@ use crate::crd::OrderedConsumerStatus;
 use crate::names;
 use crate::pods::PodError;
 use crate::pods::access::{self, Access, AccessError};
-use crate::scale::{self, Recorded};
+use crate::scale::{self, Decision, History, Recorded};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
@@ -384,18 +384,24 @@ fn decide(
     let policy = snapshot::policy(consumer, now);
     let before = state.history(last);
     let (decision, history) = scale::decide(&snapshot, &policy, before);
-    let changes = decision.replicas != snapshot.replicas || before.lanes() != history.lanes();
-    found.recorded =
-        changes.then(|| Recorded::new(&decision, scale::Record::new(&snapshot, &policy, before)));
+    found.recorded = changes(snapshot.replicas, &decision, before)
+        .then(|| Recorded::new(&decision, scale::Record::new(&snapshot, &policy, before)));
     found.history = Some(history);
     found.decision = Some(decision);
+}
+
+/// Whether a decision is for anything else than what there is: so many pods, and what was decided before.
+fn changes(replicas: u32, decision: &Decision, before: &History) -> bool {
+    decision.replicas != replicas
+        || before.lanes() != Some(decision.lanes)
+        || *before.fewer_lanes() != decision.fewer_lanes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::controller::validate::{tests, validate};
-    use crate::scale::History;
+    use crate::scale::{Policy, Snapshot};
     use keylane_consumer::contract::admin::GoneQueue;
 
     #[test]
@@ -415,6 +421,30 @@ mod tests {
         assert_ne!(history, History::default());
         state.decided(history.clone());
         assert_eq!(*state.history(None), history);
+    }
+
+    #[test]
+    fn a_decision_is_kept_if_it_moves_pods_lanes_or_only_lanes_of_pods_that_have_fewer() {
+        let history = |text: &str| -> History { serde_json::from_str(text).unwrap() };
+        let (mut decision, _) = scale::decide(
+            &Snapshot::default(),
+            &Policy::default(),
+            &History::default(),
+        );
+        (decision.replicas, decision.lanes) = (3, 8);
+        decision.fewer_lanes = BTreeMap::from([("pod".to_owned(), 5)]);
+        let before = history(r#"{"lanes": 8, "fewerLanes": {"pod": 5}}"#);
+        assert!(!changes(3, &decision, &before));
+        assert!(changes(2, &decision, &before));
+        for other in [
+            r#"{"lanes": 9, "fewerLanes": {"pod": 5}}"#,
+            r#"{"lanes": 8, "fewerLanes": {"pod": 4}}"#,
+            r#"{"lanes": 8, "fewerLanes": {"other": 5}}"#,
+            r#"{"lanes": 8}"#,
+            "{}",
+        ] {
+            assert!(changes(3, &decision, &history(other)), "{other}");
+        }
     }
 
     #[test]

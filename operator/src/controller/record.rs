@@ -33,7 +33,7 @@ pub async fn write_status(
         .or_else(|| object.status.clone())
         .unwrap_or_default();
     let (status, happened) = status::status(Timestamp::now(), &last, found);
-    if state.must_write(&status) {
+    if state.must_write(&status, found.history.as_ref()) {
         patch_status(context, state, object, &status).await?;
         state.wrote(status);
     }

@@ -130,8 +130,9 @@ impl State {
         self.pods.as_ref().map(|(_, client)| client)
     }
 
-    /// Whether this status is worth writing now.
-    pub fn must_write(&self, status: &OrderedConsumerStatus) -> bool {
+    /// Whether this status is worth writing now. `next` is what its decision leaves, and a part of the status: lanes
+    /// of pods that have fewer are in there only.
+    pub fn must_write(&self, status: &OrderedConsumerStatus, next: Option<&History>) -> bool {
         let Some((written, at)) = &self.written else {
             return true;
         };
@@ -140,7 +141,9 @@ impl State {
         let decided = |status: &OrderedConsumerStatus| {
             status.decision.as_ref().map(|decision| decision.replicas)
         };
+        let fewer = self.history.as_ref().map(History::fewer_lanes);
         written.conditions != status.conditions
+            || next.is_some_and(|next| fewer != Some(next.fewer_lanes()))
             || size(written) != size(status)
             || decided(written) != decided(status)
             || written.offsets_reset != status.offsets_reset
@@ -185,6 +188,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::{DecisionInputs, LastDecision, OffsetsReset, ResetPhase};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use k8s_openapi::jiff::Timestamp;
 
     #[test]
     fn what_is_written_over_is_never_older_than_what_was_written() {
@@ -197,6 +203,109 @@ mod tests {
         // It has caught up, or somebody else wrote.
         assert_eq!(state.version("7"), "7");
         assert_eq!(state.version("8"), "8");
+    }
+
+    fn decision(replicas: u32) -> LastDecision {
+        LastDecision {
+            lanes: 4,
+            replicas,
+            reason: "Steady".into(),
+            message: "4 lanes a pod, 1 pod: it fits".into(),
+            advised_replicas: None,
+            advised_lanes: None,
+            inputs: DecisionInputs::default(),
+            history: None,
+        }
+    }
+
+    /// With a status that was written so long ago.
+    fn wrote(status: &OrderedConsumerStatus, ago: Duration) -> State {
+        State {
+            written: Some((status.clone(), Instant::now().checked_sub(ago).unwrap())),
+            history: Some(History::default()),
+            ..State::default()
+        }
+    }
+
+    #[test]
+    fn figures_alone_are_written_every_half_minute_and_what_changes_something_at_once() {
+        let status = || OrderedConsumerStatus {
+            replicas: Some(1),
+            ready_replicas: Some(1),
+            lanes: Some(4),
+            queues: Some(8),
+            decision: Some(decision(1)),
+            ..OrderedConsumerStatus::default()
+        };
+        let same = History::default();
+        assert!(State::default().must_write(&status(), Some(&same)));
+        let almost = FIGURES_EVERY - Duration::from_secs(5);
+        for (ago, due) in [
+            (Duration::ZERO, false),
+            (almost, false),
+            (FIGURES_EVERY, true),
+        ] {
+            let state = wrote(&status(), ago);
+            let mut figures = status();
+            figures.queues = Some(9);
+            assert_eq!(state.must_write(&figures, Some(&same)), due, "{ago:?}");
+            // What is the same is never written again.
+            assert!(!state.must_write(&status(), Some(&same)), "{ago:?}");
+            assert!(!state.must_write(&status(), None), "{ago:?}");
+        }
+        let state = wrote(&status(), Duration::ZERO);
+        let changes: [fn(&mut OrderedConsumerStatus); 6] = [
+            |status| status.replicas = Some(2),
+            |status| status.ready_replicas = Some(0),
+            |status| status.lanes = Some(5),
+            |status| status.decision = Some(decision(2)),
+            |status| {
+                status.offsets_reset = Some(OffsetsReset {
+                    id: "a".into(),
+                    to: "earliest".into(),
+                    phase: ResetPhase::Pending,
+                    queues_done: 0,
+                    skipped: 0,
+                    replayed: 0,
+                    completed_at: None,
+                });
+            },
+            |status| {
+                status.conditions.push(Condition {
+                    type_: "Ready".into(),
+                    status: "True".into(),
+                    reason: "AllPodsReady".into(),
+                    message: "1 of 1 pods are ready".into(),
+                    last_transition_time: Time(Timestamp::UNIX_EPOCH),
+                    observed_generation: Some(1),
+                });
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut changed = status();
+            change(&mut changed);
+            assert!(state.must_write(&changed, Some(&same)), "{number}");
+        }
+    }
+
+    #[test]
+    fn lanes_of_a_pod_that_has_fewer_are_recorded_before_it_is_told() {
+        let status = OrderedConsumerStatus {
+            decision: Some(decision(1)),
+            ..OrderedConsumerStatus::default()
+        };
+        let fewer = |lanes: u32| -> History {
+            serde_json::from_str(&format!(r#"{{"fewerLanes":{{"pod":{lanes}}}}}"#)).unwrap()
+        };
+        let mut state = wrote(&status, Duration::ZERO);
+        assert!(state.must_write(&status, Some(&fewer(5))));
+        // What is recorded is in what the status says is remembered.
+        let text = fewer(5).written(8 << 10).unwrap();
+        assert!(text.contains(r#""fewerLanes":{"pod":5}"#), "{text}");
+        state.decided(fewer(5));
+        assert!(!state.must_write(&status, Some(&fewer(5))));
+        assert!(state.must_write(&status, Some(&fewer(6))));
+        assert!(state.must_write(&status, Some(&History::default())));
     }
 
     #[test]
