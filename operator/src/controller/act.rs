@@ -111,7 +111,6 @@ async fn scale(
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let note = decision.message.clone();
     let api = consumers(context, object);
     let written = api
         .patch_scale(&object.name_any(), &parameters, &Patch::Merge(&patch))
@@ -120,18 +119,9 @@ async fn scale(
         Ok(written) => {
             let made = written.metadata.resource_version.unwrap_or_default();
             state.made(&watched, made);
-            info!("{}: {note}", object.name_any());
-            let reason = if wanted > object.spec.replicas {
-                "ScaledUp"
-            } else {
-                "ScaledDown"
-            };
-            let happened = Happened {
-                warning: false,
-                reason: reason.to_owned(),
-                note,
-            };
-            publish(context, object, happened).await;
+            let happened = scaled(decision, object.spec.replicas, wanted);
+            info!("{}: {}", object.name_any(), happened.note);
+            publish(context, state, object, happened).await;
         }
         Err(error) => {
             state.step_not_taken();
@@ -141,10 +131,27 @@ async fn scale(
     }
 }
 
+/// What is said of a change of pods: what the decision says of itself.
+fn scaled(decision: &Decision, before: i32, wanted: i32) -> Happened {
+    let reason = if wanted > before {
+        "ScaledUp"
+    } else {
+        "ScaledDown"
+    };
+    Happened {
+        warning: false,
+        reason: reason.to_owned(),
+        note: decision.message.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scale::{History, Policy, Snapshot, decide};
+    use crate::controller::status;
+    use crate::crd::OrderedConsumerStatus;
+    use crate::scale::{History, Policy, Record, Recorded, Snapshot, decide};
+    use k8s_openapi::jiff::Timestamp;
 
     /// Of a decision for 16 lanes, and 5 for pod "few" if pods differ: lanes of pods that answered as these, and of
     /// one that did not.
@@ -167,6 +174,40 @@ mod tests {
         let told = lanes(&decision, &addresses, &incarnations);
         told.map(|(address, lanes)| (address.to_owned(), lanes))
             .collect()
+    }
+
+    #[test]
+    fn the_status_the_event_and_what_is_kept_of_a_change_of_pods_say_the_same() {
+        let snapshot = Snapshot {
+            replicas: 1,
+            ready: 1,
+            ..Snapshot::default()
+        };
+        let policy = Policy {
+            min_replicas: 3,
+            ..Policy::default()
+        };
+        let history = History::default();
+        let (decision, _) = decide(&snapshot, &policy, &history);
+        assert!(
+            decision.message.contains("1 -> 3 pods"),
+            "{}",
+            decision.message
+        );
+        let event = scaled(&decision, 1, 3);
+        assert_eq!((event.warning, event.reason.as_str()), (false, "ScaledUp"));
+        assert_eq!(scaled(&decision, 4, 3).reason, "ScaledDown");
+        let record = Record::new(&snapshot, &policy, &history);
+        let recorded = Recorded::new(&decision, record);
+        let found = Findings {
+            decision: Some(decision),
+            recorded: Some(recorded.clone()),
+            ..Findings::default()
+        };
+        let last = OrderedConsumerStatus::default();
+        let (status, _) = status::status(Timestamp::UNIX_EPOCH, &last, &found);
+        assert_eq!(event.note, recorded.message);
+        assert_eq!(event.note, status.decision.unwrap().message);
     }
 
     #[test]

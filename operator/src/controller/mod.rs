@@ -37,7 +37,7 @@ use futures::StreamExt;
 use futures::channel::mpsc::unbounded;
 use gone::Teller;
 use kube::runtime::controller::{self, Action};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::runtime::{Controller, Predicate, WatchStreamExt, predicates};
@@ -86,7 +86,8 @@ pub struct Context {
     usage: Usage,
     /// Connections to RocketMQ.
     lines: Lines,
-    recorder: Recorder,
+    /// Who says what is in Events.
+    reporter: Reporter,
     metrics: Metrics,
     /// The right to decide; its term is in lane targets.
     tenure: Tenure,
@@ -162,7 +163,7 @@ pub async fn run(
         instance: None,
     };
     let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
+        reporter,
         usage: Usage::new(client.clone()),
         lines: Lines::default(),
         client,

@@ -3,15 +3,45 @@
 use super::Context;
 use super::error::Error;
 use super::state::State;
-use super::status::{self, Findings, Happened};
+use super::status::{self, Findings, Happened, bounded};
 use crate::crd::{OrderedConsumer, OrderedConsumerStatus};
 use crate::names;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 use tracing::warn;
+
+/// The same words so soon count up the Event that said them first. A Recorder does not count longer either.
+const SAME_WITHIN: Duration = Duration::from_secs(360);
+/// Bytes of a note; the API server refuses more than 1024.
+const LONGEST_NOTE: usize = 1000;
+
+/// What was said of a consumer lately. A Recorder knows its Events by their reasons and goes on saying what it said
+/// first, so all that is said in other words, as each change of pods with its numbers, has one of its own.
+#[derive(Default)]
+pub struct Told(HashMap<Happened, (Recorder, Instant)>);
+
+impl Told {
+    fn recorder(
+        &mut self,
+        happened: &Happened,
+        now: Instant,
+        new: impl FnOnce() -> Recorder,
+    ) -> Recorder {
+        self.0
+            .retain(|_, (_, at)| now.saturating_duration_since(*at) < SAME_WITHIN);
+        let (recorder, at) = self
+            .0
+            .entry(happened.clone())
+            .or_insert_with(|| (new(), now));
+        *at = now;
+        recorder.clone()
+    }
+}
 
 /// The API of the consumers in an object's namespace.
 pub fn consumers(context: &Context, object: &OrderedConsumer) -> Api<OrderedConsumer> {
@@ -38,7 +68,7 @@ pub async fn write_status(
         state.wrote(status);
     }
     for event in happened {
-        publish(context, object, event).await;
+        publish(context, state, object, event).await;
     }
     Ok(())
 }
@@ -86,7 +116,15 @@ async fn patch_status(
 }
 
 /// Makes an Event. The same again within minutes counts up the first.
-pub async fn publish(context: &Context, object: &OrderedConsumer, happened: Happened) {
+pub async fn publish(
+    context: &Context,
+    state: &mut State,
+    object: &OrderedConsumer,
+    happened: Happened,
+) {
+    let recorder = state.told.recorder(&happened, Instant::now(), || {
+        Recorder::new(context.client.clone(), context.reporter.clone())
+    });
     let event = Event {
         type_: if happened.warning {
             EventType::Warning
@@ -94,12 +132,12 @@ pub async fn publish(context: &Context, object: &OrderedConsumer, happened: Happ
             EventType::Normal
         },
         reason: happened.reason,
-        note: Some(happened.note.chars().take(1000).collect()),
+        note: Some(bounded(&happened.note, LONGEST_NOTE)),
         action: "Reconcile".to_owned(),
         secondary: None,
     };
     let about = object.object_ref(&());
-    if let Err(error) = context.recorder.publish(&event, &about).await {
+    if let Err(error) = recorder.publish(&event, &about).await {
         context.metrics.failed("event");
         warn!(
             "an event of {} was not recorded: {error}",

@@ -2,6 +2,7 @@
 //! too, so that a new operator goes on from it; the rest is not needed to be right.
 
 use super::apply::Marks;
+use super::record::Told;
 use super::replay::Kept;
 use super::reset::Driven;
 use super::retire::Hinted;
@@ -41,6 +42,8 @@ pub struct State {
     pub kept: Kept,
     /// When pods were last told what their end would cost.
     pub hinted: Hinted,
+    /// What Events said lately.
+    pub told: Told,
     /// How far a reset of offsets is.
     pub reset: Driven,
     /// What opens the admin API of the pods, once known, and the client it opens it for.

@@ -7,7 +7,8 @@ mod tests;
 use crate::broker::Lag;
 use crate::crd::{OffsetsReset, OrderedConsumerStatus, Rates, ResetPhase};
 use crate::scale::{Decision, HeavyQueue, History, HotKey, Limits, Recorded};
-use figures::{LISTED_KEYS, LONGEST_LISTED, LONGEST_MESSAGE, bounded};
+pub(super) use figures::bounded;
+use figures::{LISTED_KEYS, LONGEST_LISTED, LONGEST_MESSAGE};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use keylane_consumer::contract::admin::StuckKey;
@@ -102,7 +103,7 @@ impl Findings {
 }
 
 /// Something worth an Event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Happened {
     /// Whether a person should look.
     pub warning: bool,

@@ -125,8 +125,8 @@ pub(super) fn stuck(keys: &[StuckKey]) -> Vec<crd::StuckKey> {
     .collect()
 }
 
-/// Keeps a status within its size, whatever an API server, a broker or a handler said.
-pub(super) fn bounded(text: &str, bytes: usize) -> String {
+/// So many bytes of a text, whatever an API server, a broker or a handler said.
+pub(in crate::controller) fn bounded(text: &str, bytes: usize) -> String {
     if text.len() <= bytes {
         return text.to_owned();
     }
