@@ -21,15 +21,20 @@ fn until_decided(space: &Space, wanted: impl Fn(&Value) -> bool) -> Result<Value
     })
 }
 
-/// Notes of the events with this reason.
-fn notes(space: &Space, reason: &str) -> Result<Vec<String>> {
+/// Notes of the events with this reason, once each of these parts is in one.
+fn notes(space: &Space, reason: &str, parts: &[&str]) -> Result<Vec<String>> {
+    let of = |list: &Value| -> Vec<String> {
+        let events = list["items"].as_array().into_iter().flatten();
+        let notes = events.filter_map(|event| event["message"].as_str());
+        notes.map(str::to_owned).collect()
+    };
     let field = format!("--field-selector=reason={reason}");
     let list = space.until_object("events", &field, |list| {
-        list["items"].as_array().is_some_and(|all| !all.is_empty())
+        let notes = of(list);
+        let said = |part: &&str| notes.iter().any(|note| note.contains(part));
+        parts.iter().all(said)
     })?;
-    let events = list["items"].as_array().into_iter().flatten();
-    let notes = events.filter_map(|event| event["message"].as_str());
-    Ok(notes.map(str::to_owned).collect())
+    Ok(of(&list))
 }
 
 #[test]
@@ -52,19 +57,15 @@ fn each_mode_writes_what_it_owns_and_a_change_of_mode_moves_no_more_than_bounds_
     space.until_object("deployment", "orders-keylane", |deployment| {
         deployment["spec"]["replicas"] == 2
     })?;
-    let up = notes(&space, "ScaledUp")?;
-    assert!(up.iter().all(|note| note.contains("1 -> 2 pods")), "{up:?}");
+    let up = notes(&space, "ScaledUp", &["1 -> 2 pods"])?;
+    assert_eq!(up.len(), 1, "{up:?}");
 
     // What somebody else writes within the bounds is where it goes on from; beyond them it is put right.
     space.kubectl(&["scale", "orderedconsumer/orders", "--replicas=9"])?;
     space.until_object("orderedconsumer", "orders", |object| {
         object["spec"]["replicas"] == 4
     })?;
-    let down = notes(&space, "ScaledDown")?;
-    assert!(
-        down.iter().any(|note| note.contains("9 -> 4 pods")),
-        "{down:?}"
-    );
+    notes(&space, "ScaledDown", &["9 -> 4 pods"])?;
 
     // Hold leaves them to people.
     space.apply(&bounds("Hold", 2, 4))?;
@@ -78,6 +79,47 @@ fn each_mode_writes_what_it_owns_and_a_change_of_mode_moves_no_more_than_bounds_
     let taken = until_decided(&space, |decision| decision["reason"] != "Held")?;
     assert_eq!(taken["spec"]["replicas"], 3);
     assert_eq!(taken["status"]["decision"]["replicas"], 3);
+    Ok(())
+}
+
+#[test]
+fn each_change_of_pods_has_an_event_with_its_numbers_and_what_is_said_again_has_one_for_all()
+-> Result<()> {
+    let space = Space::with_operator("events")?;
+    let at_least =
+        |least: i32| with(json!({"mode": "Auto", "minReplicas": least, "maxReplicas": 8}));
+    for least in [2, 6] {
+        space.apply(&at_least(least))?;
+        space.until_object("orderedconsumer", "orders", |object| {
+            object["spec"]["replicas"] == least
+        })?;
+    }
+    let up = notes(&space, "ScaledUp", &["1 -> 2 pods", "2 -> 6 pods"])?;
+    assert_eq!(up.len(), 2, "{up:?}");
+
+    let mut wrong = at_least(6);
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = json!("Never");
+    for _ in 0..2 {
+        space.apply(&wrong)?;
+        space.until_object("orderedconsumer", "orders", |object| {
+            is_true(object, "TemplateInvalid")
+        })?;
+        space.apply(&at_least(6))?;
+        space.until_object("orderedconsumer", "orders", |object| {
+            !is_true(object, "TemplateInvalid")
+        })?;
+    }
+    // Once for each of the two conditions it makes, each time.
+    let events = space.until_object(
+        "events",
+        "--field-selector=reason=TemplateInvalid",
+        |list| list["items"][0]["series"]["count"] == 4,
+    )?;
+    assert_eq!(
+        events["items"].as_array().map(Vec::len),
+        Some(1),
+        "{events}"
+    );
     Ok(())
 }
 
@@ -112,8 +154,8 @@ fn once_figures_have_been_missing_for_a_minute_there_are_as_many_pods_as_the_fal
     assert_eq!(decision["reason"], "MetricsMissing");
     let said = decision["message"].as_str().context("no message")?;
     ensure!(said.contains("figures of brokers missing"), "{said}");
-    let up = notes(&space, "ScaledUp")?;
-    assert!(up.iter().all(|note| note.contains("1 -> 3 pods")), "{up:?}");
+    let up = notes(&space, "ScaledUp", &["1 -> 3 pods"])?;
+    assert_eq!(up.len(), 1, "{up:?}");
     Ok(())
 }
 
