@@ -4,6 +4,7 @@ use crate::process::Process;
 use crate::space::{Space, condition, consumer};
 use anyhow::{Context as _, Result};
 use keylane_operator::scale::Recorded;
+use keylane_tests::cluster::wait::{self, Pending};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -118,6 +119,99 @@ fn a_change_that_is_under_way_is_the_next_leaders_and_made_once() -> Result<()> 
     assert_eq!(kept(&space)?, [(1, 2)]);
     assert_eq!(pods(&space)?.0.len(), 2);
     Ok(())
+}
+
+/// Waits until the API server lets the operator write replicas, or until it refuses.
+fn until_may_scale(space: &Space, user: &str, may: bool) -> Result<()> {
+    const ASK: [&str; 6] = [
+        "auth",
+        "can-i",
+        "--quiet",
+        "patch",
+        "orderedconsumers",
+        "--subresource=scale",
+    ];
+    let probe = || match space.kubectl(&[&ASK[..], &["--as", user]].concat()) {
+        Ok(_) if may => Ok(()),
+        Err(_) if !may => Ok(()),
+        answer => Err(Pending::NotYet(format!("{answer:?}"))),
+    };
+    let what = format!("the right to write replicas: {may}");
+    Ok(wait::until(&what, Duration::from_secs(60), None, probe)?)
+}
+
+/// The first leader may not write replicas, so that what it decides is recorded and not made when it is killed. It
+/// decides on figures that have been missing for a minute: one that did not know since when would wait for another.
+#[test]
+fn a_change_that_was_only_recorded_is_made_once_by_the_next_leader_with_what_was_remembered()
+-> Result<()> {
+    let space = Space::new("recorded")?;
+    let user = space.grant()?;
+    let rules = space.get("role", "kl-operator")?["rules"].clone();
+    let set_rules = |rules: &Value| {
+        let patch = json!({"rules": rules}).to_string();
+        space.kubectl(&["patch", "role", "kl-operator", "--type=merge", "-p", &patch])
+    };
+    let mut without = rules.clone();
+    let all = without.as_array_mut().context("the role has no rules")?;
+    all.retain(|rule| rule["resources"] != json!(["orderedconsumers/scale"]));
+    set_rules(&without)?;
+    until_may_scale(&space, &user, false)?;
+
+    let mut wanted = consumer("orders");
+    wanted["spec"]["autoscaling"] = json!({
+        "mode": "Auto", "minReplicas": 1, "maxReplicas": 5, "fallback": {"replicas": 3}
+    });
+    space.apply(&wanted)?;
+    let first = Process::start(&space, &user)?;
+    first.until_decisions(1.0, Instant::now())?;
+    let second = Process::start(&space, &user)?;
+    second.until_ready()?;
+    space.until_object("orderedconsumer", "orders", |object| {
+        object["status"]["decision"]["replicas"] == 3
+    })?;
+    first.kill()?;
+    let recorded = space.get("orderedconsumer", "orders")?;
+    let sizes = |object: &Value| {
+        let generation = object["metadata"]["generation"].clone();
+        let decision = object["status"]["decision"]["replicas"].clone();
+        json!([object["spec"]["replicas"], decision, generation])
+    };
+    assert_eq!(sizes(&recorded), json!([1, 3, 1]));
+
+    set_rules(&rules)?;
+    until_may_scale(&space, &user, true)?;
+    second.until_decisions(3.0, Instant::now())?;
+    let made = space.get("orderedconsumer", "orders")?;
+    // A generation is a change of the spec: there was one.
+    assert_eq!(sizes(&made), json!([3, 3, 2]));
+    let (before, after) = (missing_since(&recorded)?, missing_since(&made)?);
+    assert!((before - after).abs() < 1.0, "{before} {after}");
+    let changes = kept(&space)?;
+    assert!(!changes.is_empty());
+    assert!(
+        changes.iter().all(|change| *change == (1, 3)),
+        "{changes:?}"
+    );
+    let up = [
+        "get",
+        "events",
+        "-o",
+        "json",
+        "--field-selector=reason=ScaledUp",
+    ];
+    let up: Value = serde_json::from_str(&space.kubectl(&up)?)?;
+    assert_eq!(up["items"].as_array().map(Vec::len), Some(1), "{up}");
+    assert_eq!(up["items"][0]["series"], Value::Null, "{up}");
+    Ok(())
+}
+
+/// Since when brokers have said nothing, by what is remembered in a status.
+fn missing_since(object: &Value) -> Result<f64> {
+    let text = object["status"]["decision"]["history"].as_str();
+    let history: Value = serde_json::from_str(text.context("nothing is remembered")?)?;
+    let since = history["missing"]["brokers"].as_f64();
+    since.context("no figures of brokers are missing")
 }
 
 /// The children with what the operator is recorded to have written of them, and when.
