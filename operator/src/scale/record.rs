@@ -18,6 +18,7 @@ pub struct Record {
     // What a history leaves out when it is written, because it is old when it is read.
     pods: BTreeMap<String, PodMemory>,
     queues: Vec<Reading>,
+    // In the history too by now; a program that is older reads it here.
     fewer_lanes: BTreeMap<String, u32>,
     /// What was decided before: between two looks it is said again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
