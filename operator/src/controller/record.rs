@@ -22,16 +22,16 @@ const LONGEST_NOTE: usize = 1000;
 
 /// What was said of a consumer lately. A Recorder knows its Events by their reasons and goes on saying what it said
 /// first, so all that is said in other words, as each change of pods with its numbers, has one of its own.
-#[derive(Default)]
-pub struct Told(HashMap<Happened, (Recorder, Instant)>);
+pub struct Told<R = Recorder>(HashMap<Happened, (R, Instant)>);
 
-impl Told {
-    fn recorder(
-        &mut self,
-        happened: &Happened,
-        now: Instant,
-        new: impl FnOnce() -> Recorder,
-    ) -> Recorder {
+impl<R> Default for Told<R> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<R: Clone> Told<R> {
+    fn recorder(&mut self, happened: &Happened, now: Instant, new: impl FnOnce() -> R) -> R {
         self.0
             .retain(|_, (_, at)| now.saturating_duration_since(*at) < SAME_WITHIN);
         let (recorder, at) = self
@@ -143,5 +143,33 @@ pub async fn publish(
             "an event of {} was not recorded: {error}",
             object.name_any()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_words_have_a_recorder_of_their_own_and_the_same_ones_keep_theirs_for_some_minutes() {
+        let (start, mut told, mut made) = (Instant::now(), Told::default(), 0);
+        let mut recorder = |note: &str, seconds| {
+            let happened = Happened {
+                warning: false,
+                reason: "ScaledUp".to_owned(),
+                note: note.to_owned(),
+            };
+            let now = start + Duration::from_secs(seconds);
+            told.recorder(&happened, now, || {
+                made += 1;
+                made
+            })
+        };
+        assert_eq!(recorder("1 -> 2 pods", 0), 1);
+        assert_eq!(recorder("2 -> 6 pods", 30), 2);
+        assert_eq!(recorder("1 -> 2 pods", 60), 1);
+        // Of the one nothing was said for six minutes, of the other a little less.
+        assert_eq!(recorder("2 -> 6 pods", 400), 3);
+        assert_eq!(recorder("1 -> 2 pods", 400), 1);
     }
 }
