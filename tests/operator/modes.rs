@@ -31,7 +31,7 @@ fn notes(space: &Space, reason: &str, parts: &[&str]) -> Result<Vec<String>> {
     let field = format!("--field-selector=reason={reason}");
     let list = space.until_object("events", &field, |list| {
         let notes = of(list);
-        let said = |part: &&str| notes.iter().any(|note| note.contains(part));
+        let said = |part: &&str| notes.iter().any(|note| note.contains(*part));
         parts.iter().all(said)
     })?;
     Ok(of(&list))
