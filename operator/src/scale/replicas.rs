@@ -23,6 +23,8 @@ const TOLERATED: f64 = 10.0;
 const MUCH_MORE: f64 = 1.2;
 /// Time between two steps up.
 const UP_EVERY: f64 = 10.0;
+/// Pods for a load that was announced are to be at work so long before it begins.
+const EARLY: f64 = 15.0;
 /// Less work than so many seconds of all pods is no backlog.
 const LITTLE: f64 = 10.0;
 /// A step down leaves at most this part.
@@ -98,12 +100,34 @@ impl Case<'_> {
             .collect()
     }
 
+    /// The fewest pods of which none gets more than `limit`, if so much arrives in all and so much is behind
+    /// in all. Where no queue is known: if the load is shared evenly.
+    fn fewest(&self, rate: f64, backlog_rate: f64, limit: f64) -> u32 {
+        let (least, most) = (self.policy.min_replicas.max(1), self.most());
+        if self.snapshot.queues.is_empty() {
+            let even = ((rate + backlog_rate) / limit).ceil().clamp(0.0, 1e6) as u32;
+            return even.max(least).min(most);
+        }
+        let loads = self.loads(rate, backlog_rate, limit);
+        self.placement(loads).fewest(limit, least, most)
+    }
+
+    /// Load of the fullest of the pods there are, by who dispatches from what; none while queues move.
+    fn held(&self, loads: &[f64]) -> Option<f64> {
+        let mut pods = vec![0.0f64; self.snapshot.pods.len()];
+        for (queue, load) in self.snapshot.queues.iter().zip(loads) {
+            *pods.get_mut(queue.owner?)? += load;
+        }
+        pods.into_iter().reduce(f64::max)
+    }
+
     fn placement(&self, loads: Vec<f64>) -> Placement<'_> {
         let mut pods: Vec<_> = self.snapshot.pods.iter().collect();
         pods.sort_by(|left, right| right.uptime_seconds.total_cmp(&left.uptime_seconds));
         let members = pods.iter().map(|pod| pod.incarnation.as_str()).collect();
         let queues = self.snapshot.queues.iter().map(|queue| &queue.id).collect();
-        Placement::new(queues, loads, members)
+        let held = self.held(&loads);
+        Placement::new(queues, loads, members).held(held)
     }
 }
 
@@ -124,6 +148,7 @@ pub(super) fn replicas(case: &Case<'_>, history: &mut History, owned: bool) -> W
         blind(case, history, stay)
     } else {
         match capacity(case, history) {
+            // Not even for what was announced there is a number then: nobody knows what a pod can do.
             None => stay(None),
             Some(capacity) => {
                 if let Some(back) = ineffective(case, history) {
@@ -157,8 +182,29 @@ pub(super) fn replicas(case: &Case<'_>, history: &mut History, owned: bool) -> W
     wanted
 }
 
+/// A step up for a load that was announced, where the fullest pod would be too full of that alone. It needs
+/// no figures of now, and so it is taken also when they are missing or say nothing. None while something
+/// behind the handler is seen to be the limit: more pods would finish no more.
+fn scheduled(case: &Case<'_>, history: &History, capacity: f64) -> Option<Wanted> {
+    let (now, have) = (case.now(), case.snapshot.replicas);
+    let announced = case.announced(history.model.start() + EARLY)?;
+    let just_changed = (history.calm.changed_at).is_some_and(|at| now - at < UP_EVERY);
+    if just_changed || history.link.bound().is_some() {
+        return None;
+    }
+    let need = |utilisation: f64| case.fewest(announced, 0.0, utilisation * capacity);
+    let up = need(TARGET);
+    (up > have && need(TRIGGER) > have).then_some(Wanted {
+        replicas: up,
+        reason: Some(Reason::Scheduled),
+        beyond: None,
+        expected: Some(announced),
+    })
+}
+
 /// Brokers say nothing: nothing goes down. Pods that are all busy at full lanes need help, however much
-/// there is; after a while there are at least as many as the fallback says.
+/// there is; after a while there are at least as many as the fallback says, and as many as what was
+/// announced needs, at any time.
 fn blind(case: &Case<'_>, history: &History, stay: impl Fn(Option<Reason>) -> Wanted) -> Wanted {
     let (now, have) = (case.now(), case.snapshot.replicas);
     let mut wanted = have;
@@ -189,10 +235,14 @@ fn blind(case: &Case<'_>, history: &History, stay: impl Fn(Option<Reason>) -> Wa
     {
         wanted = wanted.max(have + have.div_ceil(2));
     }
-    Wanted {
-        replicas: wanted.min(case.most()).max(have),
-        ..stay(Some(Reason::MetricsMissing))
-    }
+    let wanted = wanted.min(case.most()).max(have);
+    capacity(case, history)
+        .and_then(|capacity| scheduled(case, history, capacity))
+        .filter(|announced| announced.replicas > wanted)
+        .unwrap_or(Wanted {
+            replicas: wanted,
+            ..stay(Some(Reason::MetricsMissing))
+        })
 }
 
 /// The last step up brought nothing while everything was busy: back.
@@ -229,14 +279,14 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
     let (now, have) = (case.now(), case.snapshot.replicas);
     let horizon = history.model.start();
     let Some(arriving) = arriving(case, history) else {
-        return Wanted {
+        return scheduled(case, history, capacity).unwrap_or(Wanted {
             replicas: have,
             reason: None,
             beyond: None,
             expected: None,
-        };
+        });
     };
-    let announced = case.announced(horizon + 15.0);
+    let announced = case.announced(horizon + EARLY);
     let forecast = arriving + history.arrivals.rise() * horizon;
     let expected = forecast.max(announced.unwrap_or(0.0));
     let left = left_behind(case, history, capacity, arriving, forecast, horizon);
@@ -251,21 +301,16 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
     } else {
         working_off(left, arriving, within)
     };
-    let need = |utilisation: f64, most: u32| {
-        let limit = utilisation * capacity;
-        let loads = case.loads(expected, backlog_rate, limit);
-        case.placement(loads)
-            .fewest(limit, case.policy.min_replicas.max(1), most)
-    };
+    let need = |utilisation: f64| case.fewest(expected, backlog_rate, utilisation * capacity);
     let most = case.most();
-    let up = need(TARGET, most);
+    let up = need(TARGET);
     let result = |replicas, reason| Wanted {
         replicas,
         reason,
         beyond: None,
         expected: Some(expected),
     };
-    if up > have && need(TRIGGER, most) > have {
+    if up > have && need(TRIGGER) > have {
         let starting = history
             .change
             .as_ref()
@@ -274,7 +319,9 @@ fn seeing(case: &Case<'_>, history: &mut History, capacity: f64) -> Wanted {
             return result(have, Some(Reason::PodsStarting));
         }
         if history.link.suspicious() {
-            return result(have, history.link.bound().map(|_| Reason::DownstreamBound));
+            // What is behind says nothing while calls are slow; what was announced comes all the same.
+            let bound = history.link.bound().map(|_| Reason::DownstreamBound);
+            return scheduled(case, history, capacity).unwrap_or(result(have, bound));
         }
         if history.calm.no_up_before.is_some_and(|until| now < until) && announced.is_none() {
             return result(have, Some(Reason::DownstreamBound));

@@ -2,6 +2,7 @@
 
 mod downstream;
 mod modes;
+mod schedules;
 
 use super::*;
 use crate::simulate::{Autopilot, Controller, Plant, Run, Setup, Sizes, Span, Trace, World, run};
