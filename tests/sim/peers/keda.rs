@@ -96,9 +96,8 @@ impl Controller for Keda {
 }
 
 pub(super) fn settings(lanes: u32) -> Vec<Setting> {
-    let thresholds = (0..)
-        .map(|power| 10 * (1 << power))
-        .take_while(|threshold| *threshold <= 12_800);
+    // Each twice the one before, and the largest.
+    let thresholds = (0..=10u32).map(|power| 10i32 << power).chain([12_800]);
     let mut settings = Vec::new();
     for threshold in thresholds {
         for exclude in [false, true] {
@@ -140,6 +139,18 @@ mod tests {
         };
         assert_eq!(total_lag(&[queue(Some(150.0))], None, 100.0), 50.0);
         assert_eq!(total_lag(&[queue(None)], None, 100.0), 0.0);
+    }
+
+    #[test]
+    fn thresholds_go_from_ten_to_twelve_thousand_eight_hundred() {
+        let settings = settings(8);
+        // Each with and without the lag that persists, and with and without a fallback.
+        assert_eq!(settings.len(), 12 * 4);
+        for threshold in [10, 20, 10_240, 12_800] {
+            let name = format!("lagThreshold={threshold} ");
+            let of_it = settings.iter().filter(|one| one.name.starts_with(&name));
+            assert_eq!(of_it.count(), 4, "{threshold}");
+        }
     }
 
     #[test]
