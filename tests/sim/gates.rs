@@ -13,21 +13,26 @@ const SETTLED: usize = 600;
 
 /// One gate: what was measured and what it must be.
 pub struct Gate {
-    name: String,
+    /// Letter, conditions, and the error of what is believed of a pod: `B/20 x0.7`, `H/90/2`.
+    pub name: String,
     what: String,
     figure: f64,
+    /// What the figure must be: at most the limit, or at least.
+    sign: char,
     limit: f64,
     /// Whether it holds.
     pub pass: bool,
 }
 
 impl Gate {
-    fn most(name: impl Into<String>, what: impl Into<String>, figure: f64, limit: f64) -> Self {
+    /// The figure must not be more than the limit.
+    pub fn most(name: impl Into<String>, what: impl Into<String>, figure: f64, limit: f64) -> Self {
         let (name, what) = (name.into(), what.into());
         Self {
             name,
             what,
             figure,
+            sign: '≤',
             limit,
             pass: figure <= limit,
         }
@@ -35,9 +40,26 @@ impl Gate {
 
     fn least(name: impl Into<String>, what: impl Into<String>, figure: f64, limit: f64) -> Self {
         Self {
+            sign: '≥',
             pass: figure >= limit,
             ..Self::most(name, what, figure, limit)
         }
+    }
+
+    /// What was measured, without what it is compared with.
+    pub fn measured(&self) -> &str {
+        self.what.split(',').next().unwrap_or_default()
+    }
+
+    /// The figure, as it is shown.
+    pub fn figure(&self) -> f64 {
+        round(self.figure)
+    }
+
+    /// The figure beside its limit, and what it is.
+    pub fn short(&self) -> String {
+        let (figure, limit) = (self.figure(), round(self.limit));
+        format!("{figure} {} {limit} {}", self.sign, self.measured())
     }
 
     /// As JSON.
@@ -56,7 +78,7 @@ fn round(value: f64) -> f64 {
 impl fmt::Display for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.pass { "pass" } else { "FAIL" };
-        let (figure, limit) = (round(self.figure), round(self.limit));
+        let (figure, limit) = (self.figure(), round(self.limit));
         write!(
             f,
             "{:13} {verdict}  {figure:>9} (limit {limit})  {}",
@@ -103,7 +125,8 @@ pub fn all(progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Vec<Gate>> {
     Ok(gates)
 }
 
-fn conditions(start_delay: u32, handoff: u32, capacity_error: Option<f64>) -> Conditions {
+/// The cluster, and by what our controller's belief of a pod is wrong at the start.
+pub fn conditions(start_delay: u32, handoff: u32, capacity_error: Option<f64>) -> Conditions {
     let world = World {
         start_delay,
         handoff,
@@ -332,11 +355,10 @@ impl Field {
             ));
         }
         let (index, score) = self.own_of("10 ")?;
-        let time = |score: &Score| score.drained_at.map_or(f64::INFINITY, f64::from);
         let mut best = (f64::INFINITY, String::new());
         for peer in ["keda", "flink", "numaflow", "hpa"] {
             let row = self.best(peer, f64::INFINITY)?;
-            let drained = time(&row.scores[index]);
+            let drained = drained(&row.scores[index]);
             if drained < best.0 {
                 best = (drained, format!("{peer} {}", row.setting));
             }
@@ -345,9 +367,14 @@ impl Field {
             "seconds until trace 10 is drained, 85 % of the {:.0} of {}",
             best.0, best.1
         );
-        gates.push(Gate::most(name, what, time(score), 0.85 * best.0));
+        gates.push(Gate::most(name, what, drained(score), 0.85 * best.0));
         Ok(())
     }
+}
+
+/// Seconds until the backlog of a run was gone.
+pub fn drained(score: &Score) -> f64 {
+    score.drained_at.map_or(f64::INFINITY, f64::from)
 }
 
 fn named(name: &str) -> Option<Trace> {
@@ -398,7 +425,7 @@ fn keys_and_outages(conditions: Conditions, name: &str, gates: &mut Vec<Gate>) {
 }
 
 /// Nothing changes under a constant load once it has settled.
-fn constant(name: &str, trace: &Trace, conditions: Conditions, gates: &mut Vec<Gate>) {
+pub fn constant(name: &str, trace: &Trace, conditions: Conditions, gates: &mut Vec<Gate>) {
     let run = suite::ours(trace, conditions, &mut |_, _| {});
     let calm = &run.course[SETTLED.min(run.course.len())..];
     let changes = calm

@@ -50,7 +50,7 @@ struct Cli {
     /// Write a plot of each trace (SVG) into this directory.
     #[arg(long, value_name = "DIR", default_value = "target/scale-sim")]
     plots: PathBuf,
-    /// Run the suite with all controllers and write its tables into this page.
+    /// Run the suite with all controllers, and everything the gates ask for, and write the tables into this page.
     #[arg(long, value_name = "PAGE")]
     summary: Option<PathBuf>,
     /// Measure how long a decision takes with 1,024 queues, 64 pods and 1,000 hot keys.
