@@ -17,6 +17,7 @@ mod resource;
 mod rights;
 mod secrets;
 mod shell;
+mod simulation;
 mod space;
 mod traces;
 

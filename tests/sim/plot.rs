@@ -93,3 +93,85 @@ fn best(trace: &Trace, conditions: Conditions, rows: &[Row]) -> Vec<(String, Run
     }
     runs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of the elements of a document, if each that is opened is closed in its turn.
+    fn elements(svg: &str) -> Option<Vec<&str>> {
+        let (mut open, mut all) = (Vec::new(), Vec::new());
+        let mut rest = svg;
+        while let Some((text, tag)) = rest.split_once('<') {
+            let (tag, after) = tag.split_once('>')?;
+            // No text outside of the document, and none that could be taken for a tag.
+            let outside = open.is_empty() && !text.trim().is_empty();
+            if outside || text.contains('>') || tag.contains('<') {
+                return None;
+            }
+            rest = after;
+            if let Some(name) = tag.strip_prefix('/') {
+                if open.pop() != Some(name) {
+                    return None;
+                }
+                continue;
+            }
+            // Each value in quotes.
+            if tag.matches('"').count() != 2 * tag.matches('=').count() {
+                return None;
+            }
+            let name = tag.split([' ', '/']).next()?;
+            all.push(name);
+            if !tag.ends_with('/') {
+                open.push(name);
+            }
+        }
+        (open.is_empty() && rest.trim().is_empty()).then_some(all)
+    }
+
+    #[test]
+    fn elements_are_found_only_in_what_is_well_formed() {
+        assert_eq!(elements("<a x=\"1\"><b/>t</a>"), Some(vec!["a", "b"]));
+        for wrong in [
+            "<a>",
+            "<a></b>",
+            "<a x=1></a>",
+            "<a>1 > 0</a>",
+            "t<a/>",
+            "<a",
+        ] {
+            assert_eq!(elements(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_plot_is_well_formed_and_has_the_trace_and_each_controller_at_its_best_setting() {
+        let trace = Trace {
+            name: "5 < 6 & \"more\"".to_owned(),
+            seconds: 120,
+            queues: 4,
+            rate: vec![100.0],
+            ..Trace::default()
+        };
+        let conditions = Conditions::default();
+        let wanted = |name: &str| ["keylane", "hpa"].contains(&name);
+        let rows = suite::rows(
+            std::slice::from_ref(&trace),
+            conditions,
+            &wanted,
+            &|_, _| {},
+        );
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), &trace, conditions, &rows).unwrap();
+        let svg = std::fs::read_to_string(directory.path().join("5---6----more-.svg")).unwrap();
+        let elements = elements(&svg).expect(&svg);
+        assert_eq!(elements[0], "svg");
+        // Four panels with a line for each controller, and one for what arrives.
+        let lines = elements.iter().filter(|name| **name == "polyline").count();
+        assert_eq!(lines, 4 * 2 + 1);
+        assert!(svg.contains(">5 &lt; 6 &amp; \"more\"</text>"), "{svg}");
+        for name in [">arriving</text>", ">keylane</text>", ">hpa</text>"] {
+            assert!(svg.contains(name), "no {name}");
+        }
+    }
+}
