@@ -15,6 +15,7 @@ mod plugin;
 mod process;
 mod resource;
 mod rights;
+mod schedules;
 mod secrets;
 mod shell;
 mod simulation;
