@@ -15,13 +15,15 @@ const TIMES: u32 = 5;
 /// Longest that any decision may take.
 const LIMIT: Duration = Duration::from_millis(1);
 
-/// A group at its `round`-th look, with load that rises and falls so that everything is decided.
+/// A group at its `round`-th look, with load that rises and falls so that everything is decided, and on some
+/// queues more than on others so that it matters which of them fall together.
 fn snapshot(round: u32, replicas: u32) -> Snapshot {
     let now = 1_700_000_000 + u64::from(round) * 5;
     let load = 1.0 + 0.8 * (f64::from(round) / 40.0).sin();
     let pods = replicas.min(PODS);
     let offset = |queue: u32| {
-        let each = 100.0 + f64::from(queue % 17);
+        let heavy = if queue.is_multiple_of(32) { 3.0 } else { 1.0 };
+        let each = heavy * (100.0 + f64::from(queue % 17));
         (f64::from(round) * 5.0 * each * load) as u64
     };
     Snapshot {
