@@ -63,7 +63,7 @@ pub(super) fn demand(snapshot: &Snapshot, seen: &Seen, history: &History) -> Dem
     for key in &snapshot.stuck_keys {
         if let Some(index) = index(&key.queue) {
             take(&mut demand.backlogs[index], key.waiting as f64);
-            take(&mut demand.rates[index], key.per_second);
+            take(&mut demand.rates[index], arrives(key, &snapshot.hot_keys));
         }
         demand.stuck.get_or_insert_with(|| key.key.clone());
     }
@@ -156,6 +156,16 @@ fn idle(demand: &mut Demand, snapshot: &Snapshot, seen: &Seen) {
             }
         }
     }
+}
+
+/// Messages of a key that does not move, a second. Pods tell how much of a key arrives where they list the
+/// keys that get most, not where they list those that are stuck.
+fn arrives(stuck: &KeyLoad, hot: &[KeyLoad]) -> f64 {
+    let same = hot
+        .iter()
+        .filter(|key| key.key == stuck.key && key.queue == stuck.queue);
+    same.map(|key| key.per_second)
+        .fold(stuck.per_second, f64::max)
 }
 
 fn take(from: &mut f64, what: f64) {

@@ -1,6 +1,9 @@
 //! The controller against the simulated group, and against figures nobody would expect.
 
+mod ahead;
 mod downstream;
+mod keys;
+mod made;
 mod modes;
 mod schedules;
 
@@ -102,77 +105,6 @@ fn a_load_that_one_pod_carries_gets_no_other() {
     let (run, _) = play(&trace(200.0, 0.0), 1, |_| {});
     assert_eq!(run.score.most_pods, 1);
     assert_eq!(run.score.violation_seconds, 0);
-}
-
-#[test]
-fn a_single_key_gets_no_more_pods_whatever_its_backlog_and_whether_it_is_named_or_not() {
-    for keys in [true, false] {
-        let one = Trace {
-            hot_key_rate: Some(vec![100.0]),
-            ..trace(5.0, 0.0)
-        };
-        let (run, decisions) = play(&one, 2, |setup| setup.keys = keys);
-        assert_eq!(run.score.most_pods, 2, "{keys}");
-        let last = decisions.last().unwrap();
-        assert_eq!(last.reason, Reason::KeyBound, "{}", last.message);
-        assert_eq!(!last.limits.hot_keys.is_empty(), keys);
-    }
-}
-
-/// What is said of key "long", of which so many of 90,000 messages at hand are, and so many arrive a second,
-/// while 50 lanes work on calls of 300 ms.
-fn hot(waiting: u64, per_second: f64, at_hand: u64) -> Option<HotKey> {
-    let mut history = History::default();
-    let mut said = None;
-    for round in 1..8u32 {
-        let seconds = f64::from(round) * 5.0;
-        let snapshot = Snapshot {
-            now: Duration::from_secs_f64(seconds),
-            replicas: 1,
-            ready: 1,
-            queues: vec![QueueSample {
-                id: QueueId::new("b", 0),
-                max_offset: Some(100_000),
-                unfinished: Some(at_hand),
-                owner: Some(0),
-            }],
-            pods: vec![PodSample {
-                incarnation: "pod".to_owned(),
-                lanes: 50,
-                busy_lanes: 50,
-                waiting_lanes: 900,
-                busy_lane_seconds: 50.0 * seconds,
-                completed: (50.0 / 0.3 * seconds) as u64,
-                buffered: at_hand,
-                uptime_seconds: seconds,
-                cpu: None,
-            }],
-            hot_keys: vec![KeyLoad {
-                key: "long".to_owned(),
-                queue: QueueId::new("b", 0),
-                per_second,
-                waiting,
-            }],
-            stuck_keys: Vec::new(),
-        };
-        let (decision, next) = decide(&snapshot, &Policy::default(), &history);
-        (said, history) = (decision.limits.hot_keys.into_iter().next(), next);
-    }
-    said
-}
-
-#[test]
-fn a_key_of_many_in_a_backlog_is_not_hot_however_fast_it_was_fetched_and_however_slow_calls_are() {
-    // 1,000 keys, one of them with half more than the others: 41 s of work, where all takes 540 s.
-    assert_eq!(hot(135, 0.0, 90_000), None);
-    assert_eq!(hot(135, 40.0, 90_000), None);
-    // Three of a hundred: more than one of fifty lanes has.
-    let named = hot(2700, 0.0, 90_000).unwrap();
-    assert_eq!(named.key, "long");
-    assert!((named.waiting_seconds - 810.0).abs() < 10.0, "{named:?}");
-    // Without a backlog what arrives counts: a lane does 3.3 a second.
-    assert!(hot(10, 5.0, 200).is_some());
-    assert_eq!(hot(10, 2.0, 200), None);
 }
 
 #[test]
