@@ -4,7 +4,7 @@ use crate::suite::{self, Conditions, Row};
 use crate::traces;
 use anyhow::{Context, Result};
 use keylane_operator::scale::Reason;
-use keylane_operator::simulate::{Score, Trace, World};
+use keylane_operator::simulate::{Autopilot, Run, Score, Setup, Sizes, Trace, World, run};
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -386,15 +386,16 @@ fn named(name: &str) -> Option<Trace> {
 /// Gates E and F, 6b of C, and the constant load of B: they ask for the course of a run.
 fn keys_and_outages(conditions: Conditions, name: &str, gates: &mut Vec<Gate>) {
     let gate = |letter: char| format!("{letter}/{name}");
-    for (trace, what) in [
-        ("5 ", "pods added for a hot key"),
-        ("7 ", "pods added for a poison key"),
-    ] {
+    for (trace, key) in [("5 ", "hot"), ("7 ", "poison")] {
         let Some(trace) = named(trace) else { continue };
         let run = suite::ours(&trace, conditions, &mut |_, _| {});
         let start = run.course.first().map_or(0, |moment| moment.pods);
-        let added = run.score.most_pods.saturating_sub(start);
-        gates.push(Gate::most(gate('E'), what, f64::from(added), 0.0));
+        let added = |run: &Run| f64::from(run.score.most_pods.saturating_sub(start));
+        let what = format!("pods added for a {key} key");
+        gates.push(Gate::most(gate('E'), what, added(&run), 0.0));
+        let untold = added(&untold(&trace, conditions.world, start));
+        let what = format!("and for comparison: pods added where the {key} key is not named");
+        gates.push(Gate::least(gate('E'), what, untold, 1.0));
     }
     for trace in ["8 ", "9 "] {
         let Some(trace) = named(trace) else { continue };
@@ -422,6 +423,21 @@ fn keys_and_outages(conditions: Conditions, name: &str, gates: &mut Vec<Gate>) {
     if let Some(trace) = named("13 ") {
         constant(&gate('B'), &trace, conditions, gates);
     }
+}
+
+/// Our controller, which knows nothing at the start, with as many pods where nobody names keys: what they ask
+/// for counts.
+fn untold(trace: &Trace, world: World, replicas: u32) -> Run {
+    let setup = Setup {
+        keys: false,
+        ..Setup::of(trace)
+    };
+    let start = Sizes {
+        lanes: setup.policy.min_lanes,
+        replicas,
+    };
+    let mut controller = Autopilot::new(trace, setup);
+    run(trace, world, start, &mut controller, &mut |_, _| {})
 }
 
 /// Nothing changes under a constant load once it has settled.

@@ -80,7 +80,8 @@ pub fn suite() -> Vec<Trace> {
         },
         Trace {
             hot_key_rate: list(1800, &between(300, 1500, 60.0, 0.0)),
-            ..trace("5 hot key", 1800, |_| 600.0)
+            // 250/s a pod and 20/s that the key can have are no reason for more pods, with 60/s they would be.
+            ..trace("5 hot key", 1800, |_| 1000.0)
         },
         Trace {
             downstream_cap: list(2400, &between(600, 1200, 1000.0, 1500.0)),
@@ -96,7 +97,9 @@ pub fn suite() -> Vec<Trace> {
                 to: 1800,
                 queue: 5,
             }),
-            ..trace("7 poison key", 2400, |_| 800.0)
+            // A start with the pods for 1000/s, which are busy with 1056/s: 264/s each, where 288/s are the
+            // reason for more.
+            ..trace("7 poison key", 2400, ramp(60, 360, 1000.0, 1056.0))
         },
         Trace {
             metrics_outage: Some(Span {

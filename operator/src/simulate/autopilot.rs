@@ -123,21 +123,23 @@ impl Autopilot {
             waiting: waiting as u64,
         };
         let hot = plant.hot_key().filter(|_| keys);
-        let stuck = plant.stuck_key().filter(|_| keys);
+        let hot = hot.map(|(rate, queue)| key("hot", queue, rate, plant.hot_waiting()));
+        let poison = plant.poison_key().filter(|_| keys);
+        let poison = poison.map(|(rate, waiting, queue)| key("poison", queue, rate, waiting));
+        // Once it moves again it is a key with much to do.
+        let (stuck, moving) = if plant.poisoned() {
+            (poison, None)
+        } else {
+            (None, poison)
+        };
         Snapshot {
             now: Duration::from_secs(EPOCH + u64::from(plant.now())),
             replicas: plant.sizes().replicas,
             ready: plant.ready().count() as u32,
             queues: queues.collect(),
             pods: pods.collect(),
-            hot_keys: hot
-                .map(|(rate, queue)| key("hot", queue, rate, plant.hot_waiting()))
-                .into_iter()
-                .collect(),
-            stuck_keys: stuck
-                .map(|(waiting, queue)| key("stuck", queue, 1.0, waiting))
-                .into_iter()
-                .collect(),
+            hot_keys: hot.into_iter().chain(moving).collect(),
+            stuck_keys: stuck.into_iter().collect(),
         }
     }
 }

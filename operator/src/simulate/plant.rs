@@ -114,8 +114,9 @@ pub struct Plant<'t> {
 
 /// Queue of the hot key.
 const HOT_QUEUE: usize = 0;
-/// Messages of the poison key, a second.
-const POISON_RATE: f64 = 1.0;
+/// Messages of the poison key, a second, while it is one: three times what a lane usually does, so that it
+/// makes a difference whether they are taken for demand.
+const POISON_RATE: f64 = 60.0;
 /// What producers held back arrives within so many seconds.
 const BURST: f64 = 10.0;
 
@@ -249,7 +250,7 @@ impl<'t> Plant<'t> {
             &mut self.hot_curve,
             if down { 0.0 } else { hot.unwrap_or(0.0) },
         );
-        let poisoned = trace.poison.is_some() && !down;
+        let poisoned = self.poisoned_at(second) && !down;
         add(
             &mut self.poison_curve,
             if poisoned { POISON_RATE } else { 0.0 },
@@ -290,10 +291,15 @@ impl<'t> Plant<'t> {
         list.and_then(|list| Trace::at(list, self.now()))
     }
 
-    fn poisoned(&self) -> bool {
+    /// Whether the poison key does not move now.
+    pub fn poisoned(&self) -> bool {
+        self.poisoned_at(self.now())
+    }
+
+    fn poisoned_at(&self, second: u32) -> bool {
         self.trace
             .poison
-            .is_some_and(|poison| (poison.from..poison.to).contains(&self.now()))
+            .is_some_and(|poison| (poison.from..poison.to).contains(&second))
     }
 
     /// Messages of the special keys that can be finished in one second, of a queue.

@@ -87,6 +87,38 @@ fn a_saturated_downstream_takes_longer_and_no_more_gets_through() {
 }
 
 #[test]
+fn a_poison_key_waits_while_it_does_not_move_and_is_done_one_by_one_then() {
+    let poisoned = Trace {
+        poison: Some(Poison {
+            from: 100,
+            to: 200,
+            queue: 3,
+        }),
+        ..trace(200.0)
+    };
+    let start = Sizes {
+        lanes: 16,
+        replicas: 2,
+    };
+    let mut controller = Fixed {
+        replicas: 2,
+        later: None,
+    };
+    let mut waiting = Vec::new();
+    run(
+        &poisoned,
+        World::default(),
+        start,
+        &mut controller,
+        &mut |plant, _| waiting.push(plant.poison_key().map(|(_, waiting, _)| waiting.round())),
+    );
+    assert_eq!(waiting[99], Some(0.0));
+    // 60 a second come, and then 20 a second go.
+    assert_eq!(waiting[199], Some(6000.0));
+    assert_eq!(waiting[299], Some(4000.0));
+}
+
+#[test]
 fn the_same_trace_gives_the_same_run() {
     let mut first = Autopilot::new(&trace(900.0), Setup::of(&trace(900.0)));
     let mut second = Autopilot::new(&trace(900.0), Setup::of(&trace(900.0)));

@@ -53,7 +53,8 @@ pub struct Span {
     pub to: u32,
 }
 
-/// A key whose head is not finished for some time.
+/// A key whose head is not finished for some time, in which 60 messages of it arrive a second. Then it does
+/// what waits, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Poison {

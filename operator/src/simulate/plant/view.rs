@@ -4,6 +4,16 @@ use super::{Flow, HOT_QUEUE, Plant, Pod, World};
 use crate::simulate::{Moment, Sizes, Trace};
 use keylane_consumer::message::QueueId;
 
+/// What is told of a key's arrivals is of so many seconds, as what a look at the brokers says of a queue's.
+const LATELY: usize = 5;
+
+/// Messages of a curve that arrived lately, a second.
+fn lately(curve: &[f64]) -> f64 {
+    let before = curve.len().checked_sub(LATELY + 1);
+    let before = before.map_or(0.0, |index| curve[index]);
+    (curve.last().copied().unwrap_or(0.0) - before) / LATELY as f64
+}
+
 impl Plant<'_> {
     /// The last second that has passed.
     pub fn now(&self) -> u32 {
@@ -123,14 +133,15 @@ impl Plant<'_> {
 
     /// Messages of the hot key that arrive, a second, and its queue.
     pub fn hot_key(&self) -> Option<(f64, usize)> {
-        let list = self.trace.hot_key_rate.as_deref()?;
-        Some((Trace::at(list, self.now())?, HOT_QUEUE))
+        self.trace.hot_key_rate.as_ref()?;
+        Some((lately(&self.hot_curve), HOT_QUEUE))
     }
 
-    /// Messages of the key that does not move, and its queue, while it does not.
-    pub fn stuck_key(&self) -> Option<(f64, usize)> {
-        let poison = self.trace.poison.filter(|_| self.poisoned())?;
-        Some((self.poison_waiting(), poison.queue as usize))
+    /// Messages of the poison key that arrive, a second, those of it that wait, and its queue.
+    pub fn poison_key(&self) -> Option<(f64, f64, usize)> {
+        let poison = self.trace.poison?;
+        let (rate, waiting) = (lately(&self.poison_curve), self.poison_waiting());
+        Some((rate, waiting, poison.queue as usize))
     }
 
     fn poison_waiting(&self) -> f64 {
