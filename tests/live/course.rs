@@ -27,12 +27,15 @@ pub struct Moment {
     pub conditions: Vec<(String, String)>,
     /// Why the last decision is as it is.
     pub reason: String,
+    /// Messages a second that one pod is believed to do.
+    pub pod_capacity: Option<f64>,
 }
 
 impl Moment {
     fn of(object: &OrderedConsumer) -> Self {
         let status = object.status.clone().unwrap_or_default();
         let conditions = status.conditions.into_iter();
+        let decision = status.decision;
         Self {
             at: Instant::now(),
             wanted: object.spec.replicas,
@@ -43,10 +46,10 @@ impl Moment {
                 .filter(|condition| condition.status == "True")
                 .map(|condition| (condition.type_, condition.message))
                 .collect(),
-            reason: status
-                .decision
-                .map(|decision| decision.reason)
-                .unwrap_or_default(),
+            pod_capacity: decision
+                .as_ref()
+                .and_then(|decision| decision.inputs.pod_capacity.as_ref()?.parse().ok()),
+            reason: decision.map(|decision| decision.reason).unwrap_or_default(),
         }
     }
 

@@ -1,39 +1,56 @@
-//! One key that needs more than its lane, and one that does not move: named soon, and no reason for pods.
+//! One key that needs more than its lane, and one that does not move: named soon, and no reason for pods, on a
+//! pod that is so busy that as many messages of many keys are one.
+//!
+//! The key comes in place of others, so that arrivals do not seem to rise while pods cannot tell yet how much
+//! of them is the key's. Then others get so much that the pod has less to do than asks for another, without
+//! what the key asks for in vain, and would have more with that.
 
+use crate::course::Moment;
 use crate::figure::Figure;
 use crate::load::Rates;
 use crate::scene::{Plan, Scene, WORK};
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use keylane_operator::scale::rules::TRIGGER;
 use keylane_tests::stack::Stack;
+use keylane_tests::wait;
 use std::time::{Duration, Instant};
 
 /// Names of the scenes.
 pub const HOT: &str = "hot";
 pub const STUCK: &str = "stuck";
-const RATE: f64 = 100.0;
-/// How long pods are watched. What fails for a minute is given up and sent to the dead letters, and a key
-/// moves again.
-const WATCHED: Duration = Duration::from_secs(50);
+/// Less than one pod is believed to do before it has shown what it can.
+const RATE: f64 = 200.0;
+/// Messages of the key, a second: eight times what one lane can do.
+const EXTRA: f64 = 160.0;
+/// So much of what the key asks for in vain is left below what asks for another pod; the rest is above.
+const BELOW: f64 = 0.4;
+/// Pods remember arrivals of a key for about ten seconds.
+const KNOWN_AFTER: Duration = Duration::from_secs(25);
+/// How long a busy pod with the key is watched.
+const WATCHED: Duration = Duration::from_secs(40);
+/// How long the same messages of many keys may take to add a pod.
+const ADDED_WITHIN: Duration = Duration::from_secs(60);
 const NAMED_WITHIN: f64 = 15.0;
 
-/// A key that gets three times what one lane can do.
+/// A key that gets much more than one lane can do.
 pub async fn hot(stack: &Stack) -> Result<Vec<Figure>> {
-    let rate = 3.0 / WORK.as_secs_f64();
-    one_key(stack, HOT, "HotKeyBound", rate, Vec::new()).await
+    let served = 1.0 / WORK.as_secs_f64();
+    one_key(stack, HOT, "HotKeyBound", served, Vec::new()).await
 }
 
-/// A key whose messages fail.
+/// A key whose messages fail. What fails for a minute is given up and sent to the dead letters; then the next
+/// one fails.
 pub async fn stuck(stack: &Stack) -> Result<Vec<Figure>> {
     let fails = vec!["--fail-key=stuck-key".to_owned()];
-    one_key(stack, STUCK, "KeyStuck", 10.0, fails).await
+    one_key(stack, STUCK, "KeyStuck", 0.0, fails).await
 }
 
-/// Sends messages of key `<name>-key` at this rate beside the others.
+/// Sends messages of key `<name>-key` beside the others, of which so many a second can be done.
 async fn one_key(
     stack: &Stack,
     name: &'static str,
     condition: &'static str,
-    rate: f64,
+    served: f64,
     handler: Vec<String>,
 ) -> Result<Vec<Figure>> {
     let scene = Scene::begin(
@@ -44,23 +61,44 @@ async fn one_key(
         },
     )
     .await?;
+    let settled = scene.settled.wanted;
+    ensure!(settled == 1, "{settled} pods for {RATE} messages/s");
     let key = format!("{name}-key");
-    eprintln!("{name:9} key {key} gets {rate}/s from now on");
+    eprintln!("{name:9} key {key} gets {EXTRA}/s from now on");
     let began = Instant::now();
-    scene.load.set(Rates {
-        orders: RATE,
-        key: Some((key.clone(), rate)),
-    });
+    let with_key = |orders| Rates {
+        orders,
+        key: Some((key.clone(), EXTRA)),
+    };
+    let without = |orders| Rates { orders, key: None };
+    scene.load.set(with_key(RATE - EXTRA));
+    tokio::time::sleep(KNOWN_AFTER).await;
+    let capacity = scene.course.last()?.pod_capacity;
+    let capacity = capacity.context("it is not said what a pod is believed to do")?;
+    let busy = TRIGGER * capacity - served - BELOW * (EXTRA - served);
+    ensure!(busy > 0.0, "a pod is believed to do {capacity}/s only");
+    eprintln!("{name:9} all others together {busy:.0}/s: a pod is believed to do {capacity:.0}/s");
+    scene.load.set(with_key(busy));
     tokio::time::sleep(WATCHED).await;
     let named = scene.course.first(began, |moment| {
-        moment
-            .condition(condition)
-            .is_some_and(|message| message.contains(&key))
+        let message = moment.condition(condition);
+        message.is_some_and(|message| message.contains(&key))
     });
     let named = named.map(|moment| (moment.at - began).as_secs_f64());
     let pods = scene.course.pods_since(began);
+    let watched = began.elapsed().as_secs();
+
+    scene.load.set(without(busy));
+    tokio::time::sleep(KNOWN_AFTER).await;
+    eprintln!("{name:9} and {EXTRA}/s more of all from now on");
+    let (before, spread) = (scene.course.last()?.wanted, Instant::now());
+    scene.load.set(without(busy + EXTRA));
+    let more = |moment: &Moment| moment.wanted > before;
+    let added = wait::until(ADDED_WITHIN, "more pods", async || {
+        scene.course.first(spread, more).ok_or("as many as before")
+    });
+    let added = added.await.ok();
     scene.end().await?;
-    let seconds = WATCHED.as_secs();
     Ok(vec![
         Figure::most(
             name,
@@ -70,9 +108,17 @@ async fn one_key(
         ),
         Figure::most(
             name,
-            format!("pods added within {seconds} s"),
+            format!(
+                "pods added within {watched} s: {busy:.0} messages/s and {EXTRA}/s of the key on a pod that is believed to do {capacity:.0}/s"
+            ),
             f64::from(pods.rises),
             0.0,
+        ),
+        Figure::most(
+            name,
+            format!("and for comparison: {EXTRA}/s more of many keys add pods, s"),
+            added.map(|moment| (moment.at - spread).as_secs_f64()),
+            ADDED_WITHIN.as_secs_f64(),
         ),
     ])
 }

@@ -50,9 +50,9 @@ enum Name {
     Constant,
     /// Eight times as much arrives from one moment to the next.
     Step,
-    /// A key gets three times what one lane can do.
+    /// A key gets eight times what one lane can do.
     HotKey,
-    /// The first message of a key fails whatever is done.
+    /// The messages of a key fail whatever is done.
     StuckKey,
     /// The operator is killed while pods are busy.
     Operator,
