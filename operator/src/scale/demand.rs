@@ -62,8 +62,9 @@ pub(super) fn demand(snapshot: &Snapshot, seen: &Seen, history: &History) -> Dem
     };
     for key in &snapshot.stuck_keys {
         if let Some(index) = index(&key.queue) {
-            take(&mut demand.backlogs[index], key.waiting as f64);
-            take(&mut demand.rates[index], arrives(key, &snapshot.hot_keys));
+            let (per_second, waiting) = all_of(key, &snapshot.hot_keys);
+            take(&mut demand.backlogs[index], waiting as f64);
+            take(&mut demand.rates[index], per_second);
         }
         demand.stuck.get_or_insert_with(|| key.key.clone());
     }
@@ -158,14 +159,17 @@ fn idle(demand: &mut Demand, snapshot: &Snapshot, seen: &Seen) {
     }
 }
 
-/// Messages of a key that does not move, a second. Pods tell how much of a key arrives where they list the
-/// keys that get most, not where they list those that are stuck.
-fn arrives(stuck: &KeyLoad, hot: &[KeyLoad]) -> f64 {
-    let same = hot
+/// Messages of a key that does not move: those that arrive, a second, and those that wait. Pods tell how much of
+/// a key arrives where they list the keys that get or have most, not where they list those that are stuck, and
+/// of one that waits for a person they may tell of its head only.
+fn all_of(stuck: &KeyLoad, listed: &[KeyLoad]) -> (f64, u64) {
+    let same = listed
         .iter()
         .filter(|key| key.key == stuck.key && key.queue == stuck.queue);
-    same.map(|key| key.per_second)
-        .fold(stuck.per_second, f64::max)
+    same.fold(
+        (stuck.per_second, stuck.waiting),
+        |(per_second, waiting), key| (per_second.max(key.per_second), waiting.max(key.waiting)),
+    )
 }
 
 fn take(from: &mut f64, what: f64) {

@@ -33,7 +33,7 @@ enum Told {
     Hot,
     /// Stuck, with how much of it arrives.
     Stuck,
-    /// Stuck; how much of it arrives is told with the hot keys only, as pods do.
+    /// Stuck, of which only the head is told; the rest with the hot keys, as pods do.
     StuckAndHot,
 }
 
@@ -70,6 +70,7 @@ fn looks(load: Load, told: Told, count: u32) -> Vec<Decision> {
             Told::StuckAndHot => {
                 snapshot.stuck_keys.push(KeyLoad {
                     per_second: 0.0,
+                    waiting: 1,
                     ..known.clone()
                 });
                 snapshot.hot_keys.push(known);
