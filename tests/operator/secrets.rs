@@ -50,3 +50,30 @@ fn a_secret_that_is_missing_or_wrong_is_said_and_a_right_one_taken_over() -> Res
     assert!(!others.contains("keylane-rocketmq"), "{others}");
     Ok(())
 }
+
+#[test]
+fn a_template_that_takes_what_only_the_executor_may_have_is_refused() -> Result<()> {
+    let space = Space::with_operator("withheld")?;
+    let mut orders = consumer("orders");
+    orders["spec"]["rocketmq"]["credentialsSecretRef"] = json!({"name": "mq-acl"});
+    let volume = |secret: &str| {
+        let source = json!({"secret": {"name": secret}});
+        json!([{"name": "mine", "projected": {"sources": [source]}}])
+    };
+    for secret in ["mq-acl", "orders-keylane-admin"] {
+        orders["spec"]["template"]["spec"]["volumes"] = volume(secret);
+        space.apply(&orders)?;
+        let place = "spec.template.spec.volumes[0].projected.sources[0].secret.name";
+        let wanted = format!("{place} is \"{secret}\"");
+        space.until_object("orderedconsumer", "orders", |object| {
+            is_true(object, "TemplateInvalid")
+                && message(object, "TemplateInvalid").contains(&wanted)
+        })?;
+    }
+    // Nothing runs that could have it.
+    space.until_gone("deployment", "orders-keylane")?;
+    orders["spec"]["template"]["spec"]["volumes"] = volume("of-the-handler");
+    space.apply(&orders)?;
+    space.until_object("deployment", "orders-keylane", |_| true)?;
+    Ok(())
+}

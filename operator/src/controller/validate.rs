@@ -1,6 +1,8 @@
 //! From the raw resource to one that the rest of the code may rely on. Pure: takes no client. Nothing
 //! after this reads the raw spec again.
 
+mod withheld;
+
 use crate::crd::{self, OrderedConsumer};
 use crate::names;
 use crate::scale::schedule::{InvalidSchedule, Schedule};
@@ -87,6 +89,18 @@ pub enum Invalid {
         container: String,
         /// The directory.
         directory: String,
+    },
+    /// A Secret that no container but the executor's may see.
+    #[error(
+        "spec.template{path} is {name:?}, a Secret that only the executor's container may have: {reason}"
+    )]
+    Withheld {
+        /// Where it is named.
+        path: String,
+        /// Its name.
+        name: String,
+        /// Why, and what to do.
+        reason: &'static str,
     },
     /// An environment variable that Keylane sets itself.
     #[error("spec.executor.env sets {0:?}, which Keylane sets itself: take it out")]
@@ -201,6 +215,7 @@ pub fn validate(object: &OrderedConsumer) -> Result<Consumer, Invalid> {
     if let Some(path) = unknown_field(&spec.template, &known) {
         return Err(Invalid::UnknownField(path));
     }
+    withheld::refuse(&spec.template, &spec.consumer.rocketmq)?;
     let port = spec.consumer.handler.port();
     if let Some(port) = port.filter(|port| [PROBE_PORT, METRICS_PORT, ADMIN_PORT].contains(port)) {
         return Err(Invalid::Port(port));
@@ -382,6 +397,16 @@ fn fixed(pod: &PodSpec) -> Option<(&'static str, &'static str)> {
             "hostNetwork",
             "the executor's ports would be open on the node, take it out",
         ),
+        (
+            pod.share_process_namespace == Some(true),
+            "shareProcessNamespace",
+            "with true the other containers would reach the executor's files by /proc, and among them what lets it into RocketMQ: take it out",
+        ),
+        (
+            pod.host_pid == Some(true),
+            "hostPID",
+            "with true the other containers would reach the executor's files by /proc, and among them what lets it into RocketMQ: take it out",
+        ),
     ];
     let (_, field, reason) = fields.into_iter().find(|(set, ..)| *set)?;
     Some((field, reason))
@@ -480,6 +505,8 @@ pub(crate) mod tests {
             ("restartPolicy", json!("Never"), "always restart"),
             ("automountServiceAccountToken", json!(true), "projected"),
             ("hostNetwork", json!(true), "on the node"),
+            ("shareProcessNamespace", json!(true), "by /proc"),
+            ("hostPID", json!(true), "by /proc"),
         ] {
             let mut template = template();
             template["spec"][field] = value;
