@@ -97,6 +97,7 @@ pub async fn kept(client: &Client, place: &Place) -> Result<Secret, KeptError> {
     let Some(data) = certificate::renewal(&secret, &server_name, today)? else {
         return Ok(secret);
     };
+    // The version that was just read is as good as a uid: an object that was replaced has another.
     let patch = json!({
         "metadata": {"resourceVersion": secret.resource_version()},
         "stringData": with_authorities(data),

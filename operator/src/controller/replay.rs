@@ -12,9 +12,9 @@ use crate::names;
 use crate::scale::Recorded;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Resource, ResourceExt};
-use serde_json::{Value, json};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -56,8 +56,10 @@ fn pods(recorded: &Recorded) -> (u32, u32) {
 
 #[derive(Debug, thiserror::Error)]
 enum KeepError {
-    #[error("ConfigMap {0:?} exists and is not controlled by this OrderedConsumer: delete it")]
-    Foreign(String),
+    #[error(
+        "ConfigMap {0:?} exists and is not controlled by this OrderedConsumer: rename or delete it; it was not touched"
+    )]
+    NameConflict(String),
     #[error("{0} bytes are too many for a ConfigMap")]
     TooLarge(usize),
     #[error(transparent)]
@@ -76,39 +78,64 @@ pub async fn keep(context: &Context, state: &mut State, consumer: &Consumer, rec
         at: Some(now),
         pods: pods(recorded),
     };
-    if let Err(error) = write(context, consumer, recorded).await {
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), consumer.namespace());
+    if let Err(error) = write(&api, consumer, recorded).await {
         context.metrics.failed("decisions");
         warn!("{}: a decision is not kept: {error}", consumer.name());
     }
 }
 
+/// Makes the ConfigMap by a request that cannot change one that somebody else made first, and changes it by
+/// one that carries its uid.
 async fn write(
-    context: &Context,
+    api: &Api<ConfigMap>,
     consumer: &Consumer,
     recorded: &Recorded,
 ) -> Result<(), KeepError> {
-    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), consumer.namespace());
     let name = names::decisions(consumer.name());
-    let found = api.get_opt(&name).await?;
-    if found
-        .as_ref()
-        .is_some_and(|found| !consumer.controls(found))
-    {
-        return Err(KeepError::Foreign(name));
+    let manager = Some(names::FIELD_MANAGER.to_owned());
+    let Some(found) = api.get_opt(&name).await? else {
+        let new = build::decisions(consumer, with(BTreeMap::new(), recorded)?);
+        let parameters = PostParams {
+            field_manager: manager,
+            ..PostParams::default()
+        };
+        return match api.create(&parameters, &new).await {
+            // Somebody was faster; the next decision sees who.
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                Err(KeepError::NameConflict(name))
+            }
+            made => Ok(made.map(drop)?),
+        };
+    };
+    if !consumer.controls(&found) {
+        return Err(KeepError::NameConflict(name));
     }
-    let uid = found.as_ref().and_then(ResourceExt::uid);
-    let before = found.and_then(|found| found.data).unwrap_or_default();
-    let data = with(before, recorded)?;
-    let mut patch = serde_json::to_value(build::decisions(consumer, data))?;
-    patch["apiVersion"] = json!(ConfigMap::api_version(&()));
-    patch["kind"] = json!(ConfigMap::kind(&()));
-    if let Some(uid) = uid {
-        // One that was replaced in between is not touched.
-        patch["metadata"]["uid"] = Value::from(uid);
-    }
-    let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    api.patch(&name, &parameters, &Patch::Apply(&patch)).await?;
+    let parameters = PatchParams {
+        field_manager: manager,
+        ..PatchParams::default()
+    };
+    // Not applied: fields that were made by a create are not taken away by an apply.
+    let patch = Patch::Merge(change(&found, recorded)?);
+    api.patch(&name, &parameters, &patch).await?;
     Ok(())
+}
+
+/// What changes of the ConfigMap: the new decision comes, and those go for which there is no room any more.
+/// One that was replaced in between has another uid and is not touched.
+fn change(found: &ConfigMap, recorded: &Recorded) -> Result<Value, KeepError> {
+    let kept = found.data.clone().unwrap_or_default();
+    let gone = kept.keys().map(|key| (key.clone(), Value::Null));
+    let mut data: Map<String, Value> = gone.collect();
+    let new = key(recorded.inputs.now());
+    for (key, text) in with(kept, recorded)? {
+        if key == new {
+            data.insert(key, Value::from(text));
+        } else {
+            data.remove(&key);
+        }
+    }
+    Ok(json!({"metadata": {"uid": found.uid()}, "data": data}))
 }
 
 /// The decisions that are to be kept: the new one, and the last ones before it for which there is room.
@@ -143,6 +170,61 @@ fn key(now: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::validate::{tests, validate};
+    use axum::http::StatusCode;
+    use axum::routing::{get, post};
+    use axum::{Json, Router};
+
+    fn failure(code: StatusCode, reason: &str) -> (StatusCode, Json<Value>) {
+        let status = json!({
+            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+            "message": reason, "reason": reason, "code": code.as_u16(),
+        });
+        (code, Json(status))
+    }
+
+    /// No real API server can be told to have nothing when it is asked and something right afterwards. This one
+    /// knows of no other change than to create, so that anything else fails as something else.
+    #[tokio::test]
+    async fn what_somebody_made_in_between_is_not_touched() {
+        let all = "/api/v1/namespaces/shop/configmaps";
+        let one = format!("{all}/order-status-keylane-decisions");
+        let server: Router = Router::new()
+            .route(
+                &one,
+                get(async || failure(StatusCode::NOT_FOUND, "NotFound")),
+            )
+            .route(
+                all,
+                post(async || failure(StatusCode::CONFLICT, "AlreadyExists")),
+            );
+        let client = kube::Client::new(server, "shop");
+        let consumer = validate(&tests::object(tests::template())).unwrap();
+        let api: Api<ConfigMap> = Api::namespaced(client, consumer.namespace());
+        let outcome = write(&api, &consumer, &Recorded::example(1, 8)).await;
+        assert!(
+            matches!(outcome, Err(KeepError::NameConflict(_))),
+            "{outcome:?}"
+        );
+    }
+
+    #[test]
+    fn a_change_is_of_one_very_object_and_brings_the_new_decision_alone() {
+        let mut found = ConfigMap::default();
+        found.metadata.uid = Some("u7".to_owned());
+        let mut kept = BTreeMap::new();
+        for second in 0..MOST as u64 {
+            kept = with(kept, &Recorded::example(second, 8)).unwrap();
+        }
+        let oldest = kept.keys().next().unwrap().clone();
+        found.data = Some(kept.clone());
+        let recorded = Recorded::example(1_000, 8);
+        let change = change(&found, &recorded).unwrap();
+        assert_eq!(change["metadata"], json!({"uid": "u7"}));
+        let wanted = with(kept, &recorded).unwrap();
+        let (new, text) = wanted.last_key_value().unwrap();
+        assert_eq!(change["data"], json!({oldest: null, new: text}));
+    }
 
     #[test]
     fn what_is_kept_is_decided_again_in_the_same_way() {

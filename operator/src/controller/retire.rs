@@ -16,7 +16,7 @@ use keylane_consumer::contract::admin::{QueuePhase, Stats};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::debug;
@@ -60,8 +60,9 @@ fn has_ended(pod: &Pod) -> bool {
 }
 
 /// Pods that stay and have a cost, though no more of them are to go.
-fn marked(pods: &[Arc<Pod>], wanted: usize) -> Vec<String> {
+fn marked(pods: &[Arc<Pod>], wanted: usize) -> Vec<&Pod> {
     let stay = pods.iter().filter(|pod| !fetch::is_ending(pod));
+    let stay = stay.map(|pod| &**pod);
     let stay: Vec<_> = stay.filter(|pod| !has_ended(pod)).collect();
     if stay.len() > wanted {
         return Vec::new();
@@ -69,7 +70,7 @@ fn marked(pods: &[Arc<Pod>], wanted: usize) -> Vec<String> {
     let marked = stay
         .into_iter()
         .filter(|pod| pod.annotations().contains_key(COST));
-    marked.map(|pod| pod.name_any()).collect()
+    marked.collect()
 }
 
 /// What the end of a pod would cost.
@@ -93,10 +94,12 @@ pub async fn hint(
 ) {
     if is_ours(consumer) && one_set(pods) {
         *hinted = Hinted(Some(Instant::now()));
+        let named = pods.iter().map(|pod| (pod.name_any(), &**pod));
+        let named: BTreeMap<_, _> = named.collect();
         let costs = costs.iter();
-        let costs = costs.map(|(name, cost)| (name.clone(), json!(cost.to_string())));
-        let costs: Vec<_> = costs.collect();
-        write(context, consumer, &costs).await;
+        let changes = costs.filter_map(|(name, cost)| change(named.get(name)?, Some(*cost)));
+        let changes: Vec<_> = changes.collect();
+        write(context, consumer, &changes).await;
     }
 }
 
@@ -110,19 +113,27 @@ pub async fn clear(
 ) {
     if is_ours(consumer) && hinted.long_ago(Instant::now()) {
         let marked = marked(pods, wanted as usize).into_iter();
-        let none: Vec<_> = marked.map(|name| (name, Value::Null)).collect();
-        write(context, consumer, &none).await;
+        let changes: Vec<_> = marked.filter_map(|pod| change(pod, None)).collect();
+        write(context, consumer, &changes).await;
     }
 }
 
-async fn write(context: &Context, consumer: &Consumer, costs: &[(String, Value)]) {
+/// What changes of a pod; no cost: the annotation goes. It carries the uid, so that another pod that has the
+/// name by now is not touched.
+fn change(pod: &Pod, cost: Option<i32>) -> Option<(String, Value)> {
+    let cost = cost.map(|cost| cost.to_string());
+    let patch = json!({"metadata": {"uid": pod.uid()?, "annotations": {COST: cost}}});
+    Some((pod.name_any(), patch))
+}
+
+/// Writes changes of pods, by name.
+async fn write(context: &Context, consumer: &Consumer, changes: &[(String, Value)]) {
     let api: Api<Pod> = Api::namespaced(context.client.clone(), consumer.namespace());
-    let writes = costs.iter().map(|(name, cost)| {
-        let patch = json!({"metadata": {"annotations": {COST: cost}}});
+    let writes = changes.iter().map(|(name, patch)| {
         let api = &api;
         async move {
             let written = api
-                .patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch))
+                .patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch))
                 .await;
             if let Err(error) = written {
                 debug!("{name}: its deletion cost is not written: {error}");
@@ -140,7 +151,7 @@ mod tests {
 
     fn object(set: &str, cost: bool, ending: bool) -> Arc<Pod> {
         let mut pod = json!({"metadata": {
-            "name": format!("pod-{set}-{cost}-{ending}"),
+            "name": format!("pod-{set}-{cost}-{ending}"), "uid": format!("uid-{set}"),
             "ownerReferences": [{
                 "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": set, "controller": true
             }]
@@ -164,12 +175,23 @@ mod tests {
         evicted.status.get_or_insert_default().phase = Some("Failed".to_owned());
         let pods = [old.clone(), bare, going, Arc::new(evicted)];
         // Of two that stay one is to go yet.
-        assert_eq!(marked(&pods, 1), Vec::<String>::new());
-        assert_eq!(marked(&pods, 2), [old.name_any()]);
+        assert!(marked(&pods, 1).is_empty());
+        assert_eq!(marked(&pods, 2), [&*old]);
         let now = Instant::now();
         assert!(Hinted::default().long_ago(now));
         assert!(!Hinted(Some(now)).long_ago(now + KEPT / 2));
         assert!(Hinted(Some(now)).long_ago(now + KEPT));
+    }
+
+    #[test]
+    fn a_change_is_of_one_very_pod_and_of_its_cost_alone() {
+        let mut pod = Pod::clone(&object("a", true, false));
+        let written = json!({"metadata": {"uid": "uid-a", "annotations": {COST: "7"}}});
+        assert_eq!(change(&pod, Some(7)), Some((pod.name_any(), written)));
+        let taken = json!({"metadata": {"uid": "uid-a", "annotations": {COST: null}}});
+        assert_eq!(change(&pod, None), Some((pod.name_any(), taken)));
+        pod.metadata.uid = None;
+        assert_eq!(change(&pod, Some(7)), None);
     }
 
     #[test]
