@@ -21,7 +21,7 @@ pub async fn a_viewer_sees_what_pods_know(stack: &Stack) -> Result<()> {
         "create",
         "rolebinding",
         "viewer",
-        "--clusterrole=keylane-operator-view",
+        "--clusterrole=keylane-view",
         &user,
     ])?;
     let url = path(stack.namespace(), NAME);

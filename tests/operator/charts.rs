@@ -128,6 +128,65 @@ fn one_namespace_takes_no_rights_beyond_it() -> Result<()> {
 }
 
 #[test]
+fn roles_for_people_are_named_as_they_are_asked_for_and_not_shared_by_releases() -> Result<()> {
+    let cluster = cluster::up()?;
+    let roles = |set: &[&str]| -> Result<Vec<(String, String)>> {
+        let objects = render(&cluster, set)?;
+        let roles = kind(&objects, "ClusterRole")
+            .into_iter()
+            .filter_map(|role| {
+                let name = role["metadata"]["name"].as_str()?;
+                let aggregated = role["metadata"]["labels"].as_object()?.keys();
+                let aggregated = aggregated.filter_map(|label| {
+                    label.strip_prefix("rbac.authorization.k8s.io/aggregate-to-")
+                });
+                let mut aggregated: Vec<_> = aggregated.collect();
+                aggregated.sort_unstable();
+                Some((name.to_owned(), aggregated.join(",")))
+            });
+        let mut roles: Vec<_> = roles
+            .filter(|(name, _)| name.starts_with("keylane-"))
+            .collect();
+        roles.sort_unstable();
+        Ok(roles)
+    };
+    let named = |edit: &str, view: &str| {
+        let edit = (edit.to_owned(), "admin,edit".to_owned());
+        vec![edit, (view.to_owned(), "view".to_owned())]
+    };
+    assert_eq!(roles(&[])?, named("keylane-edit", "keylane-view"));
+    let shop = roles(&["--set", "watchNamespace=shop"])?;
+    assert_eq!(shop, named("keylane-edit-shop", "keylane-view-shop"));
+    Ok(())
+}
+
+#[test]
+fn without_the_admission_policy_there_is_no_right_to_change_pods() -> Result<()> {
+    let cluster = cluster::up()?;
+    let policies = [
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    ];
+    for (policy, patches) in [("true", true), ("false", false)] {
+        let objects = render(&cluster, &["--set", &format!("admissionPolicy={policy}")])?;
+        for one in policies {
+            assert_eq!(kind(&objects, one).len(), usize::from(patches), "{one}");
+        }
+        let roles = kind(&objects, "ClusterRole").into_iter();
+        let rules = roles.filter(|role| role["metadata"]["name"] == "kl-operator");
+        let rules = rules.flat_map(|role| role["rules"].as_array().into_iter().flatten());
+        let on_pods = rules.filter(|rule| {
+            rule["apiGroups"] == json!([""]) && rule["resources"] == json!(["pods"])
+        });
+        let verbs: Vec<_> = on_pods.map(|rule| rule["verbs"].to_string()).collect();
+        let has = |verb: &str| verbs.iter().any(|verbs| verbs.contains(verb));
+        assert!(has("list") && has("create"), "{verbs:?}");
+        assert_eq!(has("patch"), patches, "{verbs:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_value_that_is_not_there_or_of_another_type_is_refused() -> Result<()> {
     let cluster = cluster::up()?;
     for wrong in [
@@ -220,11 +279,25 @@ fn every_value_and_every_right_has_its_reason_beside_it() -> Result<()> {
         }
         before = line;
     }
-    for file in ["rbac", "users", "live", "metrics"] {
-        let text = std::fs::read_to_string(chart(&format!("keylane/templates/{file}.yaml")))?;
-        let mut before = "";
+    // What a rule can begin with.
+    let begins = [
+        "- apiGroups:",
+        "- nonResourceURLs:",
+        "- resourceNames:",
+        "- resources:",
+        "- verbs:",
+    ];
+    let mut with_rules = 0;
+    for file in std::fs::read_dir(chart("keylane/templates"))? {
+        let text = std::fs::read_to_string(file?.path())?;
+        if !text.contains("rbac.authorization.k8s.io/v1") {
+            continue;
+        }
+        let (mut before, mut rules) = ("", 0);
         for line in text.lines() {
-            if line.trim_start().starts_with("- apiGroups:") {
+            let is_rule = |begin: &&str| line.trim_start().starts_with(*begin);
+            if begins.iter().any(is_rule) {
+                rules += 1;
                 assert!(
                     before.trim_start().starts_with('#'),
                     "{line:?} has no reason"
@@ -232,6 +305,9 @@ fn every_value_and_every_right_has_its_reason_beside_it() -> Result<()> {
             }
             before = line;
         }
+        with_rules += usize::from(rules > 0);
     }
+    // Those of the operator, of people, of the live API and of metrics.
+    assert_eq!(with_rules, 4);
     Ok(())
 }

@@ -80,8 +80,13 @@ impl Space {
 
     /// What the chart says in these templates.
     pub fn render(&self, templates: &[&str], args: &[&str]) -> Result<String> {
+        self.render_as(RELEASE, templates, args)
+    }
+
+    /// The same as a release of this name, for objects that the whole cluster shares.
+    pub fn render_as(&self, release: &str, templates: &[&str], args: &[&str]) -> Result<String> {
         let mut helm = self.cluster.helm()?;
-        helm.args(["template", RELEASE, CHART, "--namespace", &self.name]);
+        helm.args(["template", release, CHART, "--namespace", &self.name]);
         for template in templates {
             helm.arg("--show-only").arg(format!("templates/{template}"));
         }
@@ -91,6 +96,16 @@ impl Space {
     /// The cluster the namespace is in.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// Applies objects that the namespace does not take with it when it goes.
+    pub fn with(&self, what: &'static str, manifests: &str) -> Result<Applied<'_>> {
+        self.cluster.apply(what, manifests)?;
+        Ok(Applied {
+            cluster: &self.cluster,
+            what,
+            manifests: manifests.to_owned(),
+        })
     }
 
     /// Starts an operator as the service account of the chart, so that a verb missing there fails here.
@@ -259,6 +274,25 @@ impl Space {
             Err(error) => Err(Pending::NotYet(error.to_string())),
         };
         Ok(wait::until(what, LIMIT, None, probe)?)
+    }
+}
+
+/// Objects that are deleted when this is dropped.
+#[must_use]
+pub struct Applied<'s> {
+    cluster: &'s Cluster,
+    what: &'static str,
+    manifests: String,
+}
+
+impl Drop for Applied<'_> {
+    fn drop(&mut self) {
+        let mut delete = self.cluster.kubectl();
+        delete.args(["delete", "--ignore-not-found", "--wait=false", "-f", "-"]);
+        let deleting = format!("deleting {}", self.what);
+        if let Err(error) = run::feed(&deleting, &mut delete, &self.manifests) {
+            eprintln!("{} may be left: {error}", self.what);
+        }
     }
 }
 

@@ -14,6 +14,10 @@ app.kubernetes.io/component: operator
 {{- define "keylane.reviewed" -}}
 {{- if eq (dig "access" "" (.Values.metrics | default dict)) "TokenReview" }}yes{{ end }}
 {{- end }}
+{{- /* A role for people. There is one operator for a whole cluster; of those for one namespace each has its own. */ -}}
+{{- define "keylane.people" -}}
+keylane-{{ .role }}{{ with .Values.watchNamespace }}-{{ . }}{{ end }}
+{{- end }}
 {{- define "keylane.name" -}}
 {{ printf "%s-operator" .Release.Name | trunc 52 | trimSuffix "-" }}
 {{- end }}

@@ -60,13 +60,14 @@ async fn tell(client: &Client, secret: &Secret) -> Result<(), ServingError> {
     let failed = |doing| move |source| ServingError::Api { doing, source };
     let services: Api<APIService> = Api::all(client.clone());
     let service = services.get(&name).await.map_err(failed("read"))?;
+    let uid = service.metadata.uid.clone();
     let trusted = [CERTIFICATE, PREVIOUS].map(|key| part(secret, key).unwrap_or_default());
     let trusted = ByteString(trusted.concat());
     let known = service.spec.and_then(|spec| spec.ca_bundle);
     if known.as_ref() == Some(&trusted) {
         return Ok(());
     }
-    let patch = json!({"spec": {"caBundle": trusted}});
+    let patch = json!({"metadata": {"uid": uid}, "spec": {"caBundle": trusted}});
     let parameters = PatchParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PatchParams::default()

@@ -54,7 +54,7 @@ pub enum PluginError {
     },
     /// The user may not.
     #[error(
-        "you may not {what}: {message}; ask for the role view or edit of the namespace, or for Keylane's ClusterRole <release>-operator-view or -edit"
+        "you may not {what}: {message}; ask for the role view or edit of the namespace, or for Keylane's ClusterRole keylane-view or keylane-edit"
     )]
     Forbidden {
         /// What was tried.

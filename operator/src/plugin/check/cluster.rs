@@ -154,11 +154,9 @@ fn said(right: &Right, allowed: bool) -> Line {
         return Line::well(what);
     }
     let hint = match right.verb {
-        "patch" | "create" => {
-            "ask for the role edit, or Keylane's ClusterRole <release>-operator-edit"
-        }
+        "patch" | "create" => "ask for the role edit, or Keylane's ClusterRole keylane-edit",
         _ => {
-            "ask for the role view, or Keylane's ClusterRole <release>-operator-view and the right to read pods and ConfigMaps"
+            "ask for the role view, or Keylane's ClusterRole keylane-view and the right to read pods and ConfigMaps"
         }
     };
     if right.needed {
