@@ -5,6 +5,8 @@
 
 mod access;
 mod limit;
+#[cfg(test)]
+mod listeners;
 
 pub use access::{Access, AccessError, Files};
 pub use limit::Limit;

@@ -68,6 +68,12 @@ pub enum ResetError {
 pub struct Control(pub(super) mpsc::Sender<Request>);
 
 impl Control {
+    /// That of an executor that has ended.
+    #[cfg(test)]
+    pub(crate) fn ended() -> Self {
+        Self(mpsc::channel(1).0)
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Gone> {
         let (reply, answer) = oneshot::channel();
         self.0.send(request(reply)).await.map_err(|_| Gone)?;
