@@ -78,7 +78,7 @@ pub fn path(namespace: &str, name: &str) -> String {
 }
 
 /// The API, asked with the rights of the operator.
-pub(super) fn router(client: Client) -> Router {
+pub(crate) fn router(client: Client) -> Router {
     let version = format!("/apis/{GROUP}/{VERSION}");
     Router::new()
         .route(&version, get(async || Json(resources())))

@@ -24,6 +24,8 @@ mod letters;
 mod pods;
 mod serving;
 
+#[cfg(test)]
+pub(crate) use api::router;
 pub use api::{ConsumerStats, GROUP, PodStats, RESOURCE, VERSION, path};
 pub use groups::path as groups_path;
 pub use letters::path as letters_path;

@@ -2,6 +2,8 @@
 //! not answer in time is unknown, not idle; an answer longer than it can be is not read.
 
 pub mod access;
+#[cfg(test)]
+mod tests;
 pub mod usage;
 
 use access::{Access, AccessError};
@@ -48,6 +50,7 @@ pub enum PodError {
 pub struct PodClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     bearer: String,
+    port: u16,
 }
 
 impl PodClient {
@@ -77,6 +80,7 @@ impl PodClient {
         Ok(Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
             bearer: format!("Bearer {}", access.token),
+            port: ADMIN_PORT,
         })
     }
 
@@ -167,7 +171,7 @@ impl PodClient {
         let asked = async {
             let request = Request::builder()
                 .method(method)
-                .uri(url(address, what)?)
+                .uri(url(address, self.port, what)?)
                 .header(AUTHORIZATION, &self.bearer)
                 .header(CONTENT_TYPE, "application/json")
                 .body(Full::new(body))
@@ -193,10 +197,10 @@ fn json(address: &str, body: &impl Serialize) -> Result<Bytes, PodError> {
         .map_err(|error| unknown(address, error.to_string()))
 }
 
-fn url(address: &str, what: &str) -> Result<String, PodError> {
+fn url(address: &str, port: u16, what: &str) -> Result<String, PodError> {
     match address.parse() {
-        Ok(IpAddr::V4(address)) => Ok(format!("https://{address}:{ADMIN_PORT}/v1/{what}")),
-        Ok(IpAddr::V6(address)) => Ok(format!("https://[{address}]:{ADMIN_PORT}/v1/{what}")),
+        Ok(IpAddr::V4(address)) => Ok(format!("https://{address}:{port}/v1/{what}")),
+        Ok(IpAddr::V6(address)) => Ok(format!("https://[{address}]:{port}/v1/{what}")),
         Err(_) => Err(unknown(address, "not an address".to_owned())),
     }
 }

@@ -3,6 +3,8 @@
 //! Metrics are served in clear to whoever reaches the port, which a network policy is to decide, or over TLS to
 //! those whom the cluster lets read them ([`readers`]).
 
+#[cfg(test)]
+mod listeners;
 pub mod readers;
 
 use crate::metrics::Metrics;
