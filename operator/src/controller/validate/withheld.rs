@@ -183,7 +183,11 @@ mod tests {
 
     #[test]
     fn no_variable_of_any_container_does() {
-        let all = [("containers", 0), ("containers", 1), ("initContainers", 0)];
+        let all = [
+            ("containers", 0_usize),
+            ("containers", 1),
+            ("initContainers", 0),
+        ];
         for (kind, index) in all {
             let with = |field: &str, value: Value| {
                 let mut template = json!({"spec": {
