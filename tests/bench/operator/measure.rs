@@ -20,6 +20,8 @@ const DECIDES_EVERY: f64 = 5.0;
 pub struct Figures {
     /// OrderedConsumers.
     pub resources: usize,
+    /// How long it was measured.
+    pub seconds: f64,
     /// Cores, on average.
     pub cores: f64,
     /// The largest resident memory so far.
@@ -185,6 +187,7 @@ impl Operator {
         let api = (asked_now - asked) / seconds - self.others;
         Ok(Figures {
             resources,
+            seconds,
             cores: (using - used).as_secs_f64() / seconds,
             mib: peak_memory(self.child.id())?,
             api_requests_per_second: api.max(0.0),
