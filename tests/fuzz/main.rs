@@ -6,11 +6,12 @@
 //! took longer than 10 s, or came out otherwise than it went in.
 //!
 //! The same targets are there for cargo-fuzz, which is guided by coverage and finds what damage at random does not:
-//! `Cargo.toml` here is theirs. They are no part of the tests, because the fuzzer has to be installed, compiles all
-//! dependencies once more with its own instruments, and finds something else each time.
+//! `Cargo.toml` here is theirs. `--guided` builds and runs them without cargo-fuzz. They are no part of the tests,
+//! because that compiles all dependencies once more with instruments of its own.
 #![recursion_limit = "512"]
 
 mod damage;
+mod libfuzzer;
 mod target;
 
 use anyhow::{Context as _, Result, ensure};
@@ -41,6 +42,12 @@ struct Cli {
     /// Write the samples into this directory instead, one below it for each target, to begin with for cargo-fuzz.
     #[arg(long, value_name = "DIR")]
     samples: Option<PathBuf>,
+    /// Let libFuzzer make the inputs, guided by what they reach: builds the targets first.
+    #[arg(long, conflicts_with_all = ["runs", "samples"])]
+    guided: bool,
+    /// How long each target is read with --guided, in seconds.
+    #[arg(long, requires = "guided", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
 }
 
 fn main() -> Result<()> {
@@ -49,6 +56,8 @@ fn main() -> Result<()> {
         seed,
         only,
         samples,
+        guided,
+        seconds,
     } = Cli::parse_from(keylane_tests::arguments());
     let chosen: Vec<_> = TARGETS
         .iter()
@@ -57,6 +66,9 @@ fn main() -> Result<()> {
     ensure!(!chosen.is_empty(), "there is no such target");
     if let Some(dir) = samples {
         return write_samples(&chosen, &dir);
+    }
+    if guided {
+        return libfuzzer::run(&chosen, seconds, seed);
     }
     let shares: u64 = chosen.iter().map(|target| target.share).sum();
     let (mut all, mut failures) = (0, 0);
@@ -85,12 +97,19 @@ fn main() -> Result<()> {
 fn write_samples(targets: &[&Target], dir: &Path) -> Result<()> {
     for target in targets {
         let dir = dir.join(target.name);
-        std::fs::create_dir_all(&dir)
-            .with_context(|| format!("{} cannot be made", dir.display()))?;
-        for (number, sample) in (target.samples)().iter().enumerate() {
-            std::fs::write(dir.join(format!("sample-{number}")), sample)?;
-        }
+        put_samples(target, &dir)?;
         println!("{}", dir.display());
+    }
+    Ok(())
+}
+
+/// Writes a target's samples into a directory, which is made.
+fn put_samples(target: &Target, dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    for (number, sample) in (target.samples)().iter().enumerate() {
+        let file = dir.join(format!("sample-{number}"));
+        std::fs::write(&file, sample)
+            .with_context(|| format!("{} cannot be written", file.display()))?;
     }
     Ok(())
 }

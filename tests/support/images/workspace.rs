@@ -1,6 +1,7 @@
 //! The images of this workspace: the product's, the tests' and RocketMQ's.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::base::Base;
 use super::build::{Image, Recipe, build};
@@ -145,6 +146,28 @@ pub fn release_directory() -> PathBuf {
     target().join("release")
 }
 
+/// Cargo, as it is when a person calls it.
+///
+/// What cargo tells the program it runs about that program is taken out: build scripts of dependencies look at it,
+/// and would rebuild half the tree for every other checkout.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = run::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let told = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_CRATE_",
+        "CARGO_BIN_",
+    ];
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_str();
+        if text.is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix))) {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+}
+
 /// Builds programs of this workspace in release mode: pairs of package and program. Gives the
 /// programs' paths in the same order.
 pub fn release_binaries(paths: &Paths, programs: &[(&str, &str)]) -> Result<Vec<PathBuf>> {
@@ -158,24 +181,7 @@ pub fn release_binaries(paths: &Paths, programs: &[(&str, &str)]) -> Result<Vec<
             log.display()
         ),
         || {
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let mut build = run::command(cargo);
-            // What cargo tells the program it runs about that program: build scripts of dependencies look
-            // at it, and would rebuild half the tree for every other checkout.
-            for (name, _) in std::env::vars_os() {
-                let told = [
-                    "CARGO_PKG_",
-                    "CARGO_MANIFEST_",
-                    "CARGO_CRATE_",
-                    "CARGO_BIN_",
-                ];
-                if name
-                    .to_str()
-                    .is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix)))
-                {
-                    build.env_remove(&name);
-                }
-            }
+            let mut build = cargo();
             build
                 .current_dir(workspace())
                 .env("CARGO_TARGET_DIR", &target)
