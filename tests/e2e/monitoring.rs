@@ -1,5 +1,7 @@
 //! The chart's alerts and dashboard, asked of a real Prometheus that scrapes the operator and the consumer's
-//! pods: each query gives data.
+//! pods: each query gives data. That each alert fires when it should is tried on series that are made up.
+
+mod alerts;
 
 use crate::NAME;
 use anyhow::{Context as _, Result, ensure};
@@ -8,7 +10,7 @@ use keylane_tests::images::workspace::workspace;
 use keylane_tests::stack::{SYSTEM, Stack};
 use keylane_tests::wait;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -35,8 +37,9 @@ impl Drop for Prometheus {
 /// Every query of the alerts and of the dashboard gives data while a consumer has messages to handle.
 pub async fn every_query_gives_data(stack: &Stack) -> Result<()> {
     let rules = workspace().join("charts/keylane/rules.yaml");
+    alerts::fire(stack.cluster(), &programs(stack)?.join("promtool"))?;
     let prometheus = Prometheus::start(stack, &rules)?;
-    let mut queries = alerts(&rules)?;
+    let mut queries = compared(&rules)?;
     queries.extend(panels()?);
     ensure!(
         queries.len() > 20,
@@ -61,15 +64,29 @@ pub async fn every_query_gives_data(stack: &Stack) -> Result<()> {
         }
     })
     .await?;
+    let variables = variables()?;
+    ensure!(!variables.is_empty(), "the dashboard has no variables");
+    for (metric, label) in variables {
+        let values = prometheus.values(&metric, &label).await?;
+        ensure!(
+            values.iter().any(|value| value == stack.namespace()),
+            "label_values({metric}, {label}) gives {values:?}"
+        );
+    }
     prometheus.rules_are_evaluated().await?;
     println!("a Prometheus has data for all {count} queries of the alerts and the dashboard");
     Ok(())
 }
 
+/// Where the programs of Prometheus are.
+fn programs(stack: &Stack) -> Result<PathBuf> {
+    Ok(packages::unpacked(stack.cluster().paths(), "prometheus")?.join("usr/bin"))
+}
+
 impl Prometheus {
     fn start(stack: &Stack, rules: &Path) -> Result<Self> {
         let paths = stack.cluster().paths();
-        let programs = packages::unpacked(paths, "prometheus")?.join("usr/bin");
+        let programs = programs(stack)?;
         let mut check = run::command(programs.join("promtool"));
         run::output("promtool", check.args(["check", "rules"]).arg(rules))?;
         let dir = tempfile::tempdir()?;
@@ -114,6 +131,14 @@ impl Prometheus {
         let url = reqwest::Url::parse_with_params(&url, [("query", query)])?;
         let data = self.get(url.as_str()).await?;
         Ok(data["result"].as_array().map_or(0, Vec::len))
+    }
+
+    /// The values that a label of a metric has.
+    async fn values(&self, metric: &str, label: &str) -> Result<Vec<Value>> {
+        let url = format!("{}/label/{label}/values", self.url);
+        let url = reqwest::Url::parse_with_params(&url, [("match[]", metric)])?;
+        let data = self.get(url.as_str()).await?;
+        Ok(data.as_array().cloned().unwrap_or_default())
     }
 
     async fn rules_are_evaluated(&self) -> Result<()> {
@@ -173,7 +198,7 @@ fn pods(stack: &Stack, namespace: &str, selector: &str, port: &str) -> Result<Ve
 }
 
 /// The alerts' queries; what they compare gives data whether they fire or not.
-fn alerts(rules: &Path) -> Result<Vec<String>> {
+fn compared(rules: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(rules)?;
     let file: Value = serde_norway::from_str(&text)?;
     let groups = file["groups"].as_array().into_iter().flatten();
@@ -194,4 +219,24 @@ fn panels() -> Result<Vec<String>> {
     Ok(queries
         .map(|query| query.replace("$namespace", ".*"))
         .collect())
+}
+
+/// What the dashboard's variables are asked of: a metric and its label.
+fn variables() -> Result<Vec<(String, String)>> {
+    let path = workspace().join("charts/keylane/dashboard.json");
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+    let all = dashboard["templating"]["list"].as_array();
+    let asked = all
+        .into_iter()
+        .flatten()
+        .filter(|one| one["type"] == "query");
+    let of = |one: &Value| {
+        let query = one["query"].as_str()?;
+        let query = query.strip_prefix("label_values(")?.strip_suffix(')')?;
+        let (metric, label) = query.split_once(',')?;
+        Some((metric.trim().to_owned(), label.trim().to_owned()))
+    };
+    asked
+        .map(|one| of(one).with_context(|| format!("this is no label_values: {one}")))
+        .collect()
 }
