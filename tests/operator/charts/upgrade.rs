@@ -1,7 +1,10 @@
 //! Charts that were released, upgraded on a real cluster to those of the source.
 //!
 //! `released` holds them as they were packaged. The program is that of the source in both: what an older chart
-//! says to it must be understood, or a rollback would end in a crash loop.
+//! says to it must be understood, or a rollback would end in a crash loop. What an older program leaves behind is
+//! tried in `versions`.
+
+mod versions;
 
 use crate::leaders::{pods, written};
 use crate::space::{Space, consumer};
@@ -211,6 +214,8 @@ fn upgraded(space: &Space, renamed: &Renamed) -> Result<()> {
     };
     let kind = format!("upgradedconsumers.{}", renamed.group);
     let (defined, object) = (uid("crd", &definition)?, uid(&kind, "orders")?);
+
+    versions::status_is_served(space, &kind)?;
 
     release.helm("upgrade", &[&new])?;
     assert_eq!(uid("crd", &definition)?, defined);
