@@ -1,9 +1,12 @@
-//! What is linked in is what .cargo/deny.toml allows: licences, sources, and crates that are not wanted.
+//! What is linked in is what .cargo/deny.toml allows: licences, sources, and crates that are not wanted. The same
+//! lists are read here, where nothing but Rust is needed, and by cargo-deny, where it is installed.
 
 use anyhow::{Context as _, Result, ensure};
-use keylane_tests::images::workspace::workspace;
+use keylane_tests::cluster::run;
+use keylane_tests::images::workspace::{cargo, workspace};
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::process::Command;
 
 #[derive(Deserialize)]
@@ -148,5 +151,30 @@ fn nothing_is_linked_in_that_is_not_allowed() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn cargo_deny_finds_nothing_where_it_is_installed() -> Result<()> {
+    let check = [
+        "--offline",
+        "--locked",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ];
+    if run::find("cargo-deny").is_none() {
+        // Past what is shown of tests that fail only: a check that was not made is to be seen.
+        writeln!(
+            std::io::stderr(),
+            "cargo-deny is not installed: licences, sources and bans were checked without it; cargo deny {} does it",
+            check.join(" ")
+        )?;
+        return Ok(());
+    }
+    let mut deny = cargo();
+    deny.current_dir(workspace()).arg("deny").args(check);
+    run::output("cargo deny", &mut deny)?;
     Ok(())
 }
