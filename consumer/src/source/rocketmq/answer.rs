@@ -32,6 +32,9 @@ const DENIALS: [&str; 6] = [
     "Authorization failed",
 ];
 
+/// Most queues of a topic that are believed.
+const MOST_QUEUES: u64 = 1 << 16;
+
 /// A broker's answer and whom it came from.
 pub struct Answer {
     pub command: RemotingCommand,
@@ -109,6 +112,19 @@ impl Answer {
     }
 }
 
+/// In words why a route cannot be followed: each queue gets a name of its own, and a few bytes can speak of
+/// billions.
+pub fn followable(data: &TopicRouteData) -> Result<(), String> {
+    let queues = data.queue_datas.iter();
+    let number: u64 = queues.map(|of| u64::from(of.read_queue_nums())).sum();
+    if number <= MOST_QUEUES {
+        return Ok(());
+    }
+    Err(format!(
+        "it speaks of {number} queues of the topic, and more than {MOST_QUEUES} are not believed"
+    ))
+}
+
 /// The masters and readable queues of a topic; `queue` makes a queue's name from broker and id.
 pub fn route(data: &TopicRouteData, queue: impl Fn(Arc<str>, u32) -> QueueId) -> Route {
     let mut route = Route::default();
@@ -133,4 +149,29 @@ pub fn route(data: &TopicRouteData, queue: impl Fn(Arc<str>, u32) -> QueueId) ->
         .masters
         .retain(|broker, _| route.queues.iter().any(|queue| queue.broker == *broker));
     route
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cheetah_string::CheetahString;
+    use rocketmq_protocol::protocol::route::route_data_view::QueueData;
+
+    #[test]
+    fn a_route_of_more_queues_than_there_can_be_is_not_followed() {
+        let of = |numbers: &[u32]| {
+            let queues = numbers
+                .iter()
+                .map(|number| QueueData::new(CheetahString::from_slice("b"), *number, 8, 6, 0));
+            followable(&TopicRouteData {
+                queue_datas: queues.collect(),
+                ..TopicRouteData::default()
+            })
+        };
+        assert_eq!(of(&[8, 1_024]), Ok(()));
+        for wrong in [&[u32::MAX][..], &[40_000, 40_000]] {
+            let reason = of(wrong).unwrap_err();
+            assert!(reason.contains("are not believed"), "{reason}");
+        }
+    }
 }

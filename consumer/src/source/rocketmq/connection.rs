@@ -13,6 +13,7 @@
 //! - The client's own error texts hide addresses: ours name the peer.
 
 use super::access::{Access, Part, Signer};
+use super::answer;
 use super::relay::{Relay, Trouble};
 use crate::message::{QueueId, Topic};
 use crate::source::SourceError;
@@ -219,15 +220,17 @@ impl Connection {
                 .await
                 .map_err(|error| error.to_string())
         };
-        let turn = &handle.turn;
-        self.bounded(
-            &peer,
-            "for the route of the topic",
-            CALL_TIMEOUT,
-            turn,
-            call,
-        )
-        .await
+        let what = "for the route of the topic";
+        let call = self.bounded(&peer, what, CALL_TIMEOUT, &handle.turn, call);
+        let found = call.await?;
+        if let Some(data) = &found {
+            answer::followable(data).map_err(|reason| SourceError::Malformed {
+                peer: peer.clone(),
+                what,
+                reason,
+            })?;
+        }
+        Ok(found)
     }
 
     /// Sends a request to a broker; the answer is whatever it answered. `wait` is the time the request may
