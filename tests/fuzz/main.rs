@@ -5,6 +5,9 @@
 //! nothing but a stable compiler. Standard output has one line a target; the exit status is 1 if anything panicked,
 //! took longer than 10 s, or came out otherwise than it went in.
 //!
+//! What the client library reads before us is not among them: the frame round an answer, and the JSON of a route.
+//! What we make of a route is bounded (consumer/src/source/rocketmq/answer.rs).
+//!
 //! The same targets are there for cargo-fuzz, which is guided by coverage and finds what damage at random does not:
 //! `Cargo.toml` here is theirs. `--guided` builds and runs them without cargo-fuzz. They are no part of the tests,
 //! because that compiles all dependencies once more with instruments of its own.

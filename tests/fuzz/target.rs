@@ -6,6 +6,7 @@ use keylane_consumer::contract::admin::{LaneTarget, MembersGone, Stats};
 use keylane_consumer::contract::offsets::ResetOffsets;
 use keylane_consumer::journal::{self, Body, Finished, Keys, Progress, Record, Witness};
 use keylane_consumer::message::Properties;
+use keylane_consumer::source::rocketmq::groups::{Connected, Position};
 use keylane_consumer::source::rocketmq::record;
 use keylane_consumer::source::rocketmq::sql::Expression;
 use serde::Serialize;
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target {
         name: "config",
         share: 5,
@@ -49,6 +50,13 @@ pub const TARGETS: [Target; 5] = [
         checksum: false,
         samples: replies,
         read: reply,
+    },
+    Target {
+        name: "group",
+        share: 10,
+        checksum: false,
+        samples: groups,
+        read: group,
     },
     Target {
         name: "admin",
@@ -192,6 +200,28 @@ fn reply(input: &[u8]) -> Result<bool, String> {
         )),
         Err(reason) => Err(format!("taken once and not twice: {reason}")),
     }
+}
+
+/// What brokers tell of a group: its offsets, as RocketMQ 5.3.3 writes them, which is no JSON, and its members.
+fn groups() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"consumeTps":0.0,"offsetTable":{{"brokerName":"b","queueId":2,"topic":"T"}:{"brokerOffset":9,"consumerOffset":5,"lastTimestamp":0,"pullOffset":5},{"brokerName":"b","queueId":0,"topic":"T"}:{"brokerOffset":0,"consumerOffset":0,"lastTimestamp":0,"pullOffset":0}}}"#,
+        r#"{"consumeTps":0.0,"offsetTable":{}}"#,
+        r#"{"connectionSet":[{"clientAddr":"10.0.0.1:5","clientId":"c@1","language":"JAVA","version":475}],"messageModel":"CLUSTERING","subscriptionTable":{"T":{"expressionType":"TAG","subString":"*","topic":"T"}}}"#,
+    ];
+    texts.map(|text| text.as_bytes().to_vec()).into()
+}
+
+fn group(input: &[u8]) -> Result<bool, String> {
+    let Ok(positions) = Position::all(input) else {
+        return Ok(serde_json::from_slice::<Connected>(input).is_ok());
+    };
+    // Each took some bytes, and what is behind the table says nothing.
+    let behind = Position::all(&[input, b"}"].concat());
+    if positions.len() <= input.len() && behind.as_ref() == Ok(&positions) {
+        return Ok(true);
+    }
+    Err(format!("{positions:?}, and {behind:?} with a byte behind"))
 }
 
 fn bodies() -> Vec<Vec<u8>> {

@@ -62,6 +62,18 @@ pub struct Position {
     pub consumer_offset: i64,
 }
 
+impl Position {
+    /// Where the group is in every queue that a broker's answer tells of, by topic and queue id; in words what
+    /// cannot be read.
+    pub fn all(answer: &[u8]) -> Result<BTreeMap<(String, u32), Self>, String> {
+        let table: Vec<(Key, Self)> = offset_table(answer)?;
+        let table = table.into_iter();
+        Ok(table
+            .map(|(key, position)| ((key.topic, key.queue_id), position))
+            .collect())
+    }
+}
+
 impl RocketmqSource {
     /// The brokers that know the group: each makes a retry topic at the first heartbeat of a member. None if it
     /// never had one, or only such that get every message (Broadcasting).
@@ -105,11 +117,6 @@ impl RocketmqSource {
         let asked = self.ask(broker, Purpose::All, what, request, Duration::ZERO);
         let mut answer = Box::pin(asked).await?.success()?;
         let body = answer.command.take_body().unwrap_or_default();
-        let table: Vec<(Key, Position)> =
-            offset_table(&body).map_err(|reason| answer.malformed(reason))?;
-        let table = table.into_iter();
-        Ok(table
-            .map(|(key, position)| ((key.topic, key.queue_id), position))
-            .collect())
+        Position::all(&body).map_err(|reason| answer.malformed(reason))
     }
 }
