@@ -96,6 +96,7 @@ fn build(dir: &Path) -> Result<PathBuf> {
     let told = run::output("rustc -vV", run::command("rustc").arg("-vV"))?;
     let host = told.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc names no host")?;
+    same_versions()?;
     let mut build = cargo();
     build
         .args(["build", "--release", "--manifest-path"])
@@ -113,6 +114,19 @@ fn build(dir: &Path) -> Result<PathBuf> {
     );
     run::logged("building the targets with coverage", &mut build, &log)?;
     Ok(dir.join(host).join("release"))
+}
+
+/// Lets cargo begin with the product's lock file, so that what is read here is what is linked in there. Cargo adds
+/// what only the fuzzer needs.
+fn same_versions() -> Result<()> {
+    let ours = workspace().join("Cargo.lock");
+    let theirs = workspace().join("tests/fuzz/Cargo.lock");
+    let changed = |file: &Path| file.metadata().and_then(|about| about.modified()).ok();
+    if changed(&theirs) < changed(&ours) {
+        std::fs::copy(&ours, &theirs)
+            .with_context(|| format!("{} cannot be written", theirs.display()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
