@@ -11,7 +11,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 /// Pairs of queue and pod that allocations of one search may be asked for.
-const PAIRS: usize = 16_384;
+const PAIRS: usize = 49_152;
 /// Those with so few pairs are asked for one number of pods after the other, for half of all pairs at most;
 /// others where a draw says that so many pods are enough.
 const PAIRS_AT_ONCE: usize = 2048;

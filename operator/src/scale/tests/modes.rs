@@ -191,13 +191,16 @@ fn a_change_to_auto_moves_no_pods_down_before_their_hold_and_up_at_once() {
     assert!((300..=310).contains(&first), "{first} s");
 }
 
+/// What of a history its next reader reads.
+type Reads = fn(History) -> History;
+
 /// Decides in one mode until a decision is as awaited, and in another from the next look on.
 struct Switch {
     policy: Policy,
     to: Mode,
     awaited: fn(&Decision) -> bool,
     /// What the operator of the next look knows of what this one remembers, once modes were switched.
-    reads: fn(History) -> History,
+    reads: Reads,
     history: History,
     last: Option<Decision>,
     /// What each pod that was ready was told at each look, by name.
@@ -279,7 +282,7 @@ fn written(history: &History, most: usize) -> History {
 
 #[test]
 fn pods_keep_the_lanes_they_have_when_lanes_are_left_to_somebody_else_and_new_ones_get_the_most() {
-    let readers: [fn(History) -> History; 3] = [
+    let readers: [Reads; 3] = [
         |history| history,
         // An operator that starts at each look, and one whose predecessor had no room for lanes of pods.
         |history| written(&history, 8 << 10),
@@ -315,7 +318,7 @@ fn pods_keep_the_lanes_they_have_when_lanes_are_left_to_somebody_else_and_new_on
 
 #[test]
 fn lanes_taken_for_a_try_are_given_back_when_they_are_left_to_somebody_else_meanwhile() {
-    let cases: [(Mode, fn(History) -> History); 2] = [
+    let cases: [(Mode, Reads); 2] = [
         (Mode::Hold, |history| history),
         (Mode::Advise, |history| written(&history, 0)),
     ];
