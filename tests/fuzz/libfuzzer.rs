@@ -7,7 +7,7 @@
 use crate::LIMIT;
 use crate::target::Target;
 use anyhow::{Context as _, Result, ensure};
-use keylane_tests::cluster::run;
+use keylane_tests::cluster::{Paths, packages, run};
 use keylane_tests::images::workspace::{cargo, release_directory, workspace};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,6 +93,7 @@ pub fn run(targets: &[&Target], seconds: u64, seed: u64) -> Result<()> {
 
 /// Builds all targets; gives the directory they are in.
 fn build(dir: &Path) -> Result<PathBuf> {
+    packages::ensure(&Paths::from_env(), &packages::FUZZING)?;
     let told = run::output("rustc -vV", run::command("rustc").arg("-vV"))?;
     let host = told.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc names no host")?;

@@ -69,7 +69,7 @@ pub async fn measure(
     }
     let another = || Operator::start_elected(&program, cluster, NAMESPACE);
     let mut leader = another()?;
-    leader.until_settled(resources).await?;
+    leader.until_settled(cluster, resources).await?;
     let before = until_pods(cluster, resources).await?;
     let mut took: BTreeMap<End, Vec<f64>> = BTreeMap::new();
     for time in 1..=times {

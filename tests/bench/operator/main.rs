@@ -93,7 +93,7 @@ async fn measure(cli: &Cli, cluster: &Cluster, broker: &Broker) -> Result<bool> 
             apply(cluster, some)?;
         }
         there = *size;
-        operator.until_settled(there).await?;
+        operator.until_settled(cluster, there).await?;
         let figures = operator
             .measure(cluster, there, Duration::from_secs(cli.seconds))
             .await?;

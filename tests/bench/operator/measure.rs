@@ -70,7 +70,7 @@ impl Operator {
     /// Starts one that watches a namespace, without an election.
     pub async fn start(cluster: &Cluster, namespace: &str) -> Result<Self> {
         let program = program(cluster).await?;
-        let others = others(cluster).await?;
+        let others = rate(cluster).await?;
         let mut operator = Self::run(&program, cluster, namespace, &["--no-leader-election"])?;
         operator.others = others;
         Ok(operator)
@@ -152,8 +152,9 @@ impl Operator {
         Ok(())
     }
 
-    /// Waits until it looks after so many and writes children no more.
-    pub async fn until_settled(&self, resources: usize) -> Result<()> {
+    /// Waits until it looks after so many and writes children no more, and until the cluster's
+    /// controllers are done with what is new: their requests are not the operator's.
+    pub async fn until_settled(&self, cluster: &Cluster, resources: usize) -> Result<()> {
         let mut before = f64::NAN;
         wait::until(SETTLED, "everything settled", async || {
             let page = self.page().await.map_err(|error| error.to_string())?;
@@ -166,6 +167,16 @@ impl Operator {
             }
             tokio::time::sleep(DECISION).await;
             Err(format!("{known} known, {written} children written"))
+        })
+        .await?;
+        let mut before = f64::INFINITY;
+        wait::until(SETTLED, "a quiet API server", async || {
+            let rate = rate(cluster).await.map_err(|error| error.to_string())?;
+            let falls = rate < 0.9 * before - 1.0;
+            before = rate;
+            (!falls)
+                .then_some(())
+                .ok_or_else(|| format!("{rate:.1} requests/s, and fewer each time"))
         })
         .await?;
         Ok(())
@@ -210,8 +221,8 @@ impl Operator {
 
 /// Between two looks at whether it is settled: longer than a round.
 const DECISION: Duration = Duration::from_secs(6);
-/// How long the other clients of the API server are measured.
-const OTHERS: Duration = Duration::from_secs(15);
+/// How long requests are counted.
+const COUNTED: Duration = Duration::from_secs(15);
 
 fn page(text: &str) -> Page {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -263,9 +274,9 @@ fn requests(cluster: &Cluster) -> Result<f64> {
     Ok(sum(&page(&text), "apiserver_request_total"))
 }
 
-/// Requests a second of everybody else.
-async fn others(cluster: &Cluster) -> Result<f64> {
+/// Requests a second, of everybody.
+async fn rate(cluster: &Cluster) -> Result<f64> {
     let (before, begun) = (requests(cluster)?, Instant::now());
-    tokio::time::sleep(OTHERS).await;
+    tokio::time::sleep(COUNTED).await;
     Ok((requests(cluster)? - before) / begun.elapsed().as_secs_f64())
 }

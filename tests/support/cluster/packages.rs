@@ -45,6 +45,9 @@ pub const IMAGES: [Need; 4] = [
     need("tar", "tar"),
 ];
 
+/// What libFuzzer is built with.
+pub const FUZZING: [Need; 1] = [need("c++", "g++")];
+
 /// What runs the sample in Python.
 pub const PYTHON: [Need; 1] = [need("python3", "python3")];
 
