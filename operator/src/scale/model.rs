@@ -130,7 +130,10 @@ impl Model {
 
     /// The same, but not more than what has been seen: for steps down.
     pub fn sure_capacity(&self, policy: &Policy) -> Option<f64> {
-        let most = self.capacity.unwrap_or(1.15 * self.shown).max(self.shown);
+        let most = self
+            .capacity
+            .unwrap_or(PROBABLY * self.shown)
+            .max(self.shown);
         Some(self.capacity(policy)?.min(most).max(1e-6))
     }
 
