@@ -1,11 +1,13 @@
 //! A steady load, and how old its oldest message is that is not finished.
+//!
+//! It is sent by a thread of its own: nothing that a scene waits for holds it up.
 
 use anyhow::{Context as _, Result, ensure};
 use keylane_tests::rocketmq::{Message, Offsets, Producer};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 /// Orders whose messages make up the load.
@@ -26,7 +28,8 @@ pub struct Load {
     shared: Arc<Shared>,
     /// Address of the broker, topic and group.
     asked: [String; 3],
-    task: JoinHandle<()>,
+    /// Its thread ends when this is dropped.
+    _wanted: oneshot::Sender<()>,
 }
 
 struct Shared {
@@ -66,30 +69,44 @@ impl Queue {
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Load {
     /// Begins to send to a topic that has no messages yet.
     pub async fn begin(name_server: &str, topic: &str, group: &str, rates: Rates) -> Result<Self> {
-        let producer = Producer::connect(name_server, topic).await?;
         let (host, _) = name_server.rsplit_once(':').context("no port")?;
         let asked = [&format!("{host}:10911"), topic, group].map(str::to_owned);
         let shared = Arc::new(Shared {
             rates: Mutex::new(rates),
-            ledger: Mutex::new(Ledger {
-                queues: vec![Queue::default(); producer.queues()],
-                failed: None,
-            }),
+            ledger: Mutex::default(),
         });
-        let task = tokio::task::spawn_local(send(producer, shared.clone()));
+        let (wanted, unwanted) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
+        // What is sent belongs to the runtime it is sent in.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (to, topic, by) = (name_server.to_owned(), topic.to_owned(), shared.clone());
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let producer = match Producer::connect(&to, &topic).await {
+                    Ok(producer) => producer,
+                    Err(error) => {
+                        let _ = tell.send(Err(error));
+                        return;
+                    }
+                };
+                lock(&by.ledger).queues = vec![Queue::default(); producer.queues()];
+                let _ = tell.send(Ok(()));
+                tokio::select! {
+                    () = send(producer, by) => {}
+                    _ = unwanted => {}
+                }
+            });
+        });
+        told.await.context("the load did not begin")??;
         Ok(Self {
             shared,
             asked,
-            task,
+            _wanted: wanted,
         })
     }
 

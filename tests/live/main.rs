@@ -76,11 +76,6 @@ impl Name {
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let cli = Cli::parse_from(keylane_tests::arguments());
-    // Sending to a broker is not for other threads.
-    tokio::task::LocalSet::new().run_until(live(cli)).await
-}
-
-async fn live(cli: Cli) -> Result<ExitCode> {
     ensure!(
         (0.5..=1_440.0).contains(&cli.minutes),
         "--minutes is {}: from 0.5 to 1440",
@@ -135,7 +130,16 @@ impl Cli {
             Name::Operator => operator::restarted(stack).await,
             Name::Broker => broker::gone(stack).await,
         };
-        figures.unwrap_or_else(|error| vec![Figure::failed(name.label(), &error)])
+        match figures {
+            Ok(figures) => figures,
+            Err(error) => {
+                // What it left would have its share of the machine beside the others.
+                if let Err(left) = scene::remove(stack, name.label()).await {
+                    eprintln!("{}: {left:#}", name.label());
+                }
+                vec![Figure::failed(name.label(), &error)]
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::course::{Course, Moment};
 use crate::load::{Load, Rates};
 use anyhow::{Context as _, Result};
+use keylane_tests::cluster::run;
 use keylane_tests::rocketmq;
 use keylane_tests::stack::{OrderedConsumer, Stack};
 use serde_json::json;
@@ -102,7 +103,7 @@ impl<'s> Scene<'s> {
                 "--patch",
                 &patch,
             ];
-            stack.kubectl(&patch)?;
+            kubectl(stack, &patch).await?;
         }
         let course = Course::follow(stack, name, name).await?;
         let rates = Rates {
@@ -130,9 +131,25 @@ impl<'s> Scene<'s> {
         self.load.oldest().await?;
         let (stack, name) = (self.stack, self.name);
         drop(self);
-        stack.kubectl(&["delete", "orderedconsumer", name, "--timeout=60s"])?;
-        let selector = format!("--selector=keylane.dev/ordered-consumer={name}");
-        stack.kubectl(&["wait", "--for=delete", "pod", &selector, "--timeout=60s"])?;
-        Ok(())
+        remove(stack, name).await
     }
+}
+
+/// Takes a scene's consumer down, if it is there, and waits until its pods are gone.
+pub async fn remove(stack: &Stack, name: &str) -> Result<()> {
+    let delete = ["delete", "orderedconsumer", name, "--ignore-not-found"];
+    kubectl(stack, &[&delete[..], &["--timeout=60s"]].concat()).await?;
+    let selector = format!("--selector=keylane.dev/ordered-consumer={name}");
+    let gone = ["wait", "--for=delete", "pod", &selector, "--timeout=60s"];
+    kubectl(stack, &gone).await?;
+    Ok(())
+}
+
+/// kubectl in the namespace. It may take a minute, in which another scene goes on.
+async fn kubectl(stack: &Stack, args: &[&str]) -> Result<String> {
+    let what = format!("kubectl {}", args.join(" "));
+    let mut command = stack.cluster().kubectl();
+    command.args(["--namespace", stack.namespace()]).args(args);
+    let output = tokio::task::spawn_blocking(move || run::output(&what, &mut command));
+    Ok(output.await??)
 }
