@@ -40,8 +40,8 @@ pub async fn gone(stack: &Stack) -> Result<Vec<Figure>> {
     // From now on nothing arrives: one pod would do.
     scene.load.set(Rates::default());
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let pulled = Instant::now();
     let cable = Cable::pull(stack)?;
+    let pulled = Instant::now();
     eprintln!(
         "{NAME:9} cut off for {} s: {}",
         OUTAGE.as_secs(),
