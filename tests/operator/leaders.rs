@@ -78,7 +78,7 @@ fn the_next_operator_decides_in_time_when_the_leader_is_killed_and_when_it_stops
 }
 
 /// Changes of replicas that were kept, as numbers of pods before and after.
-fn kept(space: &Space) -> Result<Vec<(u32, u32)>> {
+pub fn kept(space: &Space) -> Result<Vec<(u32, u32)>> {
     let kept = space.get("configmap", "orders-keylane-decisions")?;
     let all = kept["data"].as_object().context("no decisions are kept")?;
     let mut changes = Vec::new();

@@ -2,8 +2,9 @@
 //!
 //! `released` holds them as they were packaged. The program is that of the source in both: what an older chart
 //! says to it must be understood, or a rollback would end in a crash loop. What an older program leaves behind is
-//! tried in `versions`.
+//! tried in `versions`, and one that still leads in `beside`.
 
+mod beside;
 mod versions;
 
 use crate::leaders::{pods, written};

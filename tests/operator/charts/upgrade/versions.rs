@@ -3,7 +3,7 @@
 //!
 //! The released program is not run. What it left is recorded: its children, as its source made them, the owner of their
 //! fields, its status and what autoscaling remembered in it. They are written again before the operator starts. So it
-//! is tried whether that is understood, kept and taken over; how the old program runs beside the new one is not.
+//! is tried whether that is understood, kept and taken over; `beside` tries it while the released one still leads.
 
 use crate::leaders::pods;
 use crate::space::{Space, consumer};
@@ -23,7 +23,7 @@ const MANAGER: &str = "keylane.dev/operator";
 /// What of the configuration replaced no pods.
 const LIVE: [&str; 5] = ["lanes", "retry", "limits", "suspend", "redactKeys"];
 /// Lanes that it had decided; a pod starts with four.
-const LANES: u32 = 24;
+pub const LANES: u32 = 24;
 
 #[test]
 fn what_the_released_operator_left_is_taken_over_and_no_pod_is_replaced() -> Result<()> {
@@ -32,7 +32,7 @@ fn what_the_released_operator_left_is_taken_over_and_no_pod_is_replaced() -> Res
     space.apply(&consumer("orders"))?;
     let uid = space.get("orderedconsumer", "orders")?["metadata"]["uid"].clone();
     leave_children(&space, &uid)?;
-    let learned = leave_status(&space, &uid)?;
+    let learned = leave_status(&space, &uid, 1, None)?;
     space.until_object("deployment", "orders-keylane", |deployment| {
         deployment["status"]["replicas"] == 1
     })?;
@@ -71,7 +71,7 @@ fn what_the_released_operator_left_is_taken_over_and_no_pod_is_replaced() -> Res
 }
 
 /// The children without what the API server and others keep in them.
-fn children(space: &Space) -> Result<BTreeMap<&'static str, Value>> {
+pub fn children(space: &Space) -> Result<BTreeMap<&'static str, Value>> {
     let mut all = BTreeMap::new();
     for (kind, name) in crate::CHILDREN {
         let mut child = space.get(kind, name)?;
@@ -97,7 +97,7 @@ fn hash(text: &str) -> String {
 }
 
 /// Writes the children as the released operator did.
-fn leave_children(space: &Space, uid: &Value) -> Result<()> {
+pub fn leave_children(space: &Space, uid: &Value) -> Result<()> {
     let file = workspace().join("tests/operator/released/children-0.1.0.yaml");
     let text = std::fs::read_to_string(file)?.replace("NAMESPACE", &space.name);
     let documents = serde_norway::Deserializer::from_str(&text).map(Value::deserialize);
@@ -161,8 +161,14 @@ fn secret(space: &Space) -> Result<Value> {
     }))
 }
 
-/// Writes the status as the released operator did; gives what of it must not be forgotten.
-fn leave_status(space: &Space, uid: &Value) -> Result<Value> {
+/// Writes the status as the released operator did, with so many pods decided on, and figures of brokers missing for so
+/// many seconds, if they are; gives what of it must not be forgotten.
+pub fn leave_status(
+    space: &Space,
+    uid: &Value,
+    decided: u32,
+    missing: Option<f64>,
+) -> Result<Value> {
     let now = jiff::Timestamp::now().as_second() as f64;
     let learned = json!({
         "model": {
@@ -184,7 +190,7 @@ fn leave_status(space: &Space, uid: &Value) -> Result<Value> {
         "link": {"state": {"free": {"slow": 0}}, "rememberedUntil": null},
         "lanes": LANES, "change": null,
         "calm": learned["calm"],
-        "missing": {"brokers": null, "pods": null},
+        "missing": {"brokers": missing.map(|seconds| now - seconds), "pods": null},
         "burstUntil": null, "lastReason": "Steady",
     });
     let object = json!({
@@ -196,7 +202,7 @@ fn leave_status(space: &Space, uid: &Value) -> Result<Value> {
             "lag": {"messages": 12, "unfinished": 7},
             "rates": {"arriving": "120.0", "completed": "120.0"},
             "decision": {
-                "lanes": LANES, "replicas": 1, "reason": "Steady", "message": "what there is fits",
+                "lanes": LANES, "replicas": decided, "reason": "Steady", "message": "what there is fits",
                 "inputs": {"serviceMilliseconds": "20"}, "history": history.to_string(),
             },
             "conditions": [{
