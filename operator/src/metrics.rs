@@ -23,6 +23,7 @@ pub struct Metrics {
     failures: IntCounterVec,
     decision: Histogram,
     broker: HistogramVec,
+    requests: IntCounter,
     applied: IntCounterVec,
     leader: IntGauge,
     lease_failures: IntCounter,
@@ -86,6 +87,10 @@ impl Metrics {
                 .buckets(SECONDS.to_vec()),
                 &["outcome"],
             )?,
+            requests: IntCounter::new(
+                "keylane_operator_broker_requests_total",
+                "Requests to name servers and brokers for offsets.",
+            )?,
             applied: IntCounterVec::new(
                 Opts::new(
                     "keylane_operator_child_writes_total",
@@ -132,6 +137,7 @@ impl Metrics {
         registry.register(Box::new(metrics.failures.clone()))?;
         registry.register(Box::new(metrics.decision.clone()))?;
         registry.register(Box::new(metrics.broker.clone()))?;
+        registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.applied.clone()))?;
         registry.register(Box::new(metrics.leader.clone()))?;
         registry.register(Box::new(metrics.lease_failures.clone()))?;
@@ -162,6 +168,11 @@ impl Metrics {
         self.broker
             .with_label_values(&[outcome])
             .observe(took.as_secs_f64());
+    }
+
+    /// So many requests were made to name servers and brokers.
+    pub fn requested(&self, number: u64) {
+        self.requests.inc_by(number);
     }
 
     /// A child was created or changed.

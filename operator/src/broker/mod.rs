@@ -108,6 +108,11 @@ impl Broker {
         Ok(reading?)
     }
 
+    /// Requests since this was last asked, of all consumers on the same line.
+    pub fn take_requests(&self) -> u64 {
+        self.source.take_requests()
+    }
+
     async fn ask(&self) -> Result<Reading, SourceError> {
         let deadline = tokio::time::Instant::now() + TIMEOUT;
         let late = || SourceError::Unreachable {

@@ -204,6 +204,7 @@ async fn ask(
         context
             .metrics
             .asked_brokers(started.elapsed(), offsets.is_ok());
+        context.metrics.requested(state.take_requests());
         offsets
     };
     let asked = async {

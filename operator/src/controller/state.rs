@@ -186,6 +186,12 @@ impl State {
             None => Ok(Reading::default()),
         }
     }
+
+    /// Requests to name servers and brokers since this was last asked, of all consumers on the same connection.
+    pub fn take_requests(&self) -> u64 {
+        let broker = self.broker.as_ref();
+        broker.map_or(0, |(_, broker)| broker.take_requests())
+    }
 }
 
 #[cfg(test)]

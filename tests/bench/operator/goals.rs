@@ -99,6 +99,12 @@ pub fn goals(curve: &[Figures]) -> Vec<Goal> {
         goals.extend([
             growth("cores", first, middle, last, |figures| figures.cores),
             growth("memory", first, middle, last, |figures| figures.mib),
+            growth("API requests", first, middle, last, |figures| {
+                figures.api_requests_per_second
+            }),
+            growth("broker requests", first, middle, last, |figures| {
+                figures.broker_requests_per_second
+            }),
         ]);
     }
     goals
@@ -150,7 +156,7 @@ mod tests {
                 seconds: 60.0,
                 cores: 0.001 + number * 0.0005,
                 mib: 30.0 + number * 0.2,
-                api_requests_per_second: 0.0,
+                api_requests_per_second: number * 0.03,
                 broker_requests_per_second: number / 5.0,
                 decisions_per_second: number * 0.198,
                 expected_decisions_per_second: number / 5.0,
@@ -170,20 +176,28 @@ mod tests {
     #[test]
     fn an_operator_that_is_on_time_and_costs_the_same_for_each_reaches_every_goal() {
         assert_eq!(missed(&curve()), Vec::<String>::new());
-        // Two of three sizes, two of the largest and two of growth.
-        assert_eq!(goals(&curve()).len(), 10);
+        // Two of three sizes, two of the largest and four of growth.
+        assert_eq!(goals(&curve()).len(), 12);
     }
 
     #[test]
     fn each_goal_can_be_missed() {
         type Change = fn(&mut Figures);
-        let cases: [(Change, &[&str]); 6] = [
+        let cases: [(Change, &[&str]); 8] = [
             (|last| last.decisions_per_second = 89.0, &["part of"]),
             (|last| last.decision_p99_seconds = f64::INFINITY, &["99 %"]),
             (|last| last.mib = 201.0, &["MiB", "memory of"]),
             (|last| last.cores = 0.31, &["cores with"]),
             (|last| last.cores = f64::NAN, &["cores with", "cores of"]),
             (|last| last.mib = 180.0, &["memory of"]),
+            (
+                |last| last.api_requests_per_second = 40.0,
+                &["API requests of"],
+            ),
+            (
+                |last| last.broker_requests_per_second = 200.0,
+                &["broker requests of"],
+            ),
         ];
         for (change, wanted) in cases {
             let mut curve = curve();

@@ -28,7 +28,7 @@ pub struct Figures {
     pub mib: f64,
     /// Requests that the API server counted and does not make itself, those of its other clients taken off.
     pub api_requests_per_second: f64,
-    /// Looks at the offsets of a group.
+    /// Requests to name servers and brokers.
     pub broker_requests_per_second: f64,
     /// Decisions that were carried out.
     pub decisions_per_second: f64,
@@ -202,7 +202,7 @@ impl Operator {
             cores: (using - used).as_secs_f64() / seconds,
             mib: peak_memory(self.child.id())?,
             api_requests_per_second: api.max(0.0),
-            broker_requests_per_second: more("keylane_operator_broker_seconds_count"),
+            broker_requests_per_second: more("keylane_operator_broker_requests_total"),
             decisions_per_second: more("keylane_operator_decision_seconds_count"),
             expected_decisions_per_second: resources as f64 / DECIDES_EVERY,
             decision_p99_seconds: within(&page, &now, 0.99)?,

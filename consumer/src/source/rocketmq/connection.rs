@@ -136,6 +136,8 @@ pub struct Connection {
     /// Makes the connections if they are to be over TLS.
     relay: Option<Relay>,
     peers: Mutex<HashMap<String, Peer>>,
+    /// Made since somebody last asked.
+    requests: AtomicU64,
 }
 
 impl Connection {
@@ -172,7 +174,13 @@ impl Connection {
             name_servers,
             instance,
             peers: Mutex::default(),
+            requests: AtomicU64::new(0),
         })
+    }
+
+    /// Requests that were made since this was last asked.
+    pub fn take_requests(&self) -> u64 {
+        self.requests.swap(0, Ordering::Relaxed)
     }
 
     pub fn name_servers(&self) -> &str {
@@ -287,6 +295,7 @@ impl Connection {
             let reason = format!("the requests before it took {limit:?}");
             return Err(unreachable(reason));
         };
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let left = limit.saturating_sub(begun.elapsed());
         match tokio::time::timeout(left, call).await {
             Ok(Ok(answer)) => {

@@ -107,6 +107,11 @@ impl RocketmqSource {
         Self::over(self.connection.clone(), spec, &self.client_id)
     }
 
+    /// Requests to name servers and brokers since this was last asked, of all who share these connections.
+    pub fn take_requests(&self) -> u64 {
+        self.connection.take_requests()
+    }
+
     fn over(connection: Arc<Connection>, spec: &ConsumerSpec, client_id: &str) -> Self {
         let subscription = Subscription::new(&spec.filter);
         if let Some(unread) = subscription.unread() {
