@@ -38,6 +38,12 @@ pub fn total_lag(queues: &[Offsets], before: Option<&[f64]>, threshold: f64) -> 
     }
 }
 
+/// What is reported instead after so many failures in a row: what as many replicas as the fallback says are for.
+pub fn instead(failures: u32, fallback: Option<u32>, threshold: f64) -> Option<f64> {
+    let replicas = fallback.filter(|_| failures > FAILURES)?;
+    Some(f64::from(replicas) * threshold)
+}
+
 /// KEDA and its HPA.
 pub struct Keda {
     threshold: f64,
@@ -78,12 +84,8 @@ impl Controller for Keda {
             for_average(current, lag, self.threshold)
         } else {
             self.failures += 1;
-            let replicas = self.fallback.filter(|_| self.failures > FAILURES)?;
-            for_average(
-                current,
-                f64::from(replicas) * self.threshold,
-                self.threshold,
-            )
+            let reported = instead(self.failures, self.fallback, self.threshold)?;
+            for_average(current, reported, self.threshold)
         };
         let replicas = self
             .behaviour
@@ -139,6 +141,14 @@ mod tests {
         };
         assert_eq!(total_lag(&[queue(Some(150.0))], None, 100.0), 50.0);
         assert_eq!(total_lag(&[queue(None)], None, 100.0), 0.0);
+    }
+
+    /// Vectors of fallback_test.go: failureThreshold 3, 10 replicas, an average of 10 each.
+    #[test]
+    fn the_fallback_is_what_kedas_tests_expect() {
+        assert_eq!(instead(1, Some(10), 10.0), None);
+        assert_eq!(instead(4, Some(10), 10.0), Some(100.0));
+        assert_eq!(instead(4, None, 10.0), None);
     }
 
     #[test]
