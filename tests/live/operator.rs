@@ -3,7 +3,7 @@
 use crate::course::Moment;
 use crate::figure::Figure;
 use crate::load::Rates;
-use crate::scene::{Plan, Scene};
+use crate::scene::{MOST_PODS, Plan, Scene};
 use anyhow::{Context as _, Result};
 use keylane_tests::cluster::run;
 use keylane_tests::stack::{SYSTEM, Stack};
@@ -40,10 +40,12 @@ pub async fn restarted(stack: &Stack) -> Result<Vec<Figure>> {
         key: None,
     });
     let stepped = Instant::now();
-    let on_their_way = |moment: &Moment| moment.wanted > busy && moment.wanted > moment.ready;
-    let asked = wait::until(LIMIT, "more pods are asked for", async || {
+    // Nothing more can be asked for then, so that any change is one too many.
+    let on_their_way =
+        |moment: &Moment| moment.wanted.unsigned_abs() == MOST_PODS && moment.ready < moment.wanted;
+    let asked = wait::until(LIMIT, "all pods are asked for", async || {
         let found = scene.course.first(stepped, on_their_way);
-        found.ok_or("as many as before")
+        found.ok_or("not yet")
     })
     .await?;
     let killed = Instant::now();
@@ -69,10 +71,10 @@ pub async fn restarted(stack: &Stack) -> Result<Vec<Figure>> {
         Figure::most(
             NAME,
             format!(
-                "killed while {} of {} pods were ready, the next one leads after {took_over_then:.0} s: pods taken down in {seconds} s more",
+                "killed while {} of {} pods were ready, the next one leads after {took_over_then:.0} s: changes of replicas until all are ready and {seconds} s more",
                 asked.ready, asked.wanted
             ),
-            f64::from(moving.falls),
+            f64::from(moving.changes),
             0.0,
         ),
         Figure::most(

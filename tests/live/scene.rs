@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// A call takes so long.
 pub const WORK: Duration = Duration::from_millis(50);
+/// autoscaling.maxReplicas.
+pub const MOST_PODS: u32 = 4;
 const QUEUES: u32 = 8;
 /// Sizes that have not changed for so long have settled.
 const QUIET: Duration = Duration::from_secs(25);
@@ -87,7 +89,7 @@ impl<'s> Scene<'s> {
             timeout: Duration::from_secs(5),
             lanes: (2, plan.lanes),
             mode: "Auto",
-            max_replicas: 4,
+            max_replicas: MOST_PODS,
             stabilization_window: plan.window,
             handler: plan.handler,
         };
