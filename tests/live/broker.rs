@@ -7,7 +7,7 @@ use crate::course::Moment;
 use crate::figure::Figure;
 use crate::load::Rates;
 use crate::scene::{Plan, Scene};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use keylane_tests::cluster::run;
 use keylane_tests::stack::Stack;
 use keylane_tests::wait;
@@ -47,7 +47,14 @@ pub async fn gone(stack: &Stack) -> Result<Vec<Figure>> {
         OUTAGE.as_secs(),
         cable.link
     );
-    tokio::time::sleep(OUTAGE).await;
+    // Whoever does not want to wait is not to leave it unplugged.
+    tokio::select! {
+        () = tokio::time::sleep(OUTAGE) => {}
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            bail!("interrupted while the broker was cut off");
+        }
+    }
     let pods = scene.course.pods_since(pulled);
     let unknown =
         |moment: &Moment| !moment.lag_known && moment.condition("BrokerUnavailable").is_some();
