@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
@@ -174,6 +175,81 @@ async fn the_sample_in_python_keeps_order_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sample_in_python_takes_batches() {
     a_handler_works(Sample::Python, 8).await;
+}
+
+/// Headers of an event, as the executor writes them.
+type Attributes<'a> = &'a [(&'a str, &'a str)];
+
+/// Calls a sample in Python as the executor does; gives the status of its answer.
+async fn post(port: u16, attributes: Attributes<'_>, body: &'static str) -> u16 {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let call = client.post(format!("http://127.0.0.1:{port}/"));
+    let call = attributes
+        .iter()
+        .fold(call, |call, (name, value)| call.header(*name, *value));
+    call.body(body).send().await.unwrap().status().as_u16()
+}
+
+/// What nobody waits for any more may have come again already: it is not begun, nor is what is not whole. An
+/// event that its producer made is a message like any, and so is one without a key.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sample_in_python_begins_no_call_that_is_too_late_or_not_whole() {
+    const SOURCE: &str = "rocketmq://b/T/0";
+    const NEVER: &str = "2999-01-01T00:00:00.123456789Z";
+    let port = free_port();
+    let mut runs = Runs {
+        sample: Sample::Python,
+        env: vec![("PORT", port.to_string())],
+        record: Arc::default(),
+        started: 0,
+    };
+    let running = runs.start().await;
+    let mut broken_off = wait::until(SOON, "the sample listens", async || {
+        TcpStream::connect(("127.0.0.1", port)).await
+    })
+    .await
+    .unwrap();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: handler\r\nce-source: {SOURCE}\r\nce-sequence: 1\r\nce-attempt: 1\r\n\
+         ce-deadline: {NEVER}\r\ncontent-length: 9\r\n\r\n{{}}"
+    );
+    broken_off.write_all(head.as_bytes()).await.unwrap();
+    broken_off.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    broken_off.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "");
+
+    let event = |sequence, deadline| {
+        [
+            ("ce-source", SOURCE),
+            ("ce-sequence", sequence),
+            ("ce-attempt", "1"),
+            ("ce-deadline", deadline),
+        ]
+    };
+    assert_eq!(
+        post(port, &event("2", "2020-01-01T00:00:00Z"), "{}").await,
+        503
+    );
+    assert_eq!(post(port, &event("3", NEVER), "{}").await, 204);
+    let made_by_its_producer = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "event-1"),
+        ("ce-source", "/shop"),
+        ("ce-type", "shop.paid"),
+        ("ce-keylanesource", SOURCE),
+        ("ce-keylanekey", "order-1"),
+        ("ce-keylaneoffset", "4"),
+        ("ce-keylaneattempt", "1"),
+        ("ce-keylanedeadline", NEVER),
+    ];
+    assert_eq!(post(port, &made_by_its_producer, "{}").await, 204);
+    // Not the executor's: an answer, whatever it says.
+    assert_eq!(post(port, &[], "{}").await, 400);
+    assert_eq!(running.terminate().await, Some(0));
+    let verdict = runs.verdict();
+    assert_eq!((verdict.received, verdict.failed), (2, 0));
+    assert_eq!((verdict.distinct, verdict.keys), (2, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
