@@ -4,6 +4,7 @@
 
 mod arguments;
 pub mod cluster;
+pub mod goal;
 pub mod images;
 pub mod judge;
 pub mod piece;

@@ -1,8 +1,8 @@
 //! What an operator with hundreds of OrderedConsumers may cost, and whether it does. Pure.
 
 use crate::measure::Figures;
+use keylane_tests::goal::Goal;
 use serde_json::{Value, json};
-use std::fmt;
 
 /// Where memory and processor time have a limit.
 const RESOURCES: usize = 500;
@@ -16,60 +16,6 @@ const DECISIONS: f64 = 20.0;
 const DECISION_SECONDS: f64 = 1.0;
 /// What one more costs between the two largest sizes, as a multiple of what it costs before.
 const GROWTH: f64 = 1.5;
-
-/// A goal, with the figure it is judged by.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Goal {
-    what: String,
-    figure: f64,
-    limit: f64,
-    /// Whether the figure has to be the limit or more; else it has to be the limit or less.
-    least: bool,
-}
-
-impl Goal {
-    fn most(what: String, figure: f64, limit: f64) -> Self {
-        Self {
-            what,
-            figure,
-            limit,
-            least: false,
-        }
-    }
-
-    fn least(what: String, figure: f64, limit: f64) -> Self {
-        Self {
-            least: true,
-            ..Self::most(what, figure, limit)
-        }
-    }
-
-    /// Whether it is reached. What is no number reaches nothing.
-    pub fn is_reached(&self) -> bool {
-        if self.least {
-            self.figure >= self.limit
-        } else {
-            self.figure <= self.limit
-        }
-    }
-
-    fn json(&self) -> Value {
-        // JSON has no infinity: a figure beyond all buckets is null.
-        json!({
-            "goal": self.what, "figure": self.figure, "limit": self.limit,
-            "atLeast": self.least, "reached": self.is_reached(),
-        })
-    }
-}
-
-impl fmt::Display for Goal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.is_reached() { "pass" } else { "FAIL" };
-        let bound = if self.least { "at least" } else { "at most" };
-        let (what, figure, limit) = (&self.what, self.figure, self.limit);
-        write!(f, "{verdict}  {what}: {figure:.3} ({bound} {limit})")
-    }
-}
 
 /// The goals that these sizes, which grow, can be judged by.
 pub fn goals(curve: &[Figures]) -> Vec<Goal> {

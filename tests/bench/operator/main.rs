@@ -17,8 +17,9 @@ mod measure;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use goals::{Goal, goals, verdict};
+use goals::{goals, verdict};
 use keylane_tests::cluster::{Cluster, Target, run};
+use keylane_tests::goal::Goal;
 use keylane_tests::rocketmq::Broker;
 use measure::{Figures, Operator};
 use serde_json::{Value, json};
