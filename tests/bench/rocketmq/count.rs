@@ -189,3 +189,66 @@ impl Count {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::USUAL;
+
+    fn count(total: u32, timed: u32) -> Count {
+        Count::new(Expected {
+            queues: 1,
+            total,
+            timed,
+            others: total,
+            work_ms: 0,
+            limit_seconds: 10,
+        })
+    }
+
+    async fn handle(count: &Count, key: &str, offset: u64, body: &[u8]) {
+        let place = Place {
+            queue: 0,
+            key,
+            offset,
+        };
+        count.handle(place, body).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_handled_is_counted_and_its_order_judged() {
+        let count = count(3, 0);
+        handle(&count, "order-1", 1, b"").await;
+        handle(&count, "order-2", 2, b"").await;
+        handle(&count, "order-1", 0, b"").await;
+        let printed = count.result().await.unwrap();
+        assert_eq!((printed.messages, printed.inversions), (3, 1));
+        assert_eq!((printed.overlaps, printed.p50_ms), (0, None));
+    }
+
+    #[tokio::test]
+    async fn messages_that_were_there_beforehand_are_not_timed() {
+        let count = count(2, 1);
+        let body = |sent: u128| format!("{sent:0TIME_DIGITS$}{}", "x".repeat(9));
+        handle(&count, "order-1", 0, body(0).as_bytes()).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let earlier = now.as_micros() - 5_000;
+        handle(&count, "order-1", 1, body(earlier).as_bytes()).await;
+        let printed = count.result().await.unwrap();
+        assert_eq!(printed.messages, 1);
+        assert!(printed.p50_ms >= Some(5.0), "{printed:?}");
+        assert_eq!(printed.p50_ms, printed.p99_ms);
+    }
+
+    #[test]
+    fn percentiles_are_of_what_was_timed_in_order_of_length() {
+        let count = count(USUAL.messages, USUAL.messages);
+        assert_eq!(count.percentile(0.5), None);
+        // 1 to 101 ms, the longest first.
+        let mut latencies = count.latencies.lock().unwrap();
+        latencies.extend((1..=101).rev().map(|number| number * 1_000));
+        drop(latencies);
+        assert_eq!(count.percentile(0.5), Some(51.0));
+        assert_eq!(count.percentile(0.99), Some(100.0));
+    }
+}

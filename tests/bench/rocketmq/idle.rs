@@ -18,8 +18,6 @@ use tokio::process::Command;
 const SETTLE: Duration = Duration::from_secs(180);
 /// How long it is left alone before it is measured.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long it is measured.
-const MEASURED: Duration = Duration::from_secs(60);
 
 /// What to do.
 #[derive(Debug, clap::Args)]
@@ -32,6 +30,9 @@ pub struct Options {
     queues: u32,
     #[arg(long)]
     messages: u32,
+    /// How long it is measured.
+    #[arg(long)]
+    seconds: u64,
 }
 
 /// What an idle consumer used.
@@ -77,14 +78,15 @@ pub async fn consume(options: Options) -> Result<()> {
     println!("{STARTED}");
     let pid = std::process::id();
     let before = processor_time(pid)?;
-    tokio::time::sleep(MEASURED).await;
+    let measured = Duration::from_secs(options.seconds);
+    tokio::time::sleep(measured).await;
     let used = processor_time(pid)? - before;
     let idle = Idle {
         system: "keylane".into(),
         handler: "noop".into(),
         queues: options.queues,
-        seconds: MEASURED.as_secs(),
-        idle_cpu_percent: hundredths(used.as_secs_f64() * 100.0 / MEASURED.as_secs_f64()),
+        seconds: options.seconds,
+        idle_cpu_percent: hundredths(used.as_secs_f64() * 100.0 / measured.as_secs_f64()),
         rss_mib: peak_memory(pid)?.round(),
         settled_seconds: hundredths(settled.as_secs_f64()),
     };
@@ -102,6 +104,7 @@ pub async fn measure(
     broker: &Broker,
     topic: &str,
     load: &Load,
+    seconds: u64,
     profiled: bool,
 ) -> Result<(Idle, Option<Profile>)> {
     let mut command = Command::new(std::env::current_exe()?);
@@ -109,7 +112,8 @@ pub async fn measure(
         .args(["idle", "--topic", topic])
         .args(["--name-server", &broker.name_server()])
         .args(["--queues", &load.queues.to_string()])
-        .args(["--messages", &load.messages.to_string()]);
+        .args(["--messages", &load.messages.to_string()])
+        .args(["--seconds", &seconds.to_string()]);
     let started = async |pid: u32| profiled.then(|| Profile::of(pid)).transpose();
     printed::run("the idle consumer", &mut command, started).await
 }

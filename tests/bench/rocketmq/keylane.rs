@@ -73,6 +73,14 @@ impl Programs {
             protocol,
         })
     }
+
+    /// The program whose process is Keylane's.
+    pub fn keylane(&self) -> Result<PathBuf> {
+        match self {
+            Self::Function => Ok(std::env::current_exe()?),
+            Self::Remote { executor, .. } => Ok(executor.clone()),
+        }
+    }
 }
 
 /// Runs Keylane over a topic that holds the load's messages.

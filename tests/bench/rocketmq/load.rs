@@ -90,6 +90,19 @@ impl Load {
     }
 }
 
+/// The load of most goals.
+#[cfg(test)]
+pub const USUAL: Load = Load {
+    messages: 200_000,
+    keys: 1_000,
+    queues: 8,
+    hot: 0,
+    others_only: false,
+    work_ms: 0,
+    lanes: 100,
+    rate: None,
+};
+
 /// Makes the topic, with what is to be there beforehand.
 pub async fn prepare(broker: &Broker, topic: &str, load: &Load) -> Result<()> {
     let count = load.rate.map_or(load.messages, |_| WARM_UP);
@@ -135,4 +148,38 @@ pub async fn send<T>(
         sent?;
     }
     Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn keys(load: &Load) -> BTreeMap<String, usize> {
+        let mut keys = BTreeMap::new();
+        for number in load.numbers(load.messages) {
+            let key = load.message(number, 0).key().map(str::to_owned);
+            *keys.entry(key.unwrap_or_default()).or_default() += 1;
+        }
+        keys
+    }
+
+    #[test]
+    fn keys_have_the_same_share_but_the_hot_one() {
+        let load = Load {
+            messages: 10_000,
+            ..USUAL
+        };
+        let even = keys(&load);
+        assert_eq!(even.len(), 1_000);
+        assert!(even.values().all(|count| *count == 10));
+        let load = Load { hot: 50, ..load };
+        assert_eq!(keys(&load)[HOT_KEY], 5_000);
+        assert_eq!(load.others(), 5_000);
+        let others = load.of_others();
+        assert_eq!((others.messages, others.hot_percent()), (5_000, None));
+        let others = keys(&others);
+        assert!(!others.contains_key(HOT_KEY));
+        assert_eq!(others.values().sum::<usize>(), 5_000);
+    }
 }

@@ -67,3 +67,70 @@ impl Order {
         self.overlaps.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an order of begins (`true`) and ends of messages of one key is judged as.
+    fn judged(moves: &[(bool, u64)]) -> (u64, u64) {
+        let order = Order::new(1);
+        for (begins, offset) in moves {
+            if *begins {
+                order.begin(0, "order-1", *offset);
+            } else {
+                order.end(0, "order-1", *offset);
+            }
+        }
+        (order.inversions(), order.overlaps())
+    }
+
+    const fn begin(offset: u64) -> (bool, u64) {
+        (true, offset)
+    }
+
+    const fn end(offset: u64) -> (bool, u64) {
+        (false, offset)
+    }
+
+    #[test]
+    fn one_after_the_other_by_offset_is_in_order_whatever_lies_between() {
+        let moves = [begin(0), end(0), begin(3), end(3), begin(7), end(7)];
+        assert_eq!(judged(&moves), (0, 0));
+    }
+
+    #[test]
+    fn one_that_begins_while_another_runs_overlaps_it() {
+        let moves = [begin(0), begin(1), end(0), end(1)];
+        assert_eq!(judged(&moves), (0, 1));
+    }
+
+    #[test]
+    fn one_that_begins_after_a_later_one_has_ended_is_an_inversion() {
+        let moves = [begin(1), end(1), begin(0), end(0), begin(2), end(2)];
+        assert_eq!(judged(&moves), (1, 0));
+        // What came before stays judged by the latest that has ended.
+        let moves = [begin(5), end(5), begin(1), end(1), begin(2), end(2)];
+        assert_eq!(judged(&moves), (2, 0));
+    }
+
+    #[test]
+    fn one_that_has_ended_and_begins_again_is_an_inversion() {
+        let moves = [begin(4), end(4), begin(4), end(4)];
+        assert_eq!(judged(&moves), (1, 0));
+    }
+
+    #[test]
+    fn keys_and_queues_have_an_order_of_their_own() {
+        let order = Order::new(2);
+        for (queue, key) in [(0, "order-1"), (0, "order-2"), (1, "order-1")] {
+            order.begin(queue, key, 9);
+        }
+        order.end(0, "order-1", 9);
+        for (queue, key) in [(0, "order-2"), (1, "order-1")] {
+            order.end(queue, key, 9);
+        }
+        order.begin(1, "order-2", 0);
+        assert_eq!((order.inversions(), order.overlaps()), (0, 0));
+    }
+}

@@ -1,7 +1,11 @@
 //! What was measured, for people and for programs.
 
+use crate::Handler;
+use crate::goals::{self, Medians};
 use crate::idle::Idle;
+use crate::line::line;
 use crate::load::Load;
+use keylane_tests::goal::Goal;
 use serde::Serialize;
 
 /// Keylane's name in figures.
@@ -35,7 +39,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    fn per_second(&self) -> f64 {
+    pub fn per_second(&self) -> f64 {
         f64::from(self.messages) / self.seconds
     }
 
@@ -45,42 +49,9 @@ impl Measured {
         Some(f64::from(load.others()) / self.others_seconds?)
     }
 
-    fn per_100k(&self, used: Used) -> f64 {
+    pub fn per_100k(&self, used: Used) -> f64 {
         used.cpu_seconds * 1e5 / f64::from(self.messages)
     }
-}
-
-/// One object of `--json`.
-#[derive(Debug, Serialize)]
-struct Line {
-    system: &'static str,
-    handler: &'static str,
-    work_ms: u32,
-    keys: u64,
-    queues: u32,
-    messages: u32,
-    per_second: f64,
-    cpu_s_per_100k: f64,
-    rss_mib: f64,
-    inversions: u64,
-    overlaps: u64,
-    /// Replies of the broker are as RocketMQ comes.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    stock_broker: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hot_percent: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    others_per_second: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    handler_cpu_s_per_100k: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pulled_per_message: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    p50_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    p99_ms: Option<f64>,
 }
 
 /// The runs of one system.
@@ -88,6 +59,20 @@ struct Runs {
     system: &'static str,
     load: Load,
     measured: Vec<Measured>,
+}
+
+impl Runs {
+    fn medians(&self) -> Medians {
+        let timed = self.measured.iter().all(|run| run.latency.is_some());
+        let latency =
+            |which: fn((f64, f64)) -> f64| median(self, |run| run.latency.map_or(f64::NAN, which));
+        Medians {
+            system: self.system,
+            per_second: median(self, Measured::per_second),
+            cpu_s_per_100k: median(self, |run| run.per_100k(run.consumer)),
+            latency: timed.then(|| (latency(|of| of.0), latency(|of| of.1))),
+        }
+    }
 }
 
 /// Tells each run, and the medians at the end.
@@ -114,13 +99,12 @@ impl Report {
         load: &Load,
         measured: Measured,
     ) {
+        let text = text(system, load, &measured);
         if self.json {
-            tell(&Line {
-                stock_broker: self.stock_broker,
-                ..line(system, handler, load, &measured)
-            });
+            eprintln!("{text}");
+            tell(&line(self.stock_broker, system, handler, load, &measured));
         } else {
-            println!("{}", text(system, load, &measured));
+            println!("{text}");
         }
         match self.systems.iter_mut().find(|runs| runs.system == system) {
             Some(runs) => runs.measured.push(measured),
@@ -132,49 +116,50 @@ impl Report {
         }
     }
 
-    /// Tells the medians, and what Keylane has more or less than the others.
-    pub fn conclude(&self) {
-        let Some(own) = self.systems.first() else {
+    /// Tells the medians, what Keylane has more or less than the others, and whether it reaches its goals.
+    pub fn conclude(&self, handler: Handler) {
+        let all: Vec<Medians> = self.systems.iter().map(Runs::medians).collect();
+        let (Some(runs), Some((own, others))) = (self.systems.first(), all.split_first()) else {
             return;
         };
-        let rate = |runs: &Runs| median(runs, Measured::per_second);
-        let cost = |runs: &Runs| median(runs, |run| run.per_100k(run.consumer));
-        eprintln!("\nMedians of {} runs:", own.measured.len());
-        let alone = self
-            .systems
-            .iter()
-            .find(|runs| runs.system == WITHOUT_HOT_KEY);
-        if let Some(alone) = alone {
-            let beside = median(own, |run| {
-                run.others_per_second(&own.load).unwrap_or(f64::NAN)
-            });
+        let load = &runs.load;
+        eprintln!("\nMedians of {} runs:", runs.measured.len());
+        let mut goals = Vec::new();
+        if let Some(alone) = others.iter().find(|of| of.system == WITHOUT_HOT_KEY) {
+            let beside = median(runs, |run| run.others_per_second(load).unwrap_or(f64::NAN));
+            let share = beside / alone.per_second;
             eprintln!(
-                "  {:<16} {beside:9.0} messages/s of the other keys beside the hot one, {:.3} of what they reach alone",
-                own.system,
-                beside / rate(alone)
+                "  {:<16} {beside:9.0} messages/s of the other keys beside the hot one, {share:.3} of what they reach alone",
+                own.system
             );
+            goals.extend(goals::beside_hot_key(load, share));
         }
-        for runs in &self.systems {
-            let (rate_here, cost_here) = (rate(runs), cost(runs));
+        for medians in &all {
             eprintln!(
-                "  {:<16} {rate_here:9.0} messages/s, {cost_here:.2} CPU-s a 100,000: Keylane has {:.2} times the rate, \
+                "  {:<16} {:9.0} messages/s, {:.2} CPU-s a 100,000: Keylane has {:.2} times the rate, \
                  {:.2} times the CPU a message",
-                runs.system,
-                rate(own) / rate_here,
-                cost(own) / cost_here,
+                medians.system,
+                medians.per_second,
+                medians.cpu_s_per_100k,
+                own.per_second / medians.per_second,
+                own.cpu_s_per_100k / medians.cpu_s_per_100k,
             );
-            if runs.measured.iter().all(|run| run.latency.is_some()) {
-                let of = |which: fn((f64, f64)) -> f64| {
-                    median(runs, |run| run.latency.map_or(f64::NAN, which))
-                };
+            if let Some((p50, p99)) = medians.latency {
                 eprintln!(
-                    "  {:<16} sent to handled: p50 {:.2} ms, p99 {:.2} ms",
-                    "",
-                    of(|latency| latency.0),
-                    of(|latency| latency.1)
+                    "  {:<16} sent to handled: p50 {p50:.2} ms, p99 {p99:.2} ms",
+                    ""
                 );
             }
         }
+        goals.extend(goals::goals(handler, load, own, others));
+        tell_goals(&goals);
+    }
+}
+
+/// Tells whether goals are reached, for people.
+fn tell_goals(goals: &[Goal]) {
+    for goal in goals {
+        eprintln!("  {goal}");
     }
 }
 
@@ -186,11 +171,11 @@ fn tell(line: &impl Serialize) {
     }
 }
 
-/// Tells what a process spent its time with.
+/// Tells what Keylane's process spent its time with.
 pub fn tell_costs(costs: &[String]) {
-    eprintln!("  its processor time, by object and function:");
-    for cost in costs {
-        eprintln!("    {cost}");
+    eprintln!("  most of the processor time of Keylane's process went into:");
+    for (place, cost) in (1..).zip(costs) {
+        eprintln!("    {place}. {cost}");
     }
 }
 
@@ -210,42 +195,13 @@ pub fn tell_idle(json: bool, idle: &Idle) {
     );
 }
 
-/// Tells the medians.
-pub fn conclude_idle(runs: &[Idle]) {
-    if runs.len() > 1 {
-        eprintln!(
-            "\nMedians of {} runs: {:.2} % of a core, {:.0} MiB",
-            runs.len(),
-            median_of(runs.iter().map(|idle| idle.idle_cpu_percent)),
-            median_of(runs.iter().map(|idle| idle.rss_mib)),
-        );
-    }
-}
-
-fn line(system: &'static str, handler: &'static str, load: &Load, measured: &Measured) -> Line {
-    Line {
-        system,
-        handler,
-        work_ms: load.work_ms,
-        keys: load.keys,
-        queues: load.queues,
-        messages: measured.messages,
-        per_second: measured.per_second().round(),
-        cpu_s_per_100k: rounded(measured.per_100k(measured.consumer)),
-        rss_mib: measured.consumer.rss_mib.round(),
-        inversions: measured.inversions,
-        overlaps: measured.overlaps,
-        stock_broker: false,
-        hot_percent: load.hot_percent(),
-        others_per_second: measured.others_per_second(load).map(f64::round),
-        handler_cpu_s_per_100k: measured
-            .handler
-            .map(|used| rounded(measured.per_100k(used))),
-        pulled_per_message: measured.pulled_per_message.map(rounded),
-        rate: load.rate,
-        p50_ms: measured.latency.map(|latency| rounded(latency.0)),
-        p99_ms: measured.latency.map(|latency| rounded(latency.1)),
-    }
+/// Tells the medians, and whether they reach the goals.
+pub fn conclude_idle(queues: u32, runs: &[Idle]) {
+    let cpu_percent = median_of(runs.iter().map(|idle| idle.idle_cpu_percent));
+    let rss_mib = median_of(runs.iter().map(|idle| idle.rss_mib));
+    let count = runs.len();
+    eprintln!("\nMedians of {count} runs: {cpu_percent:.2} % of a core, {rss_mib:.0} MiB");
+    tell_goals(&goals::idle(queues, cpu_percent, rss_mib));
 }
 
 fn text(system: &str, load: &Load, measured: &Measured) -> String {
@@ -275,11 +231,6 @@ fn text(system: &str, load: &Load, measured: &Measured) -> String {
     )
 }
 
-/// To a hundredth.
-fn rounded(number: f64) -> f64 {
-    (number * 100.0).round() / 100.0
-}
-
 fn median(runs: &Runs, of: impl Fn(&Measured) -> f64) -> f64 {
     median_of(runs.measured.iter().map(of))
 }
@@ -288,4 +239,54 @@ fn median_of(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::USUAL;
+
+    fn measured(seconds: f64) -> Measured {
+        Measured {
+            messages: 200_000,
+            seconds,
+            consumer: Used {
+                cpu_seconds: 0.5,
+                rss_mib: 41.7,
+            },
+            handler: None,
+            inversions: 0,
+            overlaps: 0,
+            latency: None,
+            others_seconds: None,
+            pulled_per_message: Some(1.0),
+        }
+    }
+
+    #[test]
+    fn medians_are_of_each_figure_and_not_of_a_run() {
+        let run = |seconds, cpu_seconds, latency| Measured {
+            latency,
+            consumer: Used {
+                cpu_seconds,
+                rss_mib: 1.0,
+            },
+            ..measured(seconds)
+        };
+        let mut runs = Runs {
+            system: OWN,
+            load: USUAL,
+            measured: vec![
+                run(1.0, 0.2, Some((1.0, 30.0))),
+                run(4.0, 0.4, Some((3.0, 10.0))),
+                run(2.0, 0.6, Some((2.0, 20.0))),
+            ],
+        };
+        let medians = runs.medians();
+        assert_eq!(medians.per_second, 100_000.0);
+        assert_eq!(medians.cpu_s_per_100k, 0.2);
+        assert_eq!(medians.latency, Some((2.0, 20.0)));
+        runs.measured.push(measured(1.0));
+        assert_eq!(runs.medians().latency, None);
+    }
 }

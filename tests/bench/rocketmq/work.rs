@@ -108,3 +108,48 @@ impl Future for Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+    use futures::future::{FutureExt, join_all};
+
+    /// Less than tokio's timers can tell apart.
+    const SHORT: Duration = Duration::from_micros(200);
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn work_takes_as_long_as_it_is_to_and_not_a_millisecond_more() {
+        let work = Work::of(SHORT);
+        let mut shortest = Duration::MAX;
+        // One after the other: timers that go by the millisecond would let each but the first take one.
+        for number in 0..50 {
+            let begun = Instant::now();
+            block_on(work.begin());
+            let took = begun.elapsed();
+            assert!(took >= SHORT, "{took:?}");
+            if number > 0 {
+                shortest = shortest.min(took);
+            }
+        }
+        // However busy the machine is, one of them was not kept waiting.
+        assert!(shortest < MILLISECOND * 8 / 10, "{shortest:?}");
+    }
+
+    #[test]
+    fn work_that_begins_at_the_same_time_ends_at_the_same_time() {
+        let length = Duration::from_millis(50);
+        let work = Work::of(length);
+        let begun = Instant::now();
+        block_on(join_all((0..200).map(|_| work.begin())));
+        let took = begun.elapsed();
+        // One after the other it would be ten seconds.
+        assert!(length <= took && took < length * 40, "{took:?}");
+    }
+
+    #[test]
+    fn no_work_is_over_at_once() {
+        assert!(Work::of(Duration::ZERO).begin().now_or_never().is_some());
+    }
+}
