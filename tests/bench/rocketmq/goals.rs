@@ -3,8 +3,8 @@
 //!
 //! Nothing is judged under another load than that of the goals, nor beside a system that does not take part.
 
-use crate::Handler;
 use crate::load::Load;
+use crate::options::Handler;
 use crate::peers::Peer;
 use keylane_tests::goal::Goal;
 

@@ -1,8 +1,8 @@
 //! Keylane as users run it: the library with a Rust handler in one process, or the executor with a handler
 //! in a process of its own.
 
-use crate::Handler;
 use crate::load::{self, Load};
+use crate::options::Handler;
 use crate::peers::LIMIT_SECONDS;
 use crate::printed::{self, Printed};
 use crate::profile::Profile;

@@ -1,10 +1,10 @@
 //! What was measured, for people and for programs.
 
-use crate::Handler;
 use crate::goals::{self, Medians};
 use crate::idle::Idle;
 use crate::line::line;
 use crate::load::Load;
+use crate::options::Handler;
 use keylane_tests::goal::Goal;
 use serde::Serialize;
 
