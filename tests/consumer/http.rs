@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use keylane_tests::rocketmq::Message;
+use serde_json::Value;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -122,6 +123,75 @@ async fn an_event_keeps_its_own_attributes_on_its_way_through_a_unix_socket() {
     assert_eq!(get(1, "ce-sequence").as_deref(), Some("1"));
     assert_eq!(get(1, "tracestate").as_deref(), Some("a=b"));
     running.stop().await;
+}
+
+/// Events of the batches that a handler got, each with the content type of its call.
+type Events = Arc<Mutex<Vec<(String, Value)>>>;
+
+async fn collect(State(events): State<Events>, headers: HeaderMap, body: String) -> StatusCode {
+    let kind = headers["content-type"].to_str().unwrap();
+    let batch: Vec<Value> = serde_json::from_str(&body).unwrap();
+    let batch = batch.into_iter().map(|event| (kind.to_owned(), event));
+    events.lock().unwrap().extend(batch);
+    StatusCode::NO_CONTENT
+}
+
+/// In a batch an event of its producer's is the event it is, beside messages that are none, in their order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_has_events_and_messages_with_their_traces_and_bodies() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let world = World::new("event-batch", 1).await;
+    let plain = |body: &'static str| Message::keyed("order-7", body);
+    let event = plain("{}")
+        .property("CE_specversion", "1.0")
+        .property("CE_id", "event-1")
+        .property("CE_source", "/shop")
+        .property("CE_type", "shop.paid")
+        .property("CE_contenttype", "application/json");
+    let messages = [
+        plain("first").property("traceparent", TRACE),
+        event,
+        plain("last"),
+    ];
+    world.producer().await.send_all(messages).await.unwrap();
+    let events = Events::default();
+    let routes = Router::new()
+        .route("/events", post(collect))
+        .with_state(events.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let spec = format!(
+        r#"{{"http": {{"port": {port}, "path": "/events"}}, "batch": {{"maxMessages": 4}}}}"#
+    );
+    let running = Running::with(&world, Handler::default(), port, &[("handler", &spec)]).await;
+    world.until_committed(3).await;
+    running.stop().await;
+    let events = events.lock().unwrap().clone();
+    let batch = "application/cloudevents-batch+json; charset=utf-8";
+    assert!(events.iter().all(|(kind, _)| kind == batch), "{events:?}");
+    let [(_, first), (_, event), (_, last)] = &events[..] else {
+        panic!("{events:?}");
+    };
+    for (event, field, wanted) in [
+        (first, "type", "dev.keylane.rocketmq.message"),
+        (first, "sequence", "0"),
+        (first, "partitionkey", "order-7"),
+        (first, "traceparent", TRACE),
+        (first, "data_base64", "Zmlyc3Q="),
+        (event, "type", "shop.paid"),
+        (event, "id", "event-1"),
+        (event, "source", "/shop"),
+        (event, "datacontenttype", "application/json"),
+        (event, "keylaneoffset", "1"),
+        (event, "keylanekey", "order-7"),
+        (event, "data_base64", "e30="),
+        (last, "sequence", "2"),
+        (last, "data_base64", "bGFzdA=="),
+    ] {
+        assert_eq!(event[field], wanted, "{field} of {event}");
+    }
+    assert!(event.get("sequence").is_none(), "{event}");
 }
 
 /// A call that came to a handler which answers by what the message says.
