@@ -13,6 +13,9 @@
 //! (a 2xx that acknowledges only some is a failed attempt of the next); without it a 2xx is about all, and
 //! anything else about the first.
 //!
+//! A call that a handler reads later than its deadline must not be begun: its key may be with another owner by
+//! then. Nobody waits for the answer. Nor must one of which only a part came.
+//!
 //! Attributes: `ce-id` message id, `ce-source` `rocketmq://<broker>/<topic>/<queue id>`, `ce-type`
 //! `dev.keylane.rocketmq.message`, `ce-time` store time, `ce-partitionkey` the key, `ce-sequence` the queue
 //! offset, `ce-attempt` 1 for the first, `ce-deadline` when the call will be given up, `ce-tags` the
