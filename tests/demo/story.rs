@@ -13,7 +13,8 @@ use std::time::Duration;
 pub const USUAL: u32 = 60;
 /// The text that the first version of the handler cannot take.
 pub const COUPON: &str = "coupon";
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// Of a call of its handler.
+pub const TIMEOUT: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(240);
 const FINISH: Duration = Duration::from_secs(420);
 
