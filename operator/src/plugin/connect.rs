@@ -5,10 +5,11 @@ use crate::crd::OrderedConsumer;
 use crate::live::{self, ConsumerStats, GROUP, RESOURCE};
 use crate::names;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use hyper::Request;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{AuthInfo, Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -32,6 +33,38 @@ pub struct Target {
     /// Kubeconfig. Default: KUBECONFIG, else ~/.kube/config, else the service account of the pod.
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Ask as this user. You must be allowed to impersonate it.
+    #[arg(
+        long = "as",
+        global = true,
+        value_name = "USER",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    as_user: Option<String>,
+    /// With --as: ask as a member of this group. May be given more than once.
+    #[arg(long = "as-group", global = true, value_name = "GROUP")]
+    as_groups: Vec<String>,
+}
+
+impl Target {
+    /// Asks as the user who was named instead of as the one of the kubeconfig.
+    fn impersonate(&self, who: &mut AuthInfo) -> Result<(), PluginError> {
+        let Some(user) = &self.as_user else {
+            if self.as_groups.is_empty() {
+                return Ok(());
+            }
+            return Err(PluginError::Input {
+                path: "--as-group".to_owned(),
+                reason: "a group alone cannot ask; name the user with --as, too".to_owned(),
+            });
+        };
+        who.impersonate = Some(user.clone());
+        who.impersonate_groups = Some(self.as_groups.clone()).filter(|groups| !groups.is_empty());
+        // These would be another user's.
+        who.impersonate_uid = None;
+        who.impersonate_user_extra = None;
+        Ok(())
+    }
 }
 
 fn has_context(kubeconfig: &Kubeconfig, name: &str) -> Result<(), PluginError> {
@@ -55,6 +88,8 @@ pub(super) struct Cluster {
     pub namespace: String,
     /// Address of the API server.
     pub server: String,
+    /// The user who is named instead of the one of the kubeconfig.
+    pub as_user: Option<String>,
 }
 
 impl Cluster {
@@ -78,6 +113,7 @@ impl Cluster {
             }
             Err(error) => return Err(error.into()),
         };
+        target.impersonate(&mut config.auth_info)?;
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(READ);
         let server = config.cluster_url.to_string();
@@ -87,6 +123,7 @@ impl Cluster {
             client: Client::try_from(config)
                 .map_err(|error| PluginError::from_api(&server, "connect", error))?,
             server,
+            as_user: target.as_user.clone(),
         })
     }
 
@@ -214,5 +251,50 @@ impl Cluster {
 
     pub fn error(&self, what: &str, error: kube::Error) -> PluginError {
         PluginError::from_api(&self.server, what, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_as_somebody_else_is_nobody_of_the_kubeconfig_any_more() {
+        let of_file = AuthInfo {
+            impersonate: Some("deputy".to_owned()),
+            impersonate_uid: Some("7".to_owned()),
+            impersonate_groups: Some(vec!["admins".to_owned()]),
+            ..AuthInfo::default()
+        };
+        let told = |user: Option<&str>, groups: &[&str]| {
+            let target = Target {
+                as_user: user.map(str::to_owned),
+                as_groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+                ..Target::default()
+            };
+            let mut who = of_file.clone();
+            target.impersonate(&mut who).map(|()| {
+                let groups = who.impersonate_groups.unwrap_or_default();
+                (who.impersonate, who.impersonate_uid, groups)
+            })
+        };
+        let (user, uid, groups) = told(Some("viewer"), &[]).unwrap();
+        assert_eq!(
+            (user.as_deref(), uid, groups),
+            (Some("viewer"), None, vec![])
+        );
+        let (user, _, groups) = told(Some("viewer"), &["shop", "bank"]).unwrap();
+        assert_eq!(
+            (user.as_deref(), groups),
+            (Some("viewer"), vec!["shop".to_owned(), "bank".to_owned()])
+        );
+        // Nobody is named: it stays as it is in the file.
+        let (user, uid, groups) = told(None, &[]).unwrap();
+        assert_eq!(
+            (user.as_deref(), uid.as_deref(), groups.len()),
+            (Some("deputy"), Some("7"), 1)
+        );
+        let error = told(None, &["shop"]).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("name the user with --as")));
     }
 }

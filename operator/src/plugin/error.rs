@@ -5,6 +5,9 @@ use kube::config::{InClusterError, KubeconfigError};
 const INSTALL: &str =
     "helm install keylane charts/keylane --namespace keylane-system --create-namespace";
 
+/// What helps who is not known to the API server.
+pub(super) const NOT_IN: &str = "log in again, as you do for kubectl (kubectl auth whoami tells who you are there); with --as you must be allowed to impersonate that user";
+
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
@@ -51,6 +54,16 @@ pub enum PluginError {
         namespace: String,
         /// What is there instead; none if that may not be seen.
         found: Option<Vec<String>>,
+    },
+    /// The API server does not know the user.
+    #[error("{server} does not know you, so that you may not {what}: {message}; {NOT_IN}")]
+    NotKnown {
+        /// Address of the API server.
+        server: String,
+        /// What was tried.
+        what: String,
+        /// What the API server said.
+        message: String,
     },
     /// The user may not.
     #[error(
@@ -115,7 +128,12 @@ impl PluginError {
     pub(super) fn from_api(server: &str, what: impl Into<String>, error: kube::Error) -> Self {
         let what = what.into();
         match error {
-            kube::Error::Api(status) if matches!(status.code, 401 | 403) => Self::Forbidden {
+            kube::Error::Api(status) if status.code == 401 => Self::NotKnown {
+                server: server.to_owned(),
+                what,
+                message: status.message,
+            },
+            kube::Error::Api(status) if status.code == 403 => Self::Forbidden {
                 what,
                 message: status.message,
             },

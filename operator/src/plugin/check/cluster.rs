@@ -3,7 +3,7 @@
 use super::Line;
 use crate::plugin::PluginError;
 use crate::plugin::connect::Cluster;
-use crate::plugin::error::cause;
+use crate::plugin::error::{NOT_IN, cause};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -17,6 +17,13 @@ const OLDEST: u32 = 30;
 pub(super) async fn server(cluster: &Cluster) -> Line {
     match cluster.client.apiserver_version().await {
         Ok(version) => about(&cluster.server, &version.git_version, &version.minor),
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => Line::failed(
+            format!(
+                "the API server at {} does not let you in: {}",
+                cluster.server, status.message
+            ),
+            NOT_IN,
+        ),
         Err(error) => Line::failed(
             format!(
                 "the API server at {} does not answer: {}",

@@ -99,7 +99,10 @@ pub(super) async fn check(cluster: &Cluster, what: &Check) -> Result<Vec<Section
         return Ok(sections);
     }
     if what.pre {
-        add("Your rights to install", install::rights(cluster).await?);
+        add(
+            &format!("{} to install", rights_of(cluster)),
+            install::rights(cluster).await?,
+        );
         return Ok(sections);
     }
     let definition = definition::check(cluster).await;
@@ -107,7 +110,7 @@ pub(super) async fn check(cluster: &Cluster, what: &Check) -> Result<Vec<Section
     add("Definition of OrderedConsumers", definition.lines);
     let namespace = &cluster.namespace;
     add(
-        &format!("Your rights in namespace {namespace}"),
+        &format!("{} in namespace {namespace}", rights_of(cluster)),
         cluster::rights(cluster).await?,
     );
     let watched = if what.all_namespaces {
@@ -132,6 +135,15 @@ pub(super) async fn check(cluster: &Cluster, what: &Check) -> Result<Vec<Section
         add(&title, consumers::check(found));
     }
     Ok(sections)
+}
+
+/// Whose rights are looked at: with --as those of somebody else.
+fn rights_of(cluster: &Cluster) -> String {
+    let user = cluster.as_user.as_ref();
+    user.map_or_else(
+        || "Your rights".to_owned(),
+        |user| format!("Your rights as {user}"),
+    )
 }
 
 /// Whether nothing failed.
