@@ -5,6 +5,7 @@ mod charts;
 mod commands;
 mod dependencies;
 mod docs;
+mod kubectl;
 mod lanes;
 mod leaders;
 mod metrics;

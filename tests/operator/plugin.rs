@@ -307,7 +307,7 @@ fn who_may_only_read_consumers_gets_what_that_tells_and_hears_what_is_missing() 
     // An administrator is told the same of them.
     let (_, text) = keylane(&space, &["check", "--as", &space.name])?;
     for part in [
-        &format!("Your rights as {0} in namespace {0}", space.name),
+        format!("Your rights as {0} in namespace {0}", space.name).as_str(),
         "ok    list orderedconsumers (check)",
         "note  you may not patch orderedconsumers (suspend, resume, offsets reset)",
     ] {

@@ -23,12 +23,12 @@ pub struct Process {
     _kubeconfig: tempfile::NamedTempFile,
 }
 
-fn program() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let binaries = release_binaries(&Paths::from_env(), &PROGRAMS);
-        binaries.unwrap().swap_remove(0)
-    })
+/// A program of this workspace, as it is released.
+pub fn program(name: &str) -> &'static PathBuf {
+    static BUILT: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| release_binaries(&Paths::from_env(), &PROGRAMS).unwrap());
+    let at = PROGRAMS.iter().position(|(_, program)| *program == name);
+    at.and_then(|at| built.get(at)).unwrap()
 }
 
 impl Process {
@@ -39,7 +39,7 @@ impl Process {
 
     /// The same with more options.
     pub fn start_with(space: &Space, user: &str, options: &[&str]) -> Result<Self> {
-        let program = program();
+        let program = program("keylane-operator");
         let text = std::fs::read_to_string(space.cluster().kubeconfig())?;
         let mut kubeconfig: serde_json::Value = serde_norway::from_str(&text)?;
         for entry in kubeconfig["users"].as_array_mut().context("no users")? {

@@ -12,6 +12,7 @@ pub mod plugin;
 pub mod rocketmq;
 pub mod samples;
 pub mod stack;
+pub mod terminal;
 pub mod usage;
 pub mod wait;
 
