@@ -20,6 +20,8 @@ const MESSAGES: u64 = 100;
 /// Messages of each order.
 const EACH: u64 = MESSAGES / ORDERS;
 const LIMIT: Duration = Duration::from_secs(180);
+/// Cursor to the top left, and everything below cleared.
+const CLEARED: &str = "\u{1b}[H\u{1b}[J";
 const SELECTOR: &str = "--selector=keylane.dev/ordered-consumer=letters";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,10 +93,39 @@ async fn case(stack: &Stack) -> Result<()> {
         let text = viewer.asks(words).await?;
         ensure!(text.contains(part), "{part:?} is not in {text}");
     }
+    in_a_terminal(stack, &viewer).await?;
 
     rights(stack, &viewer).await?;
     println!("{EACH} dead letters are seen by who may look, and not sent again");
     repaired(stack, &editor).await
+}
+
+/// There top goes on by itself, a frame in place of the one before, in colour.
+async fn in_a_terminal(stack: &Stack, viewer: &Person) -> Result<()> {
+    let mut top = viewer.sees(stack, &["top", NAME])?;
+    let screen = wait::until(LIMIT, "three frames of top", async || {
+        let screen = top.screen();
+        let frames = screen.matches(CLEARED).count();
+        // The last one may not be whole yet.
+        (frames > 3).then_some(screen.clone()).ok_or(screen)
+    })
+    .await?;
+    ensure!(top.ended()?.is_none(), "it has ended: {screen:?}");
+    let mut frames = screen.split(CLEARED);
+    ensure!(
+        frames.next() == Some(""),
+        "something beside frames: {screen:?}"
+    );
+    let name = format!("\u{1b}[1m{NAMESPACE}/{NAME}\u{1b}[0m");
+    for frame in frames.take(3) {
+        ensure!(
+            frame.starts_with(&name) && frame.contains("QUEUES OF EACH POD"),
+            "{frame:?}"
+        );
+    }
+    let status = top.stop()?;
+    ensure!(!status.success(), "it ended by itself: {status}");
+    Ok(())
 }
 
 /// Who may look, and who may not, cannot have them sent again, or have the operator call brokers.

@@ -2,8 +2,11 @@
 
 use anyhow::{Result, ensure};
 use keylane_operator::plugin::Verdict;
+use keylane_tests::cluster::run;
+use keylane_tests::images::workspace::release_directory;
 use keylane_tests::plugin::{keylane, kubeconfig_as};
 use keylane_tests::stack::Stack;
+use keylane_tests::terminal::Terminal;
 use std::path::Path;
 use tempfile::NamedTempFile;
 
@@ -58,6 +61,21 @@ impl Person {
                 Ok(())
             }
         }
+    }
+
+    /// A command in a terminal, as kubectl runs the released program.
+    pub fn sees(&self, stack: &Stack, words: &[&str]) -> Result<Terminal> {
+        let path = format!("{}:{}", release_directory().display(), run::search_path());
+        let mut kubectl = stack.cluster().kubectl();
+        kubectl
+            .arg("keylane")
+            .args(words)
+            .args(["-n", &self.namespace])
+            .env("KUBECONFIG", self.file())
+            .env("PATH", path)
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR");
+        Terminal::start(kubectl)
     }
 
     fn file(&self) -> &Path {
