@@ -2,12 +2,15 @@
 
 use crate::crd::{Mode, OrderedConsumer};
 use crate::scale::{Brakes, History, Policy};
+use keylane_consumer::contract::spec::Consumption;
 use std::time::Duration;
 
 /// What the last decision was made of, as far as the status tells. Rates are messages a second.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Facts {
     pub mode: Mode,
+    /// Whether the pods share the queues, rather than each getting all messages.
+    pub shared: bool,
     /// Why, in one word.
     pub reason: String,
     /// Wanted pods, and pods at work.
@@ -18,6 +21,7 @@ pub(super) struct Facts {
     pub max_replicas: u32,
     pub queues: Option<u32>,
     pub lanes: u32,
+    pub advised_lanes: u32,
     pub min_lanes: u32,
     pub max_lanes: u32,
     /// Lanes of a pod beyond which nothing is gained.
@@ -38,6 +42,8 @@ pub(super) struct Facts {
     pub drain_within: Duration,
     pub hold: Duration,
     pub schedules: usize,
+    /// Least pods once figures have been missing for a while.
+    pub fallback: Option<u32>,
 }
 
 impl Facts {
@@ -61,6 +67,7 @@ impl Facts {
         let capacity = number(&inputs.pod_capacity);
         Some(Self {
             mode: autoscaling.mode,
+            shared: spec.consumer.consumption == Consumption::Clustering,
             reason: decision.reason.clone(),
             replicas: spec.replicas.unsigned_abs(),
             ready: status.ready_replicas.unwrap_or(0).unsigned_abs(),
@@ -69,6 +76,7 @@ impl Facts {
             max_replicas: autoscaling.max_replicas.unsigned_abs(),
             queues: status.queues,
             lanes: decision.lanes,
+            advised_lanes: decision.advised_lanes.unwrap_or(decision.lanes),
             min_lanes: lanes.min,
             max_lanes: lanes.max,
             useful_lanes: model.and_then(|model| model.useful_lanes()),
@@ -86,7 +94,21 @@ impl Facts {
             drain_within: autoscaling.objective.drain_within.get(),
             hold: autoscaling.scale_down.stabilization_window.get(),
             schedules: autoscaling.schedules.len(),
+            fallback: autoscaling
+                .fallback
+                .as_ref()
+                .map(|fallback| fallback.replicas.unsigned_abs()),
         })
+    }
+
+    /// Whether the controller changes lanes.
+    pub fn owns_lanes(&self) -> bool {
+        matches!(self.mode, Mode::Auto | Mode::LanesOnly)
+    }
+
+    /// Whether it changes the number of pods.
+    pub fn owns_pods(&self) -> bool {
+        self.mode == Mode::Auto && self.shared
     }
 
     /// Most pods there may be: each has at least one queue.
@@ -94,5 +116,13 @@ impl Facts {
         let bound = self.max_replicas.max(self.min_replicas);
         self.queues
             .map_or(bound, |queues| bound.min(queues.max(self.min_replicas)))
+    }
+    /// What that bound is.
+    pub fn most_by(&self) -> &'static str {
+        let bound = self.max_replicas.max(self.min_replicas);
+        match self.queues {
+            Some(queues) if queues < bound => "the topic's queues",
+            _ => "autoscaling.maxReplicas",
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! known, they are worked out here as if queues were shared evenly, and that is said. A decision kept with
 //! all it was made of is made again exactly ([`replay`]).
 
+mod change;
 mod facts;
 pub(super) mod replay;
 mod rules;
@@ -46,7 +47,7 @@ pub(super) fn explain(consumer: &OrderedConsumer) -> Explanation {
         lanes: facts.as_ref().map(rules::lanes).unwrap_or_default(),
         pods: facts.as_ref().map(rules::pods).unwrap_or_default(),
         would_change: match &facts {
-            Some(facts) => rules::would_change(facts, consumer),
+            Some(facts) => change::would_change(facts, consumer),
             None => vec![
                 "the operator decides once it has looked at brokers and pods; kubectl keylane check says what keeps it from that"
                     .to_owned(),

@@ -1,34 +1,11 @@
 //! The controller's rules in words, with the numbers of the last decision. The constants are its own.
 
 use super::facts::Facts;
-use crate::controller::status::{
-    BROKER_UNAVAILABLE, DOWNSTREAM_BOUND, HANDLER_UNAVAILABLE, HOT_KEY_BOUND, KEY_STUCK,
-    METRICS_STALE, SCALING_LIMITED,
-};
-use crate::crd::{Mode, OrderedConsumer};
 use crate::plugin::time;
-use crate::scale::rules::{
-    DRAIN, FEWER, TARGET, TARGET_DOWN, TRIGGER, UTILISATION, WORTH, needed, working_off,
-};
+use crate::scale::rules::{DRAIN, FEWER, TARGET, UTILISATION, needed, working_off};
 use crate::scale::{Brakes, Reason};
-use keylane_consumer::contract::spec::Consumption;
-use kube::ResourceExt;
 
-/// Conditions that hold the size where it is, each with what helps in its message.
-const LIMITS: [&str; 7] = [
-    SCALING_LIMITED,
-    HOT_KEY_BOUND,
-    DOWNSTREAM_BOUND,
-    KEY_STUCK,
-    METRICS_STALE,
-    BROKER_UNAVAILABLE,
-    HANDLER_UNAVAILABLE,
-];
-
-/// Less than so many messages a second of a pod is nothing that was seen of it.
-const SEEN: f64 = 0.1;
-
-fn percent(part: f64) -> String {
+pub(super) fn percent(part: f64) -> String {
     format!("{:.0} %", part * 100.0)
 }
 
@@ -42,6 +19,15 @@ pub(super) fn pods_of(number: u32) -> String {
     } else {
         format!("{number} pods")
     }
+}
+
+/// What came of a number that is beyond what may be, and which bound that is.
+fn bounded(wanted: f64, allowed: f64, least: &str, most: &str) -> String {
+    if allowed == wanted {
+        return String::new();
+    }
+    let bound = if allowed > wanted { least } else { most };
+    format!(", within the bounds {allowed:.0} ({bound})")
 }
 
 /// How lanes come about.
@@ -64,11 +50,7 @@ pub(super) fn lanes(facts: &Facts) -> Vec<String> {
         let load = (arriving + unfinished / DRAIN) / f64::from(pods);
         let wanted = needed(service, load);
         let clamped = wanted.clamp(f64::from(facts.min_lanes), f64::from(facts.max_lanes));
-        let within = if clamped == wanted {
-            String::new()
-        } else {
-            format!(", within the bounds {clamped:.0}")
-        };
+        let within = bounded(wanted, clamped, "lanes.min", "lanes.max");
         lines.push(format!(
             "here, with queues shared evenly: ({arriving:.1}/s that arrive + {unfinished:.0} unfinished / {DRAIN:.0} s) / {} x {} / {UTILISATION} = {wanted:.0}{within}",
             pods_of(pods),
@@ -92,19 +74,37 @@ pub(super) fn lanes(facts: &Facts) -> Vec<String> {
         lines
             .push("calls are slow: instead of the rule, half of the lanes for a moment".to_owned());
     }
-    lines.push(format!(
-        "it has {}: more at once when more are needed, fewer only when less than {} of them would do",
-        facts.lanes,
-        percent(FEWER)
-    ));
+    lines.push(if facts.owns_lanes() {
+        format!(
+            "it has {}: more at once when more are needed, fewer only when less than {} of them would do",
+            facts.lanes,
+            percent(FEWER)
+        )
+    } else {
+        format!(
+            "it has {} and keeps them: autoscaling.mode is {:?}",
+            facts.lanes, facts.mode
+        )
+    });
     lines
 }
 
 /// How the number of pods comes about.
 pub(super) fn pods(facts: &Facts) -> Vec<String> {
+    if !facts.shared {
+        return vec![
+            "consumption is Broadcasting: each pod gets all messages, however many there are"
+                .to_owned(),
+        ];
+    }
     let within = facts.max_message_age.min(facts.drain_within).as_secs_f64();
+    let rule = if facts.owns_pods() {
+        "rule".to_owned()
+    } else {
+        format!("rule of mode Auto, not followed in {:?}", facts.mode)
+    };
     let mut lines = vec![format!(
-        "rule: the fewest pods of which the fullest is {} full with what is expected when a pod asked for now is at work, and with what is behind then, gone within {}; {} to {} are possible{}",
+        "{rule}: the fewest pods of which the fullest is {} full with what is expected when a pod asked for now is at work, and with what is behind then, gone within {}; {} to {} are possible{}",
         percent(TARGET),
         time::span(within.max(20.0) as i64),
         facts.min_replicas,
@@ -121,6 +121,12 @@ pub(super) fn pods(facts: &Facts) -> Vec<String> {
         lines.push(
             "here: what a pod can do, arrivals or backlog are not known yet, pods stay".to_owned(),
         );
+        if let Some(fallback) = facts.fallback.filter(|_| facts.owns_pods()) {
+            lines.push(format!(
+                "where figures are missing for a minute there are at least {} (autoscaling.fallback)",
+                pods_of(fallback)
+            ));
+        }
         return lines;
     };
     let start = facts.start.unwrap_or(0.0);
@@ -138,11 +144,7 @@ pub(super) fn pods(facts: &Facts) -> Vec<String> {
     let need = (total / (TARGET * capacity)).ceil();
     let least = f64::from(facts.min_replicas);
     let clamped = need.clamp(least, f64::from(facts.most()).max(least));
-    let bounds = if clamped == need {
-        String::new()
-    } else {
-        format!(", within the bounds {clamped:.0}")
-    };
+    let bounds = bounded(need, clamped, "autoscaling.minReplicas", facts.most_by());
     lines.push(format!(
         "here, with queues shared evenly: {expected:.1}/s expected in {start:.0} s + {behind:.1}/s for {left:.0} messages left then = {total:.1}/s; / ({} of {capacity:.1}/s that a pod can do) = {need:.0}{bounds}",
         percent(TARGET)
@@ -177,133 +179,6 @@ fn brakes(brakes: &Brakes) -> Vec<String> {
             "the last pods that came finished no more: none are added for another {}, but for a schedule",
             time::span(seconds.ceil() as i64)
         ));
-    }
-    lines
-}
-
-/// What would make it decide otherwise.
-pub(super) fn would_change(facts: &Facts, consumer: &OrderedConsumer) -> Vec<String> {
-    let mut lines = Vec::new();
-    let name = consumer.name_any();
-    if facts.replicas == 0 {
-        lines.push(format!(
-            "spec.replicas is 0, so nothing runs: kubectl scale oc/{name} --replicas=1 starts it"
-        ));
-        return lines;
-    }
-    let shared = consumer.spec.consumer.consumption == Consumption::Clustering;
-    match facts.mode {
-        Mode::Auto | Mode::LanesOnly if !shared => lines.push(format!(
-            "consumption is Broadcasting: each pod gets all messages, so spec.replicas ({}) is yours",
-            facts.replicas
-        )),
-        Mode::Auto => {}
-        Mode::LanesOnly => lines.push(format!(
-            "autoscaling.mode is LanesOnly: spec.replicas ({}) is yours; Auto would have {}",
-            facts.replicas,
-            pods_of(facts.advised)
-        )),
-        Mode::Advise => lines.push(format!(
-            "autoscaling.mode is Advise: nothing is changed; Auto would have {}",
-            pods_of(facts.advised)
-        )),
-        Mode::Hold => lines.push(
-            "autoscaling.mode is Hold: nothing is changed; Auto or LanesOnly lets it follow the load"
-                .to_owned(),
-        ),
-    }
-    if matches!(facts.mode, Mode::Auto | Mode::LanesOnly) {
-        lines.extend(lanes_change(facts));
-    }
-    if facts.mode == Mode::Auto && shared {
-        lines.extend(pods_change(facts));
-        if facts.schedules == 0 {
-            lines.push(
-                "a peak that is known before: autoscaling.schedules has pods ready when it begins"
-                    .to_owned(),
-            );
-        }
-    }
-    let status = consumer.status.iter();
-    let conditions = status.flat_map(|status| &status.conditions);
-    let limits = conditions.filter(|condition| {
-        condition.status == "True" && LIMITS.contains(&condition.type_.as_str())
-    });
-    lines.extend(limits.map(|condition| format!("{}: {}", condition.type_, condition.message)));
-    lines
-}
-
-fn lanes_change(facts: &Facts) -> Vec<String> {
-    let Some(service) = facts.service else {
-        return vec![
-            "lanes: 500 finished messages, or 20 in a minute, tell how long a call takes"
-                .to_owned(),
-        ];
-    };
-    let load = |lanes: f64| lanes * UTILISATION / service;
-    let lanes = f64::from(facts.lanes);
-    let more = if facts.lanes >= facts.max_lanes {
-        format!("more lanes: lanes.max is {}, raise it", facts.max_lanes)
-    } else if let Some(useful) = facts.useful_lanes.filter(|useful| facts.lanes >= *useful) {
-        format!(
-            "more lanes: a pod gained nothing beyond {useful}; more CPU for its containers, or calls that need less of it"
-        )
-    } else {
-        format!(
-            "more lanes: when the busiest pod has to finish more than {:.1}/s",
-            load(lanes)
-        )
-    };
-    let fewer = if f64::from(facts.min_lanes) >= FEWER * lanes {
-        format!("fewer lanes: lanes.min is {}", facts.min_lanes)
-    } else {
-        format!(
-            "fewer lanes: when it has to finish no more than {:.1}/s",
-            load((FEWER * lanes).ceil() - 1.0)
-        )
-    };
-    vec![more, fewer]
-}
-
-fn pods_change(facts: &Facts) -> Vec<String> {
-    let have = facts.replicas;
-    let mut lines = Vec::new();
-    let most = facts.most();
-    if have >= most && facts.brakes.downstream.is_some() {
-        lines.push(
-            "more pods: something behind the handler is the limit, they would finish no more"
-                .to_owned(),
-        );
-    } else if have >= most {
-        lines.push(match facts.queues {
-            Some(queues) if queues <= have && facts.max_replicas > have => {
-                format!("more pods: the topic has {queues} queues, and a pod without one has nothing to do; give it more queues")
-            }
-            _ => format!("more pods: autoscaling.maxReplicas is {}, raise it", facts.max_replicas),
-        });
-    } else if let Some(capacity) = facts.capacity {
-        lines.push(format!(
-            "more pods: when more than {:.1}/s are expected ({} of what {} can do), or a backlog that they cannot work off",
-            TRIGGER * capacity * f64::from(have),
-            percent(TRIGGER),
-            pods_of(have)
-        ));
-    }
-    // One pod of many is not worth moving queues, and at most half of them go at a time.
-    let fewer = (f64::from(have) * WORTH).floor() as u32;
-    if have <= facts.min_replicas || fewer < facts.min_replicas.max(1) {
-        let least = facts.min_replicas;
-        lines.push(format!("fewer pods: autoscaling.minReplicas is {least}"));
-    } else if let Some(capacity) = facts.sure_capacity.filter(|capacity| *capacity > SEEN) {
-        lines.push(format!(
-            "fewer pods: when no more than {:.1}/s ({} of what {} can do) have arrived for {}",
-            TARGET_DOWN * capacity * f64::from(fewer),
-            percent(TARGET_DOWN),
-            pods_of(fewer),
-            time::span(facts.hold.as_secs() as i64)
-        ));
-    } else {
-        lines.push("fewer pods: only once it was seen what a pod can do".to_owned());
     }
     lines
 }

@@ -96,6 +96,7 @@ fn bounds_modes_and_what_is_not_known_are_named() {
     let limited = explained(limited);
     assert!(
         limited.contains("more pods: something behind the handler is the limit")
+            && limited.contains("more lanes: something behind the handler is the limit")
             && !limited.contains("raise it"),
         "{limited}"
     );
@@ -149,6 +150,81 @@ fn bounds_modes_and_what_is_not_known_are_named() {
     );
     let fresh = with("/status", json!({}));
     assert!(fresh.contains("nothing is decided yet"), "{fresh}");
+}
+
+#[test]
+fn the_bound_that_limits_is_named() {
+    let with = |changes: &[(&str, Value)]| {
+        let mut consumer = consumer();
+        for (path, value) in changes {
+            *consumer.pointer_mut(path).unwrap() = value.clone();
+        }
+        explained(consumer)
+    };
+    let bounds = |min: u32, max: u32| {
+        let bounds = json!({"minReplicas": min, "maxReplicas": max});
+        ("/spec/autoscaling", bounds)
+    };
+    let few = ("/status/rates/arriving", json!("100.0"));
+    for (changes, part) in [
+        (
+            vec![bounds(4, 8)],
+            "= 3, within the bounds 4 (autoscaling.minReplicas)",
+        ),
+        (
+            vec![bounds(1, 2)],
+            "= 3, within the bounds 2 (autoscaling.maxReplicas)",
+        ),
+        (
+            vec![("/status/queues", json!(2))],
+            "= 3, within the bounds 2 (the topic's queues)",
+        ),
+        // (100 + 2000 / 20) / 4 x 0.01 / 0.8 is less than one.
+        (vec![few], "= 1, within the bounds 4 (lanes.min)"),
+        (
+            vec![("/spec/replicas", json!(8)), bounds(2, 8)],
+            "autoscaling.maxReplicas is 8, and the topic has 8 queues; raise both",
+        ),
+    ] {
+        let text = with(&changes);
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_mode_that_changes_nothing_is_told_with_what_auto_would_have() {
+    for mode in ["Advise", "Hold"] {
+        let mut advised = consumer();
+        advised["spec"]["autoscaling"] = json!({"mode": mode});
+        advised["status"]["decision"]["advisedReplicas"] = json!(6);
+        advised["status"]["decision"]["advisedLanes"] = json!(16);
+        let advised = explained(advised);
+        for part in [
+            format!("it has 8 and keeps them: autoscaling.mode is {mode}"),
+            format!("rule of mode Auto, not followed in {mode}: the fewest pods"),
+            "nothing is changed; Auto would have 6 pods with 16 lanes a pod".to_owned(),
+        ] {
+            assert!(advised.contains(&part), "{part}: {advised}");
+        }
+    }
+    let mut alone = consumer();
+    alone["spec"]["autoscaling"] = json!({"mode": "LanesOnly"});
+    let alone = explained(alone);
+    for part in [
+        "it has 8: more at once when more are needed",
+        "not followed in LanesOnly",
+        "spec.replicas (4) is yours; Auto would have 4 pods",
+    ] {
+        assert!(alone.contains(part), "{part}: {alone}");
+    }
+    let mut blind = consumer();
+    blind["spec"]["autoscaling"] = json!({"fallback": {"replicas": 3}});
+    blind["status"]["decision"]["inputs"] = json!({});
+    let blind = explained(blind);
+    assert!(
+        blind.contains("at least 3 pods (autoscaling.fallback)"),
+        "{blind}"
+    );
 }
 
 #[test]
