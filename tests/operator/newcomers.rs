@@ -300,11 +300,14 @@ fn who_has_not_installed_keylane_is_told_how() -> Result<()> {
     }
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), kubeconfig.to_string())?;
-    let commands: [&[&str]; 4] = [
+    let commands: [&[&str]; 7] = [
         &["status", "orders"],
         &["explain", "orders"],
         &["suspend", "orders"],
         &["dlq", "list", "orders"],
+        &["top"],
+        &["top", "-A"],
+        &["migrate", "orders", "--name-server", "namesrv.mq:9876"],
     ];
     let rows = commands.map(|command| -> Mistake<&[&str]> {
         (

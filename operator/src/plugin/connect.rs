@@ -166,10 +166,21 @@ impl Cluster {
         } else {
             self.consumers()
         };
-        let found = api.list(&ListParams::default()).await;
-        Ok(found
-            .map_err(|error| self.error("list OrderedConsumers", error))?
-            .items)
+        match api.list(&ListParams::default()).await {
+            Ok(found) => Ok(found.items),
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(PluginError::NotInstalled),
+            Err(error) => Err(self.error("list OrderedConsumers", error)),
+        }
+    }
+
+    /// An error if the cluster does not know what an OrderedConsumer is.
+    pub async fn installed(&self) -> Result<(), PluginError> {
+        let any = ListParams::default().limit(1);
+        match self.consumers().list_metadata(&any).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(PluginError::NotInstalled),
+            // Whatever else there is to say of them is said by who needs them.
+            _ => Ok(()),
+        }
     }
 
     /// The pods that carry the name of an OrderedConsumer; none if the user may not see pods.

@@ -85,7 +85,14 @@ async fn ask(
         .header("content-type", "application/json")
         .body(body);
     let doing = format!("read group {group:?}");
-    cluster.ask_live_of(&doing, request).await
+    match cluster.ask_live_of(&doing, request).await {
+        Err(PluginError::NotLive(reason)) => {
+            // Perhaps nothing of Keylane is there.
+            cluster.installed().await?;
+            Err(PluginError::NotLive(reason))
+        }
+        answered => answered,
+    }
 }
 
 /// A name of an object, made of a group's.
