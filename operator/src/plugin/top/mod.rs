@@ -18,6 +18,9 @@ const DRAWN: usize = 40;
 const HEIGHTS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Cursor to the top left, and everything below cleared.
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";
+/// What is too long for a line is cut off rather than continued in the next one, and the other way round.
+const CUT_OFF: &str = "\u{1b}[?7l";
+const CONTINUED: &str = "\u{1b}[?7h";
 
 /// What is to be seen.
 #[derive(Args, Clone, Debug)]
@@ -75,8 +78,7 @@ async fn one(
         if once {
             return Ok(write!(out, "{frame}")?);
         }
-        write!(out, "{CLEAR}{frame}")?;
-        out.flush()?;
+        show(&frame, out)?;
         before = now;
     }
 }
@@ -101,9 +103,38 @@ async fn all(
         if once {
             return Ok(write!(out, "{frame}")?);
         }
-        write!(out, "{CLEAR}{frame}")?;
-        out.flush()?;
+        show(&frame, out)?;
     }
+}
+
+/// Shows a frame in place of the one before.
+fn show(frame: &str, out: &mut dyn Write) -> Result<(), PluginError> {
+    let shown = fitting(frame, rows().unwrap_or(usize::MAX));
+    write!(out, "{CLEAR}{CUT_OFF}{shown}{CONTINUED}")?;
+    Ok(out.flush()?)
+}
+
+/// Lines of the terminal; none if it does not say.
+fn rows() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_row)).filter(|rows| *rows > 0)
+}
+
+/// As much of a frame as there is room for: with more its beginning would be out of sight. The last line is the
+/// cursor's.
+fn fitting(frame: &str, rows: usize) -> String {
+    let lines: Vec<&str> = frame.lines().collect();
+    if lines.len() < rows {
+        return frame.to_owned();
+    }
+    let shown = rows.saturating_sub(2);
+    let mut text: String = lines[..shown]
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let left = lines.len() - shown;
+    text += &format!("... {left} more lines: a higher window shows them, or --once\n");
+    text
 }
 
 /// Adds what was seen last.
@@ -126,4 +157,34 @@ fn height(value: f64, most: f64) -> char {
 fn sparkline(rates: &[f64]) -> String {
     let most = rates.iter().copied().fold(0.0, f64::max);
     rates.iter().map(|rate| height(*rate, most)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_has_no_more_lines_than_the_terminal() {
+        let frame: String = (0..10).map(|line| format!("{line}\n")).collect();
+        assert_eq!(fitting(&frame, usize::MAX), frame);
+        assert_eq!(fitting(&frame, 11), frame);
+        let cut = fitting(&frame, 10);
+        assert_eq!(cut.lines().count(), 9);
+        assert!(
+            cut.starts_with("0\n1\n") && cut.contains("7\n... 2 more lines"),
+            "{cut}"
+        );
+        assert_eq!(fitting(&frame, 1).lines().count(), 1);
+    }
+
+    #[test]
+    fn lines_are_continued_again_behind_a_frame() {
+        let mut out = Vec::new();
+        show("a\nb\n", &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(
+            out.starts_with(CLEAR) && out.ends_with(CONTINUED),
+            "{out:?}"
+        );
+    }
 }
