@@ -320,6 +320,25 @@ mod tests {
     }
 
     #[test]
+    fn every_command_shows_how_it_is_typed() {
+        let root = Cli::command();
+        let commands = root.get_subcommands().filter(|one| !one.is_hide_set());
+        for command in commands {
+            let below: Vec<_> = command.get_subcommands().collect();
+            let typed = if below.is_empty() {
+                vec![command]
+            } else {
+                below
+            };
+            for command in typed {
+                let help = command.get_after_help().map(ToString::to_string);
+                let shows = help.is_some_and(|help| help.starts_with("Examples:\n"));
+                assert!(shows, "{} has no examples", command.get_name());
+            }
+        }
+    }
+
+    #[test]
     fn every_command_that_help_and_readme_show_is_one() {
         let mut shown = Vec::new();
         let readme = include_str!("../../../README.md").lines();
