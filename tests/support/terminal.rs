@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -81,9 +81,15 @@ impl Drop for Terminal {
 /// Reads until nobody has the other side any more, which is an error here.
 fn read(mut ours: File, screen: &Mutex<Vec<u8>>) {
     let mut part = [0; 4096];
-    while let Ok(length @ 1..) = ours.read(&mut part) {
-        let mut screen = screen.lock().unwrap_or_else(PoisonError::into_inner);
-        screen.extend_from_slice(&part[..length]);
+    loop {
+        match ours.read(&mut part) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => return,
+            Ok(length) => {
+                let mut screen = screen.lock().unwrap_or_else(PoisonError::into_inner);
+                screen.extend_from_slice(&part[..length]);
+            }
+        }
     }
 }
 
