@@ -164,8 +164,13 @@ fn kubectl_completes_commands_options_and_names_of_consumers() -> Result<()> {
     space.apply(&consumer("orders"))?;
     let kubectl = Kubectl::new(&space)?;
     let name = space.name.as_str();
-    let typed: [(&[&str], &str); 3] = [
+    let kubeconfig = fs::read_to_string(space.cluster().kubeconfig())?;
+    let kubeconfig: Value = serde_norway::from_str(&kubeconfig)?;
+    let context = kubeconfig["contexts"][0]["name"].as_str();
+    let context = context.context("no contexts")?;
+    let typed: [(&[&str], &str); 4] = [
         (&["keylane", "sta"], "status"),
+        (&["keylane", "status", "--context", ""], context),
         (&["keylane", "explain", "orders", "--re"], "--replay"),
         (&["keylane", "status", "-n", name, "or"], "orders"),
     ];

@@ -12,7 +12,6 @@
 //! | `GET …/namespaces/<namespace>/deadletters/<name>` | get deadletters | a [`Listing`](crate::broker::letters::Listing), of those that were not sent again, or with `?all=true` of all; `limit` (100) of them from behind that named by `after` on |
 //! | the same with `?id=<letter>` | get deadletters | a [`Content`](crate::broker::letters::Content) |
 //! | `POST …/namespaces/<namespace>/deadletters/<name>/replay`, a [`Replay`](crate::broker::letters::Replay) | create deadletters/replay | a [`Replayed`](crate::broker::letters::Replayed) |
-//!
 //! | `POST …/namespaces/<namespace>/groups`, a [`Wanted`](crate::broker::groups::Wanted) | create groups | a [`Group`](crate::broker::groups::Group): nothing is changed, but the operator calls the addresses in it |
 //!
 //! Failures are `Status` objects.

@@ -6,12 +6,15 @@
 use super::connect::Cluster;
 use super::{Cli, PluginError};
 use clap::{Args, CommandFactory, Parser};
+use kube::config::Kubeconfig;
 use std::io::Write;
 
 /// Nothing else may follow: no names of files.
 const NOTHING_ELSE: &str = ":4";
 /// The shell may go on with names of files.
 const FILES: &str = ":0";
+/// What values are called that are names of files.
+const FILE: &str = "FILE";
 
 /// Words of a command line.
 #[derive(Args, Clone, Debug)]
@@ -41,6 +44,11 @@ pub(super) async fn complete(what: &Complete, out: &mut dyn Write) -> Result<(),
                 .map(|name| (name, String::new())),
         );
     }
+    if before.last().is_some_and(|word| word == "--context") {
+        let kubeconfig = Kubeconfig::read().unwrap_or_default();
+        let contexts = kubeconfig.contexts.into_iter();
+        found.extend(contexts.map(|context| (context.name, String::new())));
+    }
     for (word, about) in found.iter().filter(|(word, _)| word.starts_with(last)) {
         if about.is_empty() {
             writeln!(out, "{word}")?;
@@ -64,7 +72,7 @@ fn command(words: &[String]) -> (clap::Command, bool) {
     (typed.clone(), any)
 }
 
-/// What can follow, names of objects left out; none if that is the name of a file or anything.
+/// What can follow, names of objects and contexts left out; none if that is the name of a file.
 fn possibilities(before: &[String], last: &str) -> Option<Vec<Possibility>> {
     let (command, _) = command(before);
     let about = |text: Option<&clap::builder::StyledStr>| {
@@ -74,7 +82,8 @@ fn possibilities(before: &[String], last: &str) -> Option<Vec<Possibility>> {
     // The value of an option.
     if let Some(option) = before.last().and_then(|word| option(&command, word)) {
         let values = option.get_possible_values();
-        if values.is_empty() {
+        let names = option.get_value_names().unwrap_or_default();
+        if values.is_empty() && names.iter().any(|name| name.as_str() == FILE) {
             return None;
         }
         let value = |value: &clap::builder::PossibleValue| {
@@ -170,6 +179,7 @@ mod tests {
         );
         // A file: the shell's own affair.
         assert_eq!(after("simulate -f "), None);
+        assert_eq!(after("simulate --rate "), Some(vec![]));
     }
 
     #[test]

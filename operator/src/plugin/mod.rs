@@ -2,8 +2,9 @@
 //! with the rights of the user who asks.
 //!
 //! Promises: it writes nothing but `spec.suspend`, the first pod of a group that is taken over, and the annotation
-//! that asks for a reset of offsets, of an OrderedConsumer; dead letters are sent again by the operator, which the API server asks in the user's name. What a command prints is made by
-//! pure functions of the objects it read. An error names what went wrong, why, and what to do.
+//! that asks for a reset of offsets, of an OrderedConsumer; dead letters are sent again by the operator, which the
+//! API server asks in the user's name. What a command prints is made by pure functions of the objects it read. An
+//! error names what went wrong, why, and what to do.
 
 mod check;
 mod complete;
