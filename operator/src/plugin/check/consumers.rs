@@ -145,12 +145,21 @@ fn works(consumer: &OrderedConsumer, conditions: &[Condition]) -> Vec<String> {
     works
 }
 
-/// That the topic allows fewer pods than the spec does, if it is so.
+/// That the topic has work for fewer pods than the spec allows or demands, if it is so.
 fn most_pods(consumer: &OrderedConsumer, queues: u32) -> Option<String> {
     let autoscaling = &consumer.spec.autoscaling;
     let shared = consumer.spec.consumer.consumption == Consumption::Clustering;
-    let few = shared && i64::from(autoscaling.max_replicas) > i64::from(queues);
-    (few && autoscaling.mode == Mode::Auto).then(|| {
+    if !shared || autoscaling.mode != Mode::Auto {
+        return None;
+    }
+    let few = |pods: i32| i64::from(pods) > i64::from(queues);
+    if few(autoscaling.min_replicas) {
+        return Some(format!(
+            "the topic has {queues} queues, and pods without one have nothing to do: autoscaling.minReplicas is {}",
+            autoscaling.min_replicas
+        ));
+    }
+    few(autoscaling.max_replicas).then(|| {
         format!(
             "no more than {queues} pods are ever made, one for each queue of the topic: autoscaling.maxReplicas is {}",
             autoscaling.max_replicas
@@ -276,6 +285,9 @@ mod tests {
         object["spec"]["autoscaling"]["maxReplicas"] = json!(9);
         let most = "shop/orders: no more than 8 pods are ever made, one for each queue of the topic: autoscaling.maxReplicas is 9";
         assert_eq!(said(&object), [topic, most, group, port]);
+        object["spec"]["autoscaling"]["minReplicas"] = json!(9);
+        let least = "shop/orders: the topic has 8 queues, and pods without one have nothing to do: autoscaling.minReplicas is 9";
+        assert_eq!(said(&object), [topic, least, group, port]);
         let mut none = consumer(("False", "ScaledToZero"), &fine);
         none["status"]["queues"] = json!(8);
         let lines = check(Ok(vec![serde_json::from_value(none).unwrap()]));
