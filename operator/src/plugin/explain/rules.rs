@@ -43,6 +43,9 @@ pub(super) fn lanes(facts: &Facts) -> Vec<String> {
             "how long a call takes is not known yet: lanes double while all are busy and more wait"
                 .to_owned(),
         );
+        if !facts.owns_lanes() {
+            lines.push(keeps(facts));
+        }
         return lines;
     };
     if let (Some(arriving), Some(unfinished)) = (facts.arriving, facts.unfinished) {
@@ -81,12 +84,17 @@ pub(super) fn lanes(facts: &Facts) -> Vec<String> {
             percent(FEWER)
         )
     } else {
-        format!(
-            "it has {} and keeps them: autoscaling.mode is {:?}",
-            facts.lanes, facts.mode
-        )
+        keeps(facts)
     });
     lines
+}
+
+/// That the rule of lanes is not followed.
+fn keeps(facts: &Facts) -> String {
+    format!(
+        "it has {} and keeps them: autoscaling.mode is {:?}",
+        facts.lanes, facts.mode
+    )
 }
 
 /// How the number of pods comes about.

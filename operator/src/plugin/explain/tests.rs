@@ -206,6 +206,11 @@ fn a_mode_that_changes_nothing_is_told_with_what_auto_would_have() {
         ] {
             assert!(advised.contains(&part), "{part}: {advised}");
         }
+        let mut learning = consumer();
+        learning["spec"]["autoscaling"] = json!({"mode": mode});
+        learning["status"]["decision"]["inputs"] = json!({});
+        let learning = explained(learning);
+        assert!(learning.contains("it has 8 and keeps them"), "{learning}");
     }
     let mut alone = consumer();
     alone["spec"]["autoscaling"] = json!({"mode": "LanesOnly"});
