@@ -36,8 +36,7 @@ mod suspension;
 mod together;
 mod world;
 
-use std::time::Duration;
-use world::{Progress, Running, World};
+use world::{Running, World};
 
 /// Everything is consumed, each key in order, and mqadmin sees every queue committed to its end.
 #[tokio::test(flavor = "multi_thread")]
@@ -128,36 +127,5 @@ async fn a_broker_that_restarts_costs_no_message_and_no_order() {
         (verdict.inversions, verdict.overlaps, verdict.distinct),
         (0, 0, 3_000)
     );
-    running.stop().await;
-}
-
-/// An offset that somebody else commits is put right.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_commit_does_not_last() {
-    let world = World::new("foreign", 1).await;
-    let running = Running::start(&world, &[]).await;
-    world.produce(100, 10).await;
-    running.until_handled(100).await;
-    world.until_committed(100).await;
-    world.commit_as_somebody_else(0, 7).await;
-    keylane_tests::wait::until(
-        Duration::from_secs(40),
-        "the offset put right",
-        async || {
-            let progress = world.progress().await;
-            if progress
-                == [Progress {
-                    end: 100,
-                    committed: 100,
-                }]
-            {
-                Ok(())
-            } else {
-                Err(format!("{progress:?}"))
-            }
-        },
-    )
-    .await
-    .unwrap();
     running.stop().await;
 }

@@ -3,9 +3,13 @@
 use crate::function::Function;
 use crate::world::{SOON, World};
 use keylane_consumer::source::Source;
+use keylane_consumer::source::rocketmq::RocketmqSource;
 use keylane_tests::rocketmq::{Message, mqadmin};
 use keylane_tests::wait;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is committed is compared with the broker every 2 s; a machine that is busy gets some more.
+const PUT_RIGHT: Duration = Duration::from_secs(6);
 
 fn now_ms() -> u128 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -130,6 +134,41 @@ async fn what_takes_the_place_of_messages_a_broker_lost_is_consumed() {
         .filter(|body| body.starts_with("new"))
         .collect();
     assert_eq!(seen, Vec::from_iter(&new));
+    running.stop().await;
+}
+
+/// Waits until the broker has this as committed of a queue again.
+pub async fn until_put_right(
+    world: &World,
+    source: &RocketmqSource,
+    queue: u32,
+    right: Option<u64>,
+) {
+    wait::until(PUT_RIGHT, "the offset put right", async || {
+        let committed = source.committed(&world.queue(queue)).await;
+        match committed.map_err(|error| error.to_string())? {
+            committed if committed == right => Ok(()),
+            other => Err(format!("{other:?} instead of {right:?}")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Nothing comes any more that would be committed: an offset that somebody moves is put right all the same,
+/// and again as soon as it is moved again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_somebody_moves_is_put_right_at_the_next_interval() {
+    let world = World::new("foreign", 1).await;
+    let running = Function::taking(&world, &[]).await;
+    world.produce(100, 10).await;
+    world.until_committed(100).await;
+    let source = world.source("watcher").await;
+    for moved in [7, 0, 1_000] {
+        world.commit_as_somebody_else(0, moved).await;
+        until_put_right(&world, &source, 0, Some(100)).await;
+    }
+    assert_eq!(running.seen().len(), 100);
     running.stop().await;
 }
 

@@ -1,15 +1,17 @@
 //! What the broker has acknowledged, per queue, and what is to be sent next.
 //!
 //! Pure. An offset counts as committed only once the broker acknowledged it; whatever is not is sent
-//! again at the next interval. Now and then the broker's own view is read and differences are sent
-//! again: that repairs a flush lost in a broker's crash and a commit from somebody else.
+//! again at the next interval. Where there is nothing new to send, the broker's own view is read at each
+//! interval and differences are sent again: that repairs a flush lost in a broker's crash and a commit
+//! from somebody else.
 
 use crate::lane::Assignment;
 use crate::message::QueueId;
 use std::collections::BTreeMap;
 
-/// Every how many intervals the broker's view is read.
-const VERIFY_EVERY: u32 = 5;
+/// Where one answer about many queues says nothing of one, that one is asked for by itself at every so
+/// many checks: a thousand questions at each interval would cost more than all other waiting.
+const ALONE_EVERY: u64 = 5;
 
 /// One queue whose offsets we commit.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub struct Committed {
     pub acknowledged: Option<u64>,
     /// A commit or a check is under way.
     pub under_way: bool,
-    since_verified: u32,
+    checks: u64,
 }
 
 /// A commit or a check to make.
@@ -31,6 +33,8 @@ pub struct Due {
     pub offset: u64,
     /// Nothing new to commit: read what the broker has.
     pub verify_only: bool,
+    /// It is the turn of this queue to be asked for by itself, if that cannot be known otherwise.
+    pub alone: bool,
 }
 
 /// How a commit or a check ended.
@@ -40,6 +44,8 @@ pub enum Answer {
     Has(u64),
     /// Not known.
     Unknown,
+    /// Nobody asked: it was not the turn of this queue.
+    Unasked,
 }
 
 /// The commits of all queues.
@@ -54,7 +60,8 @@ impl Commits {
             queue,
             acknowledged: None,
             under_way: false,
-            since_verified: 0,
+            // So that not all have their turn at once.
+            checks: assignment.0,
         };
         self.queues.insert(assignment, committed);
     }
@@ -74,26 +81,26 @@ impl Commits {
             .is_some_and(|known| known.acknowledged == Some(watermark))
     }
 
-    /// What to send for a queue now, if anything.
-    pub fn due(&mut self, assignment: Assignment, watermark: u64) -> Option<Due> {
+    /// What to send for a queue now, if anything. `check`: it is time to read what the broker has.
+    pub fn due(&mut self, assignment: Assignment, watermark: u64, check: bool) -> Option<Due> {
         let known = self.queues.get_mut(&assignment)?;
         if known.under_way {
             return None;
         }
         let verify_only = known.acknowledged == Some(watermark);
         if verify_only {
-            known.since_verified += 1;
-            if known.since_verified < VERIFY_EVERY {
+            if !check {
                 return None;
             }
+            known.checks += 1;
         }
-        known.since_verified = 0;
         known.under_way = true;
         Some(Due {
             assignment,
             queue: known.queue.clone(),
             offset: watermark,
             verify_only,
+            alone: known.checks.is_multiple_of(ALONE_EVERY),
         })
     }
 
@@ -113,7 +120,7 @@ impl Commits {
                 known.acknowledged = None;
                 true
             }
-            Answer::Unknown => false,
+            Answer::Unknown | Answer::Unasked => false,
         }
     }
 }
@@ -134,11 +141,11 @@ mod tests {
     #[test]
     fn a_commit_that_failed_is_counted_as_done() {
         let mut commits = commits();
-        let due = commits.due(ONE, 7).unwrap();
-        assert_eq!(commits.due(ONE, 7), None, "one at a time");
+        let due = commits.due(ONE, 7, false).unwrap();
+        assert_eq!(commits.due(ONE, 7, true), None, "one at a time");
         commits.answered(&due, Answer::Unknown);
         assert!(!commits.is_committed(ONE, 7));
-        let due = commits.due(ONE, 9).unwrap();
+        let due = commits.due(ONE, 9, false).unwrap();
         assert_eq!(due.offset, 9);
         commits.answered(&due, Answer::Has(9));
         assert!(commits.is_committed(ONE, 9));
@@ -148,15 +155,38 @@ mod tests {
     #[test]
     fn offset_goes_backwards_or_a_foreign_client_commits() {
         let mut commits = commits();
-        let due = commits.due(ONE, 7).unwrap();
+        let due = commits.due(ONE, 7, false).unwrap();
         commits.answered(&due, Answer::Has(7));
-        let due = (0..VERIFY_EVERY).find_map(|_| commits.due(ONE, 7)).unwrap();
+        assert_eq!(commits.due(ONE, 7, false), None, "it is not time to look");
+        let due = commits.due(ONE, 7, true).unwrap();
         assert!(due.verify_only);
         assert!(commits.answered(&due, Answer::Has(3)));
-        let due = commits.due(ONE, 7).unwrap();
+        assert!(!commits.is_committed(ONE, 7));
+        let due = commits.due(ONE, 7, false).unwrap();
         assert_eq!((due.offset, due.verify_only), (7, false));
         commits.answered(&due, Answer::Has(7));
         // A watermark that has moved on is what is sent, whatever the broker was made to have.
-        assert_eq!(commits.due(ONE, 8).unwrap().offset, 8);
+        assert_eq!(commits.due(ONE, 8, false).unwrap().offset, 8);
+    }
+
+    #[test]
+    fn a_queue_is_checked_at_each_interval_and_queues_take_turns_at_being_asked_for_alone() {
+        let mut commits = Commits::default();
+        let all = (0..ALONE_EVERY).map(Assignment);
+        for one in all.clone() {
+            commits.assigned(one, QueueId::new("b", one.0 as u32));
+            let due = commits.due(one, 7, false).unwrap();
+            commits.answered(&due, Answer::Has(7));
+        }
+        for _ in 0..2 * ALONE_EVERY {
+            let mut alone = 0;
+            for one in all.clone() {
+                let due = commits.due(one, 7, true).unwrap();
+                alone += u32::from(due.alone);
+                assert!(!commits.answered(&due, Answer::Unasked));
+                assert!(commits.is_committed(one, 7));
+            }
+            assert_eq!(alone, 1);
+        }
     }
 }

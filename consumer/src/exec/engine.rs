@@ -120,6 +120,8 @@ pub struct Executor<S, H> {
     /// Nothing is here any more, and the group was left.
     drained: bool,
     next_persist: Time,
+    /// When to look next at what brokers have as committed.
+    next_check: Time,
     unlocking: u32,
     expired: u64,
     troubles: Troubles,
@@ -198,6 +200,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             draining: None,
             drained: false,
             next_persist: options.persist_interval,
+            next_check: options.persist_interval,
             unlocking: 0,
             expired: 0,
             troubles: Troubles::default(),

@@ -80,22 +80,54 @@ pub async fn read_heads<S: Source>(
 /// Checks what a broker has as committed.
 pub async fn verify<S: Source>(source: Arc<S>, (broker, topic): At, due: Vec<Due>, events: Events) {
     let committed = source.committed_of_all(&broker, topic).await;
-    let mut differ = Vec::new();
+    let mut open = Vec::new();
     for due in due {
-        if committed.get(&due.queue.id) == Some(&due.offset) {
-            let answer = Ok(Answer::Has(due.offset));
-            let _ = events.send(Event::Committed { due, answer });
-        } else {
-            differ.push(due);
+        match by_all(committed.get(&due.queue.id).copied(), &due) {
+            Some(answer) => {
+                let answer = Ok(answer);
+                let _ = events.send(Event::Committed { due, answer });
+            }
+            None => open.push(due),
         }
     }
     let check = |due| tasks::verify(source.clone(), due, events.clone());
-    futures::future::join_all(differ.into_iter().map(check)).await;
+    futures::future::join_all(open.into_iter().map(check)).await;
+}
+
+/// What a queue's answer is by the one about all queues; none if it is to be asked for by itself now.
+fn by_all(told: Option<u64>, due: &Due) -> Option<Answer> {
+    match told {
+        Some(offset) if offset != due.offset => None,
+        Some(offset) if offset > 0 => Some(Answer::Has(offset)),
+        // Nothing was told, or 0, which is also what a queue reads as that was never committed.
+        _ if due.alone => None,
+        _ => Some(Answer::Unasked),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::Assignment;
+
+    #[test]
+    fn what_differs_is_asked_for_at_once_and_what_is_not_told_in_its_turn() {
+        let due = |offset, alone| Due {
+            assignment: Assignment(1),
+            queue: QueueId::new("b", 0),
+            offset,
+            verify_only: true,
+            alone,
+        };
+        for alone in [false, true] {
+            assert_eq!(by_all(Some(7), &due(7, alone)), Some(Answer::Has(7)));
+            assert_eq!(by_all(Some(0), &due(7, alone)), None, "moved back");
+            assert_eq!(by_all(Some(7), &due(0, alone)), None, "moved on");
+            let open = (!alone).then_some(Answer::Unasked);
+            assert_eq!(by_all(None, &due(7, alone)), open);
+            assert_eq!(by_all(Some(0), &due(0, alone)), open);
+        }
+    }
 
     #[test]
     fn only_many_queues_of_one_broker_are_asked_for_together() {

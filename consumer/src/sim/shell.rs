@@ -200,7 +200,7 @@ impl World {
         let Some(progress) = of.executor.progress(assignment) else {
             return;
         };
-        if let Some(due) = of.commits.due(assignment, progress.watermark) {
+        if let Some(due) = of.commits.due(assignment, progress.watermark, true) {
             let life = of.life;
             self.shortly(Event::Commit(pod, life, due));
         }

@@ -227,8 +227,8 @@ pub trait Source: journal::Journal {
         queue: &QueueId,
     ) -> impl Future<Output = Result<Option<u64>, SourceError>> + Send;
 
-    /// Offsets above 0 that the group committed, of every queue of a topic at this broker, by queue id: one
-    /// question. A broker may not answer it, and tells nothing of some or all of them then.
+    /// Offsets that the group committed, of every queue of a topic at this broker, by queue id: one question.
+    /// 0 also where it never did. A broker may not answer it, and tells nothing of some or all of them then.
     fn committed_of_all(
         &self,
         broker: &str,

@@ -102,10 +102,14 @@ impl<S: Source, H: Handler> Executor<S, H> {
     }
 
     pub(super) fn committed(&mut self, due: Due, answer: Result<Answer, SourceError>) {
+        if let Ok(Answer::Unasked) = answer {
+            self.commits.answered(&due, Answer::Unasked);
+            return;
+        }
         let label = match &answer {
             Ok(Answer::Has(offset)) if *offset == due.offset => "stored",
             Ok(Answer::Has(_)) => "different",
-            Ok(Answer::Unknown) => "not_stored",
+            Ok(Answer::Unknown | Answer::Unasked) => "not_stored",
             Err(error) => measures::label(error),
         };
         self.measures.commits.with_label_values(&[label]).inc();
@@ -115,6 +119,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 "queue {}: the broker had {answer:?} instead of {} as committed; put right",
                 due.queue, due.offset
             );
+            // The broker is to have it at once.
+            self.next_persist = Time::ZERO;
         }
     }
 
@@ -268,7 +274,12 @@ impl<S: Source, H: Handler> Executor<S, H> {
         if now < self.next_persist {
             return;
         }
-        self.next_persist = now + self.options.persist_interval;
+        // What the broker has is looked at once in an interval, however often something is persisted.
+        let check = now >= self.next_check;
+        if check {
+            self.next_check = now + self.options.persist_interval;
+        }
+        self.next_persist = self.next_check;
         self.write_down(now);
         let mut to_verify = Vec::new();
         for (assignment, assigned) in &self.assigned {
@@ -277,7 +288,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let Some(progress) = progress.filter(|_| !frozen) else {
                 continue;
             };
-            let Some(due) = self.commits.due(*assignment, progress.watermark) else {
+            let Some(due) = self.commits.due(*assignment, progress.watermark, check) else {
                 continue;
             };
             if due.verify_only {

@@ -469,11 +469,9 @@ impl Source for RocketmqSource {
 
     async fn committed_of_all(&self, broker: &str, topic: Topic) -> BTreeMap<u32, u64> {
         let all = self.all(All::Committed, broker, self.topic_of(topic)).await;
-        let offsets = all
-            .into_iter()
-            .map(|(id, of): (u32, together::Committed)| (id, of.consumer_offset));
-        // A group that never committed reads as 0.
-        offsets.filter(|(_, offset)| *offset > 0).collect()
+        all.into_iter()
+            .map(|(id, of): (u32, together::Committed)| (id, of.consumer_offset))
+            .collect()
     }
 
     async fn commit(&self, queue: &QueueId, offset: u64) -> Result<Commit, SourceError> {
