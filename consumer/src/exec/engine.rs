@@ -14,9 +14,10 @@ use super::control::{Control, Request};
 use super::given_up::GivenUp;
 use super::gone::{self, Gone};
 use super::idle;
-use super::ledger::{Ledger, Suspects};
+use super::ledger::Ledger;
 use super::live::{self, Placing};
 use super::owner::Owner;
+use super::recorded::Recorded;
 use super::reset::Resets;
 use super::start::Starts;
 use super::tasks::{self, Event, Events, Group, ToRead};
@@ -25,7 +26,7 @@ use super::{Measures, Options};
 use crate::contract::admin::LaneTarget;
 use crate::contract::spec::{ConsumerSpec, Consumption};
 use crate::handler::Handler;
-use crate::journal::{Progress, Reset};
+use crate::journal::Reset;
 use crate::lane::{Assignment, Input, LaneExecutor, Time};
 use crate::message::QueueId;
 use crate::ownership::membership::{Allocation, Membership};
@@ -59,20 +60,6 @@ struct Assigned {
     recorded: Recorded,
     /// The reset since which its progress counts.
     reset: Option<Reset>,
-}
-
-/// What was last written to the journal of how far a queue is.
-#[derive(Default)]
-struct Recorded {
-    under_way: bool,
-    /// When, and the watermark and the number of finished messages above it.
-    last: Option<(Time, u64, u64)>,
-    /// Failed attempts of suspects, and what is being written of them.
-    suspects: Suspects,
-    writing: Suspects,
-    /// What *released* says, from the moment the queue has stopped: it says the same if it has to be
-    /// written again.
-    released: Option<Progress>,
 }
 
 /// Consumes one topic for one group with one handler.

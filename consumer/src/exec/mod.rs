@@ -27,6 +27,7 @@ mod ledger;
 mod live;
 mod measures;
 mod owner;
+mod recorded;
 mod redact;
 pub(crate) mod reset;
 mod runners;

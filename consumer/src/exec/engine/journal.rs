@@ -1,7 +1,8 @@
 //! What the executor reads from the journal and writes to it.
 
-use super::{Assigned, Executor, READINGS_AT_ONCE, Recorded};
+use super::{Assigned, Executor, READINGS_AT_ONCE};
 use crate::exec::ledger::{self, Messages, Reading};
+use crate::exec::recorded::{Reached, Recorded};
 use crate::exec::tasks::{self, Event, ToRead};
 use crate::exec::together;
 use crate::handler::Handler;
@@ -11,12 +12,8 @@ use crate::message::QueueId;
 use crate::ownership::{self, Held, Ticket};
 use crate::source::{Source, SourceError};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::info;
-
-/// Brokers let records expire: even what does not change is written again.
-const WRITE_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
 impl<S: Source, H: Handler> Executor<S, H> {
     /// Reads where the group stands in a queue; what of it is finished only if it does not run here.
@@ -181,9 +178,9 @@ impl<S: Source, H: Handler> Executor<S, H> {
             finished.finished_above()
         );
         // Ownership writes the first record.
-        let recorded = Recorded {
-            last: Some((self.clock.now(), start, finished.finished_above())),
-            ..Recorded::default()
+        let reached = Reached {
+            watermark: start,
+            above: finished.finished_above(),
         };
         let assigned = Assigned {
             queue: queue.clone(),
@@ -191,7 +188,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             drained: false,
             discard: false,
             give_up_at: None,
-            recorded,
+            recorded: Recorded::new(self.clock.now(), reached),
             reset,
         };
         self.assigned.insert(assignment, assigned);
@@ -240,29 +237,25 @@ impl<S: Source, H: Handler> Executor<S, H> {
         for (assignment, assigned) in &self.assigned {
             let stops = assigned.give_up_at.is_some() || assigned.discard;
             let frozen = self.resets.is_frozen(*assignment);
-            if stops || frozen || assigned.recorded.under_way || now >= assigned.lease {
+            if stops || frozen || now >= assigned.lease {
                 continue;
             }
             let Some(progress) = self.calls.with(|lanes| lanes.progress(*assignment)) else {
                 continue;
             };
-            let (watermark, above) = (progress.watermark, progress.finished_above);
+            let reached = Reached {
+                watermark: progress.watermark,
+                above: progress.finished_above,
+            };
             let suspects = self.calls.with(|lanes| lanes.suspects(*assignment));
-            // After a reset the committed offset does not tell it before this does.
-            let behind = |at: u64| assigned.reset.as_ref().is_some_and(|of| of.is_behind(at));
-            let again = suspects != assigned.recorded.suspects
-                || match assigned.recorded.last {
-                    Some((at, ..)) if now >= at + WRITE_AGAIN_AFTER => true,
-                    Some((_, at, over)) => {
-                        (above > 0 || behind(at)) && (at, over) != (watermark, above)
-                    }
-                    None => above > 0 || behind(0),
-                };
-            if again {
-                due.push((*assignment, (now, watermark, above)));
+            let reset = assigned.reset.as_ref();
+            let behind = |watermark| reset.is_some_and(|of| of.is_behind(watermark));
+            let recorded = &assigned.recorded;
+            if recorded.is_due(now, reached, behind, &suspects) {
+                due.push((*assignment, reached));
             }
         }
-        for (assignment, last) in due {
+        for (assignment, reached) in due {
             let Some(queue) = self.assigned.get(&assignment).map(|of| of.queue.clone()) else {
                 continue;
             };
@@ -273,9 +266,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 continue;
             };
             if let Some(assigned) = self.assigned.get_mut(&assignment) {
-                assigned.recorded.under_way = true;
-                assigned.recorded.last = Some(last);
-                assigned.recorded.writing = progress.suspects.clone();
+                let suspects = progress.suspects.clone();
+                assigned.recorded.begin(now, reached, suspects);
             }
             let body = Body::Progress { epoch, progress };
             self.write(queue, body, move |offset| Event::Recorded {
@@ -290,15 +282,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         let Some(assigned) = self.assigned.get_mut(&assignment) else {
             return;
         };
-        let recorded = &mut assigned.recorded;
-        recorded.under_way = false;
-        let suspects = std::mem::take(&mut recorded.writing);
-        if !written {
-            recorded.last = None;
-            return;
-        }
-        if suspects != recorded.suspects {
-            recorded.suspects = suspects.clone();
+        if let Some(suspects) = assigned.recorded.end(written) {
             self.calls.handle(Input::Recorded {
                 assignment,
                 suspects,

@@ -243,7 +243,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             Output::Record { assignment } if self.owner.is_clustering() => {
                 if let Some(assigned) = self.assigned.get(&assignment) {
                     // Perhaps it was written while the call could still run.
-                    let suspects = assigned.recorded.suspects.clone();
+                    let suspects = assigned.recorded.suspects().to_vec();
                     self.calls.handle(Input::Recorded {
                         assignment,
                         suspects,

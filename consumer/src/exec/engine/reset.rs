@@ -1,9 +1,10 @@
 //! Obeys requests to reset offsets.
 
-use super::{Assigned, Executor, Recorded};
+use super::{Assigned, Executor};
 use crate::contract::offsets::{ResetOffsets, ResetReport, ResetState};
 use crate::exec::control::ResetError;
 use crate::exec::live;
+use crate::exec::recorded::{Reached, Recorded};
 use crate::exec::reset::{self, Facts, Located, Reply, Step, UnderWay};
 use crate::exec::tasks::{self, Event};
 use crate::handler::Handler;
@@ -343,11 +344,12 @@ impl<S: Source, H: Handler> Executor<S, H> {
         self.resets.replayed += reset.replayed;
         self.commits.dropped(before);
         self.calls.handle(Input::Drop { assignment: before });
+        let reached = Reached {
+            watermark: position,
+            above: 0,
+        };
         let assigned = Assigned {
-            recorded: Recorded {
-                last: Some((now, position, 0)),
-                ..Recorded::default()
-            },
+            recorded: Recorded::new(now, reached),
             reset: Some(reset.followed()),
             ..assigned
         };
