@@ -164,4 +164,9 @@ impl Function {
     pub async fn stop(self) {
         self.member.stop().await;
     }
+
+    /// Ends as by SIGKILL.
+    pub async fn kill(self) {
+        self.member.kill().await;
+    }
 }

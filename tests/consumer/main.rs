@@ -10,6 +10,7 @@ mod brokers;
 mod chaos;
 mod compressed;
 mod dead_letters;
+mod drain;
 mod faulty;
 mod filters;
 mod function;

@@ -326,6 +326,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
         let now = self.clock.now();
         self.draining = Some(now);
         self.owner.allocate(now, &Allocation::default());
+        self.owner
+            .stop_waiting(now, now + self.spec.drain.timeout.get());
     }
 
     async fn leave(&mut self) {

@@ -116,10 +116,10 @@ impl Owner {
         }
     }
 
-    /// The process has to end: claims that still wait are left as they are.
-    pub fn stop_waiting(&mut self, now: Time) {
+    /// The process has to end by then: claims that would still wait are left as they are.
+    pub fn stop_waiting(&mut self, now: Time, by: Time) {
         if let Self::Clustering(ownership) = self {
-            ownership.stop_waiting(now);
+            ownership.stop_waiting(now, by);
         }
     }
 

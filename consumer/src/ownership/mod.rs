@@ -288,12 +288,14 @@ impl Ownership {
         self.with(queue, |tenure, _, _| tenure.drained());
     }
 
-    /// Queues that are not meant for this process any more are not waited for any longer, so that it can end.
-    pub fn stop_waiting(&mut self, now: Time) {
+    /// This process ends at `by`: queues that are not meant for it any more, and that it would have to wait
+    /// for until then in vain, are given back.
+    pub fn stop_waiting(&mut self, now: Time, by: Time) {
         let queues: Vec<QueueId> = self.queues.keys().cloned().collect();
         for queue in queues {
+            let facts = self.facts(&queue);
             self.with(&queue, |tenure, terms, deeds| {
-                tenure.stop_waiting(now, terms, deeds);
+                tenure.stop_waiting(now, by, facts, terms, deeds);
             });
         }
     }

@@ -507,14 +507,36 @@ fn a_process_that_has_to_end_does_not_wait_for_a_former_owner() {
     world.claimed_by(queue(0), "keylane:other:1", State::Claimed);
     world.ownership.allocate(world.now, &ours(&[0]));
     world.settle();
-    world.ownership.stop_waiting(world.now);
+    world.ownership.stop_waiting(world.now, world.now);
     assert_eq!(world.seen, [], "it is meant for us");
     world.ownership.allocate(world.now, &Allocation::default());
-    world.ownership.stop_waiting(world.now);
+    world.ownership.stop_waiting(world.now, world.now);
     world.settle();
     assert!(world.ownership.is_empty());
     let newest = world.journals[&queue(0)].newest.as_ref();
     assert_eq!(newest.map(|newest| &newest.state), Some(&State::Claimed));
+}
+
+/// Whoever is next waits for as long from the moment the queue is given back.
+#[test]
+fn a_process_that_ends_before_its_wait_is_over_gives_the_queue_back_at_once() {
+    let wait = LEASE + CALL_BOUND;
+    for (left, at_once) in [(wait - STEP, true), (wait + 2 * STEP, false)] {
+        let mut world = World::new();
+        let waiting = Keys::default();
+        world.claimed_by(queue(0), "keylane:other:1", State::Ran { waiting });
+        world.ownership.allocate(world.now, &ours(&[0]));
+        world.settle();
+        world.ownership.allocate(world.now, &Allocation::default());
+        world.ownership.stop_waiting(world.now, world.now + left);
+        world.settle();
+        assert_eq!(world.ownership.is_empty(), at_once, "{left:?}");
+        world.pass(left);
+        assert!(world.ownership.is_empty(), "{left:?}");
+        let newest = world.journals[&queue(0)].newest.as_ref();
+        let released = newest.is_some_and(|newest| matches!(newest.state, State::Released { .. }));
+        assert_eq!(released, !at_once, "{left:?}");
+    }
 }
 
 #[test]

@@ -130,8 +130,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
         self.calls.handle(Input::Tick);
         self.persist(now);
         self.advance_resets(now);
-        if self.drained_by().is_some_and(|at| now >= at) {
-            self.owner.stop_waiting(now);
+        if let Some(by) = self.drained_by().filter(|by| now >= *by) {
+            self.owner.stop_waiting(now, by);
         }
         loop {
             let actions = self.owner.poll(now);

@@ -108,11 +108,23 @@ impl Tenure {
         }
     }
 
-    /// Gives back a queue that is not wanted and would still wait, without a word: whoever is next waits
-    /// longer.
-    pub fn stop_waiting(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
-        let waits = matches!(self.phase, Phase::Claiming { .. } | Phase::Waiting(_));
-        if waits && !self.is_wanted(now, terms) {
+    /// Gives back a queue that is not wanted and would still wait at `by`, when this process ends, without a
+    /// word: whoever is next waits for as long from then on, so it is done as soon as it is known.
+    pub fn stop_waiting(
+        &mut self,
+        now: Time,
+        by: Time,
+        facts: Facts,
+        terms: &Terms,
+        out: &mut Vec<Deed>,
+    ) {
+        let in_vain = match &self.phase {
+            // What became of the claim is not known yet.
+            Phase::Claiming { .. } => false,
+            Phase::Waiting(claim) => claim.since + claim.basis.wait(facts, terms) > by,
+            _ => return,
+        };
+        if (now >= by || in_vain) && !self.is_wanted(now, terms) {
             self.unlock(out);
         }
     }
