@@ -1,6 +1,6 @@
 //! What broker and processes do to a state.
 
-use super::super::{Death, Wanted};
+use super::super::{Death, Facts, Wanted};
 use super::world::{Ask, NOW, Name, Setting, Wire, World};
 
 pub fn start(setting: &Setting, world: &mut World, slot: usize, death: Death) {
@@ -28,6 +28,18 @@ pub fn start(setting: &Setting, world: &mut World, slot: usize, death: Death) {
             .retain(|call| usize::from(call.slot) != slot || !call.same_pod);
     }
     world.want(setting, slot, Wanted::Yes);
+}
+
+/// The member ends by now.
+pub fn stop_waiting(setting: &Setting, world: &mut World, slot: usize) {
+    let terms = world.terms(setting, slot);
+    let tenure = &mut world.members[slot].tenure;
+    let mut deeds = Vec::new();
+    tenure.stop_waiting(NOW, NOW, Facts::default(), terms, &mut deeds);
+    for deed in deeds {
+        world.carry_out(setting, slot, deed);
+    }
+    world.settle(setting, slot);
 }
 
 pub fn serve(setting: &Setting, world: &mut World, slot: usize, index: usize, heard: bool) {

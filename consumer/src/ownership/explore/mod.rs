@@ -10,6 +10,7 @@ mod effects;
 mod promises;
 mod steps;
 mod symmetry;
+mod three;
 mod world;
 
 use super::{Death, Durations, Rules, Terms};
@@ -290,6 +291,7 @@ fn with(faults: &[&str], most_faults: u8, gives: u8) -> Bounds {
         stale_unlock: has("unlock"),
         stale_commit: has("commit"),
         call: has("call"),
+        stop: has("stop"),
     };
     Bounds {
         faults,
@@ -303,7 +305,7 @@ fn with(faults: &[&str], most_faults: u8, gives: u8) -> Bounds {
 fn all_promises_hold_while_queues_change_hands_without_a_fault() {
     holds(&Bounds {
         calm_every: Some(16),
-        ..with(&[], 0, 1)
+        ..with(&["stop"], 0, 1)
     });
 }
 

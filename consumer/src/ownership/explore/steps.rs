@@ -17,6 +17,8 @@ pub struct Faults {
     pub stale_unlock: bool,
     pub stale_commit: bool,
     pub call: bool,
+    /// A process that is about to end does not wait any longer. This costs no fault.
+    pub stop: bool,
 }
 
 impl Faults {
@@ -29,6 +31,7 @@ impl Faults {
         stale_unlock: false,
         stale_commit: false,
         call: false,
+        stop: false,
     };
     pub const ALL: Self = Self {
         crash: true,
@@ -39,6 +42,7 @@ impl Faults {
         stale_unlock: true,
         stale_commit: true,
         call: true,
+        stop: true,
     };
 }
 
@@ -62,6 +66,8 @@ pub enum Step {
     LateRecordLands(usize),
     LockExpires,
     GiveAway(usize),
+    /// What is not meant for the member and would wait is given back without a word.
+    StopWaiting(usize),
     // Each of these costs a fault.
     Crash(usize),
     Freeze(usize),
@@ -109,6 +115,13 @@ pub fn steps(setting: &Setting, faults: Faults, world: &World, out: &mut Vec<Ste
         }
         if member.tenure.wanted == Wanted::No && matches!(member.tenure.phase, Phase::Out { .. }) {
             out.push(Step::WantAgain(slot));
+        }
+        let waits = matches!(
+            member.tenure.phase,
+            Phase::Claiming { .. } | Phase::Waiting(_)
+        );
+        if faults.stop && waits && member.tenure.wanted == Wanted::No {
+            out.push(Step::StopWaiting(slot));
         }
         let Some(run) = &member.run else { continue };
         if NOW >= run.lease {
@@ -292,6 +305,7 @@ pub fn take(setting: &Setting, world: &mut World, step: Step) -> Result<(), Stri
             world.gives -= 1;
             world.want(setting, slot, Wanted::No);
         }
+        Step::StopWaiting(slot) => effects::stop_waiting(setting, world, slot),
         Step::Start(slot, death) => effects::start(setting, world, slot, death),
         Step::LateRecordLands(index) => {
             let record = world.late.remove(index);
