@@ -1,7 +1,7 @@
 //! The journal on a real broker.
 
 use crate::world::{Running, World};
-use keylane_consumer::journal::{Body, Record, decode, encode, topic};
+use keylane_consumer::journal::{Body, Keys, Progress, Record, WINDOW, decode, encode, topic};
 use keylane_consumer::source::Source;
 use keylane_consumer::source::journal::Journal;
 use keylane_tests::rocketmq::{Message, Producer};
@@ -42,6 +42,35 @@ async fn records_are_read_back_from_the_queue_they_are_about() {
     }
     let other = source.records(&world.queue(1), 0).await.unwrap();
     assert_eq!(other.max, 0);
+}
+
+/// An owner died that had written records so large that the broker returns them one by one: its successor
+/// reads all of them that count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_journal_is_full_of_large_records_is_taken_over() {
+    let world = World::new("j_large", 1).await;
+    let source = world.source("one").await;
+    source.heartbeat(world.broker().name()).await.unwrap();
+    let (queue, by) = (world.queue(0), "keylane:test:gone");
+    source.append(&queue, encode(&claim(by))).await.unwrap();
+    let progress = Progress {
+        keys: Keys::new(0..Keys::LISTED as u64),
+        ..Progress::default()
+    };
+    let record = encode(&Record {
+        by: by.into(),
+        body: Body::Progress { epoch: 0, progress },
+    });
+    assert!(record.len() > 128 << 10, "two of them fit into a pull");
+    for _ in 0..WINDOW {
+        source.append(&queue, record.clone()).await.unwrap();
+    }
+    source.leave(world.broker().name()).await.unwrap();
+    world.produce(50, 10).await;
+    let running = Running::start(&world, &[]).await;
+    running.until_handled(50).await;
+    world.until_committed(50).await;
+    running.stop().await;
 }
 
 /// A topic that grows gets more queues in its journal.

@@ -21,7 +21,10 @@ use tracing::{error, warn};
 /// A record that was acknowledged can be seen this much later, with room to spare (10 ms were seen).
 const VISIBLE_AFTER: Duration = Duration::from_millis(30);
 /// Rounds without news after which a reading is given up.
-const ROUNDS: u32 = 16;
+const IDLE_ROUNDS: u32 = 16;
+/// Rounds after which it is given up in any case. A broker may return records one by one: a pull brings at most
+/// 256 KiB of them, or 64 KiB once they are not in memory any more.
+const ROUNDS: u32 = 4 * WINDOW as u32;
 
 /// What readings brought.
 #[derive(Debug, Default)]
@@ -163,6 +166,7 @@ pub async fn head<S: Source>(source: &S, queue: &QueueId) -> Result<Head, Source
 
 /// Reads on to the journal's end.
 async fn follow<S: Source>(source: &S, queue: &QueueId, log: &mut Log) -> Result<(), SourceError> {
+    let mut idle = 0;
     for _ in 0..ROUNDS {
         let records = source.records(queue, log.end()).await?;
         log.bounds(records.min, records.max);
@@ -171,6 +175,7 @@ async fn follow<S: Source>(source: &S, queue: &QueueId, log: &mut Log) -> Result
             log.bounds(records.max - WINDOW as u64, records.max);
             continue;
         }
+        let before = log.end();
         for (offset, bytes) in records.found {
             if offset >= log.end() {
                 let record = decode(&bytes);
@@ -179,6 +184,10 @@ async fn follow<S: Source>(source: &S, queue: &QueueId, log: &mut Log) -> Result
         }
         if log.end() >= records.max {
             return Ok(());
+        }
+        idle = if log.end() > before { 0 } else { idle + 1 };
+        if idle == IDLE_ROUNDS {
+            break;
         }
     }
     Err(SourceError::Malformed {
