@@ -60,7 +60,9 @@ pub type Suspects = Vec<(u64, u32)>;
 impl Ledger {
     /// The journal as far as it was read, to read on from there.
     pub fn log(&mut self, queue: &QueueId) -> Log {
-        self.logs.remove(queue).unwrap_or_default()
+        let log = self.logs.entry(queue.clone()).or_default();
+        let rest = log.without_records();
+        std::mem::replace(log, rest)
     }
 
     /// Takes in a reading; returns who may run.

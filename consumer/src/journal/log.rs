@@ -76,11 +76,22 @@ pub enum State {
 pub struct Log {
     entries: VecDeque<Entry>,
     end: u64,
+    /// Where its end was, by a reading whose records are not remembered here.
+    seen: u64,
     /// The journal once was longer than it is now.
     shrunk: bool,
 }
 
 impl Log {
+    /// What must not be forgotten if a reading that goes on from here fails: how long the journal was.
+    pub fn without_records(&self) -> Self {
+        Self {
+            seen: self.end.max(self.seen),
+            shrunk: self.shrunk,
+            ..Self::default()
+        }
+    }
+
     /// Offset after the last record seen.
     pub fn end(&self) -> u64 {
         self.end
@@ -98,10 +109,10 @@ impl Log {
     /// The journal now lies between these offsets: what is not there any more is forgotten. A journal that
     /// ends before what was seen of it was recreated or cut off, which no head forgets.
     pub fn bounds(&mut self, min: u64, max: u64) {
-        if max < self.end {
+        if max < self.end.max(self.seen) {
             self.shrunk = true;
             self.entries.clear();
-            self.end = min;
+            (self.end, self.seen) = (min, 0);
         }
         self.end = self.end.max(min);
     }
@@ -109,7 +120,7 @@ impl Log {
     /// Whether everything of a journal that lies between these offsets was seen, so that reading on would
     /// bring nothing.
     pub fn is_whole(&self, min: u64, max: u64) -> bool {
-        min <= self.end && max == self.end
+        min <= self.end && max == self.end && self.seen <= max
     }
 
     /// Who may run.
@@ -463,5 +474,23 @@ mod tests {
         let head = log.head();
         assert!(head.doubtful && head.newest.is_none());
         assert!(!Log::default().head().doubtful);
+    }
+
+    #[test]
+    fn a_reading_that_failed_does_not_hide_that_a_journal_was_recreated() {
+        let log = log([claim("a"), claim("b")]);
+        let mut again = log.without_records().without_records();
+        assert!(!again.is_whole(0, 0) && !again.is_whole(0, 2));
+        let mut recreated = again.clone();
+        recreated.bounds(0, 0);
+        assert!(recreated.head().doubtful);
+        assert!(recreated.without_records().head().doubtful);
+        // It is as it was: the same is read again.
+        again.bounds(0, 2);
+        for entry in &log.entries {
+            again.push(entry.clone());
+        }
+        assert_eq!(again.head(), log.head());
+        assert!(again.is_whole(0, 2));
     }
 }
