@@ -115,8 +115,14 @@ impl<S: Source, H: Handler> Executor<S, H> {
         self.measures.commits.with_label_values(&[label]).inc();
         let answer = self.known("a commit", answer).unwrap_or(Answer::Unknown);
         if self.commits.answered(&due, answer) {
+            let had = match answer {
+                Answer::Has(u64::MAX) => "nothing".to_owned(),
+                Answer::Has(offset) => format!("offset {offset}"),
+                Answer::Unknown | Answer::Unasked => "something".to_owned(),
+            };
             warn!(
-                "queue {}: the broker had {answer:?} instead of {} as committed; put right",
+                "queue {}: the broker had {had} instead of offset {} as committed; it is put right (to have the group \
+                 go on from elsewhere, ask Keylane for a reset)",
                 due.queue, due.offset
             );
             // The broker is to have it at once.
