@@ -1,19 +1,14 @@
 //! An executor whose handler is a function of the test, with a record of what it saw.
 
+use crate::member::Member;
 use crate::world::{SOON, World};
-use keylane_consumer::contract::admin::Stats;
-use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
 use keylane_consumer::handler::func::FuncHandler;
-use keylane_consumer::handler::{Delivery, Handler, Outcome};
+use keylane_consumer::handler::{Delivery, Outcome};
 use keylane_consumer::lane::CallResult;
 use keylane_consumer::message::Topic;
-use keylane_consumer::source::Source;
-use keylane_consumer::source::rocketmq::RocketmqSource;
 use keylane_tests::wait;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// A message as the handler saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,65 +26,6 @@ pub fn failed() -> CallResult {
     CallResult::Failed {
         error: "the test says so".into(),
         retry_after: None,
-    }
-}
-
-/// An executor in this process.
-pub struct Member {
-    pub control: Control,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Member {
-    /// With these fields of the spec replaced, on the broker as seen through `wrap`.
-    pub async fn start<S: Source>(
-        world: &World,
-        changes: &[(&str, &str)],
-        wrap: impl FnOnce(RocketmqSource) -> S,
-        handler: impl Handler,
-    ) -> Self {
-        let spec = world.spec(1, changes);
-        let options = Options::new(incarnation("test"), 64);
-        let source = RocketmqSource::connect(&spec, &options.incarnation)
-            .await
-            .unwrap();
-        let measures = Measures::new().unwrap();
-        let executor = Executor::new(&spec, options, wrap(source), handler, measures);
-        let (control, shutdown) = (executor.control(), CancellationToken::new());
-        let task = tokio::spawn(executor.run(shutdown.clone()));
-        Self {
-            control,
-            shutdown,
-            task,
-        }
-    }
-
-    pub async fn until_stats(&self, what: &str, condition: impl Fn(&Stats) -> bool) -> Stats {
-        wait::until(SOON, what, async || {
-            let stats = self.control.stats().await;
-            let stats = stats.map_err(|gone| gone.to_string())?;
-            if condition(&stats) {
-                Ok(stats)
-            } else {
-                Err(format!("{stats:?}"))
-            }
-        })
-        .await
-        .unwrap()
-    }
-
-    /// Drains and waits for the end.
-    pub async fn stop(self) {
-        self.shutdown.cancel();
-        let ended = tokio::time::timeout(SOON, self.task).await;
-        ended.expect("the executor drains").unwrap();
-    }
-
-    /// Ends as by SIGKILL: nothing is written, committed or given back.
-    pub async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
     }
 }
 

@@ -24,6 +24,7 @@ mod idle;
 mod journal;
 mod library;
 mod many_queues;
+mod member;
 mod modes;
 mod offsets;
 mod process;

@@ -2,7 +2,7 @@
 //! holds it back.
 
 use crate::faulty::{Faults, Faulty};
-use crate::function::Member;
+use crate::member::Member;
 use crate::world::{SOON, World};
 use keylane_consumer::admin::{self, Access, Files};
 use keylane_consumer::contract::offsets::{ResetOffsets, ResetReport, ResetState, ResetTo};

@@ -1,6 +1,7 @@
 //! What the tests of the executor share: a topic and a group of their own on a real broker, a handler in
 //! this process that keeps the record for the judge, and an executor.
 
+use crate::member::Member;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -8,7 +9,7 @@ use axum::routing::{get, post};
 use keylane_consumer::config::Config;
 use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::contract::spec::ConsumerSpec;
-use keylane_consumer::exec::{Control, Executor, Measures, Options, incarnation};
+use keylane_consumer::exec::Control;
 use keylane_consumer::handler::Remote;
 use keylane_consumer::handler::grpc::Caller;
 use keylane_consumer::message::QueueId;
@@ -23,8 +24,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// Long: the machine may be busy with everything else that is tested.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -398,9 +397,7 @@ async fn called(handler: Handler, headers: HeaderMap, size: usize) -> StatusCode
 /// An executor in this process and its handler.
 pub struct Running {
     handler: Handler,
-    control: Control,
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    member: Member,
 }
 
 impl Running {
@@ -425,29 +422,15 @@ impl Running {
 
     /// Starts an executor at brokers that do not let everybody in.
     pub async fn enter(handler: Handler, spec: &ConsumerSpec, access: Access) -> Self {
-        let options = Options::new(incarnation("test"), 64);
-        let source = RocketmqSource::connect_with(spec, &options.incarnation, access)
-            .await
-            .unwrap();
-        let caller = Caller {
-            instance: options.incarnation.clone(),
-            incarnation: options.incarnation.clone(),
+        let remote = |me: &str| {
+            let caller = Caller {
+                instance: me.to_owned(),
+                incarnation: me.to_owned(),
+            };
+            Remote::new(spec, caller).unwrap()
         };
-        let executor = Executor::new(
-            spec,
-            options,
-            source,
-            Remote::new(spec, caller).unwrap(),
-            Measures::new().unwrap(),
-        );
-        let (control, shutdown) = (executor.control(), CancellationToken::new());
-        let task = tokio::spawn(executor.run(shutdown.clone()));
-        Self {
-            handler,
-            control,
-            shutdown,
-            task,
-        }
+        let member = Member::enter(spec, access, |source| source, remote).await;
+        Self { handler, member }
     }
 
     pub fn handler(&self) -> &Handler {
@@ -455,7 +438,7 @@ impl Running {
     }
 
     pub fn control(&self) -> &Control {
-        &self.control
+        &self.member.control
     }
 
     pub fn verdict(&self) -> Verdict {
@@ -468,7 +451,7 @@ impl Running {
             if condition(&verdict) {
                 return Ok(());
             }
-            let stats = self.control.stats().await;
+            let stats = self.control().stats().await;
             let trouble = stats.ok().and_then(|stats| stats.broker_error);
             Err(format!("{verdict:?} {trouble:?}"))
         })
@@ -485,28 +468,11 @@ impl Running {
     }
 
     pub async fn until_stats(&self, condition: impl Fn(&Stats) -> bool, what: &str) -> Stats {
-        wait::until(SOON, what, async || {
-            let stats = self
-                .control
-                .stats()
-                .await
-                .map_err(|gone| gone.to_string())?;
-            if condition(&stats) {
-                Ok(stats)
-            } else {
-                Err(format!("{stats:?}"))
-            }
-        })
-        .await
-        .unwrap()
+        self.member.until_stats(what, condition).await
     }
 
     /// Drains and waits for the end.
     pub async fn stop(self) {
-        self.shutdown.cancel();
-        tokio::time::timeout(SOON, self.task)
-            .await
-            .expect("the executor drains")
-            .unwrap();
+        self.member.stop().await;
     }
 }
