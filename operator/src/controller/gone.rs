@@ -67,7 +67,7 @@ pub struct Notices(BTreeMap<Name, Notice>);
 struct Notice {
     /// Uids of pods that ended, with the time it was learnt.
     gone: BTreeMap<String, Instant>,
-    /// What each member was told, by its uid.
+    /// What each member was told, by its process.
     told: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -156,9 +156,9 @@ impl Teller {
             .members(consumer)
             .into_iter()
             .filter_map(|pod| {
-                let (uid, address) = (pod.uid()?, fetch::address(&pod)?.to_owned());
-                let news = notices.untold(consumer, &uid);
-                (!news.is_empty()).then_some((uid, address, news))
+                let (member, address) = (process(&pod)?, fetch::address(&pod)?.to_owned());
+                let news = notices.untold(consumer, &member);
+                (!news.is_empty()).then_some((member, address, news))
             })
             .collect();
         if members.is_empty() {
@@ -173,24 +173,24 @@ impl Teller {
                 return;
             }
         };
-        let calls = members.into_iter().map(|(uid, address, news)| {
+        let calls = members.into_iter().map(|(member, address, news)| {
             let pods = &pods;
             async move {
                 let told = pods.members_gone(&address, &news).await;
-                (uid, news, told)
+                (member, news, told)
             }
         });
-        for (uid, news, told) in join_all(calls).await {
+        for (member, news, told) in join_all(calls).await {
             match told {
                 Ok(()) => {
                     info!(
-                        "{}/{}: pod {uid} was told that {} ended",
+                        "{}/{}: pod {member} was told that {} ended",
                         consumer.0,
                         consumer.1,
                         news.join(", ")
                     );
                     self.metrics.told_gone();
-                    notices.told(consumer, &uid, news);
+                    notices.told(consumer, &member, news);
                 }
                 Err(error) => info!("{}/{}: {error}", consumer.0, consumer.1),
             }
@@ -205,6 +205,14 @@ impl Teller {
         let pods = ours.flat_map(|one| fetch::pods(&self.watched, consumer, &one));
         pods.filter(|pod| !has_ended(pod)).collect()
     }
+}
+
+/// Names what runs in a pod: its uid and how often containers of it were started again. An executor that was
+/// started again knows nothing of what the one before was told.
+fn process(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.container_statuses.iter().flatten();
+    let restarts: i32 = statuses.map(|one| one.restart_count).sum();
+    Some(format!("{}/{restarts}", pod.uid()?))
 }
 
 fn learn(notices: &mut Notices, pod: &Pod) -> bool {
@@ -265,6 +273,23 @@ mod tests {
             status.init_container_statuses = None;
         }
         assert!(!has_ended(&one_missing));
+    }
+
+    #[test]
+    fn an_executor_that_is_started_again_is_told_again() {
+        let mut notices = Notices::default();
+        let consumer: Name = ("shop".into(), "orders".into());
+        notices.learn(Instant::now(), consumer.clone(), "dead".into());
+        let running = || json!({"running": {}});
+        let mut member = pod(false, "Running", [running(), running()]);
+        let first = process(&member).unwrap();
+        notices.told(&consumer, &first, vec!["dead".into()]);
+        assert_eq!(process(&member).as_ref(), Some(&first));
+        let status = member.status.as_mut().unwrap();
+        status.container_statuses.as_mut().unwrap()[0].restart_count = 1;
+        let second = process(&member).unwrap();
+        assert!(notices.untold(&consumer, &first).is_empty());
+        assert_eq!(notices.untold(&consumer, &second), ["dead"]);
     }
 
     #[test]
