@@ -51,7 +51,7 @@ async fn a_queue_whose_journal_is_full_of_large_records_is_taken_over() {
     let world = World::new("j_large", 1).await;
     let source = world.source("one").await;
     source.heartbeat(world.broker().name()).await.unwrap();
-    let (queue, by) = (world.queue(0), "keylane:test:gone");
+    let (queue, by) = (world.queue(0), "keylane:another:gone");
     source.append(&queue, encode(&claim(by))).await.unwrap();
     let progress = Progress {
         keys: Keys::new(0..Keys::LISTED as u64),
