@@ -11,7 +11,7 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// It would have to wait longer for the calls of a killed process than it may itself go on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_ends_before_its_wait_is_over_gives_the_queue_back_at_once() {
+async fn a_process_that_is_asked_to_end_while_it_waits_gives_the_queue_back_at_once() {
     let world = World::new("ends_waiting", 1).await;
     let first = Function::taking(&world, &[]).await;
     world.produce(10, 5).await;

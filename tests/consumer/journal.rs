@@ -48,7 +48,9 @@ async fn records_are_read_back_from_the_queue_they_are_about() {
 /// reads all of them that count.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_whose_journal_is_full_of_large_records_is_taken_over() {
-    let world = World::new("j_large", 1).await;
+    // As a broker comes: 256 KiB a pull.
+    let settings = [("maxTransferBytesOnMessageInMemory", "262144")];
+    let world = World::with_settings("j_large", 1, &settings).await;
     let source = world.source("one").await;
     source.heartbeat(world.broker().name()).await.unwrap();
     let (queue, by) = (world.queue(0), "keylane:another:gone");
