@@ -74,6 +74,11 @@ impl Kind {
         }
     }
 
+    /// Whether a member stands still, or reaches no server, while it lasts.
+    pub fn isolates(self) -> bool {
+        matches!(self, Self::Freeze | Self::Cut | Self::Silence)
+    }
+
     /// Whether it happens to a handler.
     pub fn is_handler(self) -> bool {
         matches!(

@@ -1,14 +1,20 @@
 //! Which events explain a gap, and how much of it they excuse.
 //!
-//! Where several events explain a gap, each excuses the time from when it began until its goal is over,
-//! and the rest is too much.
+//! Each event excuses the time from when it began until its goal is over, and the rest is too much.
+//!
+//! An event has its own goal only where it may have *touched* whoever had the queue: it happened to all, or to
+//! the member that ran it, or to one that can have been given it meanwhile, which takes another event before.
+//! Any other one that moves queues can have caused a hand-over in good order, and excuses no more than that.
 //!
 //! Whoever has to be waited for, lease and call bound, is waited for anew when broker or name server were away
 //! for longer than a lease meanwhile: the locks of those who waited end, and so do their claims.
 //!
 //! The proof of a death shortens a wait only where its owner ran the queue and whoever takes it can have
-//! the proof: of what is started again in its pod, only that pod has it. So where other events made a queue move as well, or
-//! it stood still already, such a death excuses what any other would.
+//! the proof: of what is started again in its pod, only that pod has it. So where other events made a queue
+//! move before that goal was over, or it stood still already, such a death excuses what any other would.
+
+#[cfg(test)]
+mod tests;
 
 use super::LEAST;
 use crate::happened::Happened;
@@ -17,35 +23,181 @@ use crate::settings::LEASE;
 use keylane_tests::judge::Micros;
 use std::time::Duration;
 
+/// Who died may have run, or be given, a queue for so long: until it is dead, and the others miss it.
+const NOTICED: Micros = 3_000_000;
+
+fn micros(time: Duration) -> Micros {
+    time.as_micros() as Micros
+}
+
+/// A queue that stands still.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stand {
+    /// When the last call before it started.
+    pub(super) last: Micros,
+    /// Until when calls of that member run, at most until `to`.
+    pub(super) running: Micros,
+    /// From when.
+    pub(super) from: Micros,
+    /// Until when.
+    pub(super) to: Micros,
+    /// Who ran it before, and after.
+    pub(super) members: (usize, usize),
+}
+
+/// Why a queue stood still.
+#[derive(Debug)]
+pub(super) struct Explained {
+    /// The events, by their place in the list.
+    pub(super) events: Vec<usize>,
+    /// Whether it was a hand-over in good order: there are events, and none touched whoever had the queue.
+    pub(super) clean: bool,
+    /// How much of it none of them excuses.
+    pub(super) too_much: Duration,
+}
+
+/// Events that happened to those who ran the queue, or to all; where there are none, or not
+/// enough, those that moved queues between others too.
+pub(super) fn explain(stand: &Stand, events: &[Happened]) -> Explained {
+    let fits = |index: &usize| events[*index].may_explain(stand.from, stand.to);
+    let fitting: Vec<usize> = (0..events.len()).filter(fits).collect();
+    let concerned = |index: &usize| {
+        let event = &events[*index];
+        match event.member {
+            None => true,
+            Some(member) => {
+                // Whoever starts takes over, whoever ends gives away.
+                (member == stand.members.0 && event.kind != Kind::Start)
+                    || member == stand.members.1
+            }
+        }
+    };
+    let among = |wanted: &dyn Fn(&usize) -> bool| -> Explained {
+        let chosen = fitting.iter().copied().filter(wanted);
+        explained_by(chosen.collect(), stand, events)
+    };
+    let direct = among(&concerned);
+    // An executor that died and is started again in its pod does not explain why its queue went to another.
+    let moved = |index: &usize| {
+        let event = &events[*index];
+        event.kind.is_known_in_its_pod_only() && event.member != Some(stand.members.1)
+    };
+    let moves = |index: &usize| events[*index].kind.moves();
+    if direct.events.is_empty() || direct.events.iter().any(moved) {
+        return among(&|index| concerned(index) || moves(index));
+    }
+    if direct.too_much.is_zero() {
+        return direct;
+    }
+    // Whoever was given the queue in between, and started no call of it, may have died with it.
+    let touched = |index: &usize| moves(index) && !only_moves(*index, stand, events);
+    let wide = among(&|index| concerned(index) || touched(index));
+    if wide.too_much.is_zero() {
+        wide
+    } else {
+        direct
+    }
+}
+
+fn explained_by(explaining: Vec<usize>, stand: &Stand, events: &[Happened]) -> Explained {
+    let mut all = explaining.iter();
+    let clean = !explaining.is_empty() && all.all(|index| only_moves(*index, stand, events));
+    Explained {
+        too_much: too_much(stand, &explaining, clean, events),
+        clean,
+        events: explaining,
+    }
+}
+
+/// Whether it can have made the queue change hands in good order, and nothing else.
+fn only_moves(index: usize, stand: &Stand, events: &[Happened]) -> bool {
+    events[index].kind.is_clean() || !touches(index, stand, events)
+}
+
+/// Whether it may have happened to whoever had the queue, or was to have it.
+fn touches(index: usize, stand: &Stand, events: &[Happened]) -> bool {
+    let event = &events[index];
+    let Some(member) = event.member else {
+        return true;
+    };
+    if event.kind.is_handler() {
+        return true;
+    }
+    if member == stand.members.0 {
+        // What runs it later is another process, or well again.
+        return stand.last <= runs_until(event);
+    }
+    let given_until = match event.kind.isolates() {
+        true => event.until + NOTICED,
+        false => event.at + NOTICED,
+    };
+    // It did not run it when the last call was started, so something else moved it there.
+    let brings = |(other, cause): (usize, &Happened)| {
+        let fits = cause.may_explain(stand.from, stand.to);
+        other != index && cause.kind.moves() && fits && cause.at <= given_until
+    };
+    stand.last <= given_until && events.iter().enumerate().any(brings)
+}
+
+/// Until when the member it happens to may still start calls that say nothing about its end.
+fn runs_until(event: &Happened) -> Micros {
+    let until = match event.kind {
+        // It goes on until its lease is over, and a moment after it is well again.
+        kind if kind.isolates() => event.until.max(event.at + micros(LEASE)),
+        kind if kind.is_handler() => event.until,
+        _ => event.at,
+    };
+    until + NOTICED
+}
+
 /// The part of a gap that no event excuses.
-pub(super) fn too_much(
-    from: Micros,
-    to: Micros,
-    explaining: &[usize],
-    events: &[Happened],
-) -> Duration {
-    let mut excused: Vec<(Micros, Micros)> = explaining
-        .iter()
-        .map(|index| {
-            let event = &events[*index];
-            let begins = if event.kind.is_clean() {
-                event.at.max(from)
-            } else {
-                event.at
-            };
-            let goal = goal(*index, from, explaining, events).as_micros() as Micros;
-            let ends = begins.max(event.clock_from()) + goal;
-            let again = waited_for_again(event, ends, explaining, events);
-            (event.at, again.map_or(ends, |again| ends.max(again)))
-        })
-        .collect();
+fn too_much(stand: &Stand, explaining: &[usize], clean: bool, events: &[Happened]) -> Duration {
+    let excuse = |index: &usize| {
+        let event = &events[*index];
+        let begins = event.at.max(stand.from);
+        let running = if clean { stand.running } else { 0 };
+        // What moves queues may move this one in good order.
+        let handed_over = begins.max(running) + micros(Kind::Start.goal());
+        if only_moves(*index, stand, events) {
+            return (event.at, handed_over);
+        }
+        let ends = ends(*index, stand, explaining, events);
+        let again = waited_for_again(event, ends, explaining, events);
+        let ends = again.map_or(ends, |again| ends.max(again));
+        match event.kind.moves() {
+            true => (event.at, ends.max(handed_over)),
+            false => (event.at, ends),
+        }
+    };
+    let mut excused: Vec<(Micros, Micros)> = explaining.iter().map(excuse).collect();
     excused.sort_unstable();
-    let (mut reached, mut left) = (from, 0);
+    let (mut reached, mut left) = (stand.from, 0);
     for (begins, ends) in excused {
-        left += begins.min(to).saturating_sub(reached);
+        let before = begins.min(stand.to).saturating_sub(reached);
+        // A queue that stands still so shortly before the first one is not looked at.
+        if reached > stand.from || before >= micros(LEAST) {
+            left += before;
+        }
         reached = reached.max(ends);
     }
-    Duration::from_micros(left + to.saturating_sub(reached))
+    Duration::from_micros(left + stand.to.saturating_sub(reached))
+}
+
+/// Until when an event that touched whoever had the queue excuses that it stands still.
+fn ends(index: usize, stand: &Stand, explaining: &[usize], events: &[Happened]) -> Micros {
+    let event = &events[index];
+    // Who is well again and has lost its queues waits for them as after a kill.
+    let over = event.kind.isolates() && stand.from > event.until;
+    let (clock, goal) = match over {
+        true => (event.until, event.kind.goal().min(Kind::Kill.goal())),
+        false => (event.clock_from(), goal(index, stand, explaining, events)),
+    };
+    // A single one is counted from the last call: what had been decided on still started.
+    let counted = match explaining.len() == 1 && !event.kind.is_of_servers() {
+        true => clock.max(stand.from.min(runs_until(event))),
+        false => clock,
+    };
+    counted + micros(goal)
 }
 
 /// Until when those are waited for once more who have to be since an event that may take until `ends`.
@@ -61,62 +213,27 @@ fn waited_for_again(
         .filter(|other| other.kind.is_of_servers())
         .map(|other| (other.at, other.clock_from()))
         .filter(|(away, back)| *away < ends && event.at < *back)
-        .filter(|(away, back)| back.saturating_sub(*away) >= LEASE.as_micros() as Micros);
+        .filter(|(away, back)| back.saturating_sub(*away) >= micros(LEASE));
     let back = outages.map(|(_, back)| back).max()?;
-    (event.kind.goal() >= wait).then(|| back + wait.as_micros() as Micros)
+    (event.kind.goal() >= wait).then(|| back + micros(wait))
 }
 
 /// How long an event of a gap may take among those that explain it with it.
-fn goal(index: usize, from: Micros, explaining: &[usize], events: &[Happened]) -> Duration {
+fn goal(index: usize, stand: &Stand, explaining: &[usize], events: &[Happened]) -> Duration {
     let event = &events[index];
-    let stood = event.at > from + LEAST.as_micros() as Micros;
-    let disturbs = |other: &Happened| {
+    let own = event.kind.goal();
+    let stood = event.at > stand.from + micros(LEAST);
+    let over = event.clock_from() + micros(own);
+    let disturbs = |other: &usize| {
         // Of a pod that is gone whoever starts is told, and whoever ends knows it already.
-        other.kind.moves() && (event.kind.is_known_in_its_pod_only() || !other.kind.is_clean())
+        let elsewhere = event.kind.is_known_in_its_pod_only() || !only_moves(*other, stand, events);
+        let cause = &events[*other];
+        // What came later than it may take has not delayed it.
+        *other != index && cause.kind.moves() && elsewhere && cause.at <= over
     };
-    let mut others = explaining.iter().filter(|other| **other != index);
-    let disturbed = others.any(|other| disturbs(&events[*other]));
+    let disturbed = explaining.iter().any(disturbs);
     match event.kind.is_proven() && explaining.len() > 1 && (stood || disturbed) {
         true => Kind::Kill.goal(),
-        false => event.kind.goal(),
+        false => own,
     }
-}
-
-/// Events that happened to those who ran the queue, or to all; where there are none, or not
-/// enough, those that moved queues between others too.
-pub(super) fn explaining(
-    from: Micros,
-    to: Micros,
-    members: (usize, usize),
-    events: &[Happened],
-) -> Vec<usize> {
-    let fits = |event: &&(usize, &Happened)| event.1.may_explain(from, to);
-    let concerned = |event: &Happened| match event.member {
-        None => true,
-        Some(member) => {
-            // Whoever starts takes over, whoever ends gives away.
-            (member == members.0 && event.kind != Kind::Start) || member == members.1
-        }
-    };
-    let listed: Vec<(usize, &Happened)> = events.iter().enumerate().collect();
-    let direct: Vec<usize> = listed
-        .iter()
-        .filter(fits)
-        .filter(|(_, event)| concerned(event))
-        .map(|(index, _)| *index)
-        .collect();
-    // An executor that died and is started again in its pod does not explain why its queue went to another.
-    let moved = |index: &usize| {
-        let event = &events[*index];
-        event.kind.is_known_in_its_pod_only() && event.member != Some(members.1)
-    };
-    if !direct.is_empty() && !direct.iter().any(moved) {
-        return direct;
-    }
-    listed
-        .iter()
-        .filter(fits)
-        .filter(|(_, event)| concerned(event) || event.kind.moves())
-        .map(|(index, _)| *index)
-        .collect()
 }

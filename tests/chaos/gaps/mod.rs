@@ -2,7 +2,8 @@
 //!
 //! Pure. A *gap* of a queue lies between the starts of two calls, and begins no earlier than the oldest
 //! message that was not started yet came, and than the clock of the event began (an event that takes the
-//! broker away: when it serves again). A hand-over in good order may wait for calls that run.
+//! broker away: when it serves again). A hand-over in good order may wait for calls that run where the queue
+//! was. Time before the event is no part of its gap, but it is too much.
 
 mod causes;
 mod rows;
@@ -13,7 +14,7 @@ pub use rows::{Row, by_kind};
 
 use crate::happened::Happened;
 use crate::record::Call;
-use causes::{explaining, too_much};
+use causes::{Stand, explain};
 use keylane_tests::judge::Micros;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct Gap {
     pub members: (usize, usize),
     /// The events that explain it, by their place in the list.
     pub events: Vec<usize>,
+    /// Whether none of them can have done more than make the queue change hands in good order.
+    pub clean: bool,
     /// How much of it none of them excuses.
     pub too_much: Duration,
 }
@@ -72,41 +75,44 @@ fn of_queue(
     found: &mut Vec<Gap>,
 ) {
     let mut waiting: BTreeMap<u64, Micros> = arrivals.clone();
-    let mut running_until = 0;
+    // Until when calls of each member run.
+    let mut running: BTreeMap<usize, Micros> = BTreeMap::new();
     for pair in calls.windows(2) {
         let [before, after] = pair else { continue };
         waiting.remove(&before.offset);
-        running_until = running_until.max(before.end.unwrap_or(Micros::MAX));
+        let running = running.entry(before.member).or_default();
+        *running = (*running).max(before.end.unwrap_or(Micros::MAX));
         let Some(oldest) = waiting.first_key_value().map(|(_, at)| *at) else {
             continue;
         };
-        let from = before.start.max(oldest);
-        if after.start < from + LEAST.as_micros() as Micros {
+        let stand = Stand {
+            last: before.start,
+            running: after.start.min(*running),
+            from: before.start.max(oldest),
+            to: after.start,
+            members: (before.member, after.member),
+        };
+        if stand.to < stand.from + LEAST.as_micros() as Micros {
             continue;
         }
-        let members = (before.member, after.member);
-        let explaining = explaining(from, after.start, members, events);
-        let from = match explaining[..] {
-            [only] => from.max(events[only].clock_from()),
-            _ => from,
-        };
-        let clean = explaining
-            .iter()
-            .all(|event| events[*event].kind.is_clean());
-        let from = if clean {
-            from.max(running_until.min(after.start))
-        } else {
-            from
+        let explained = explain(&stand, events);
+        let from = match explained.events[..] {
+            [only] => stand.from.max(events[only].clock_from()),
+            _ => stand.from,
         };
         let gap = Gap {
             queue: after.queue.clone(),
-            from,
-            to: after.start,
-            members,
-            too_much: too_much(from, after.start, &explaining, events),
-            events: explaining,
+            from: match explained.clean {
+                true => from.max(stand.running),
+                false => from,
+            },
+            to: stand.to,
+            members: stand.members,
+            events: explained.events,
+            clean: explained.clean,
+            too_much: explained.too_much,
         };
-        if gap.length() >= LEAST {
+        if gap.length() >= LEAST || !gap.too_much.is_zero() {
             found.push(gap);
         }
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Row {
     /// Lengths of those that one event explains, sorted.
     pub alone: Vec<Duration>,
+    /// What that event does not excuse of them, at most.
+    pub late: Duration,
     /// Lengths of those that several explain, and what of it none excuses.
     pub among_others: Vec<(Duration, Duration)>,
     /// Events of this kind.
@@ -38,13 +40,16 @@ impl Row {
         self.events += other.events;
         self.alone.extend(other.alone);
         self.alone.sort_unstable();
+        self.late = self.late.max(other.late);
         self.among_others.extend(other.among_others);
         self.among_others.sort_unstable();
     }
 
-    /// What is not excused of those that several explain, at most.
+    /// What is not excused of any of them, at most.
     pub fn too_much(&self) -> Option<Duration> {
-        self.among_others.iter().map(|(_, much)| *much).max()
+        let others = self.among_others.iter().map(|(_, much)| *much);
+        let alone = (!self.alone.is_empty()).then_some(self.late);
+        others.chain(alone).max()
     }
 
     /// Whether none is longer than it may be.
@@ -70,8 +75,11 @@ pub fn by_kind(gaps: &[Gap], events: &[Happened]) -> (BTreeMap<Kind, Row>, Vec<D
         };
         let row = rows.entry(*heaviest).or_default();
         let distinct: BTreeSet<Kind> = kinds.iter().copied().collect();
-        if distinct.len() == 1 && (kinds.len() == 1 || heaviest.is_clean()) {
+        let one = distinct.len() == 1 && (kinds.len() == 1 || heaviest.is_clean());
+        // That a queue changed hands in good order says nothing of how long an event takes that touches it.
+        if one && (heaviest.is_clean() || !gap.clean) {
             row.alone.push(gap.length());
+            row.late = row.late.max(gap.too_much);
         } else {
             row.among_others.push((gap.length(), gap.too_much));
         }

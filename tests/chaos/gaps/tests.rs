@@ -1,13 +1,13 @@
 use super::*;
 use crate::schedule::Kind;
 
-const S: Micros = 1_000_000;
+pub(super) const S: Micros = 1_000_000;
 
-fn call(offset: u64, member: usize, start: Micros) -> Call {
+pub(super) fn call(offset: u64, member: usize, start: Micros) -> Call {
     Call::sample(offset, member, start, start + 1000)
 }
 
-fn event(kind: Kind, member: Option<usize>, at: Micros, until: Micros) -> Happened {
+pub(super) fn event(kind: Kind, member: Option<usize>, at: Micros, until: Micros) -> Happened {
     Happened {
         kind,
         member,
@@ -17,7 +17,7 @@ fn event(kind: Kind, member: Option<usize>, at: Micros, until: Micros) -> Happen
 }
 
 /// Messages come each tenth of a second.
-fn steady(count: u64) -> Arrivals {
+pub(super) fn steady(count: u64) -> Arrivals {
     let each = (0..count).map(|offset| (offset, offset * S / 10));
     Arrivals::from([("b/0".into(), each.collect())])
 }
@@ -128,7 +128,8 @@ fn a_proven_death_alone_may_take_less_than_one_that_nobody_knows_of() {
 
 #[test]
 fn an_executor_whose_handler_cannot_be_asked_may_take_as_long_as_its_calls() {
-    let killed = event(Kind::ExecutorKilledUnprobed, Some(0), S, S);
+    // No message waited before it.
+    let killed = event(Kind::ExecutorKilledUnprobed, Some(0), S / 10, S / 10);
     for (back, passes) in [(12, true), (14, false)] {
         let calls = [call(0, 0, 0), call(1, 0, back * S)];
         let found = gaps(&calls, &steady(2), std::slice::from_ref(&killed));

@@ -151,6 +151,7 @@ mod tests {
             alone: alone.iter().copied().map(Duration::from_secs).collect(),
             among_others: vec![(Duration::from_secs(80), Duration::ZERO)],
             events: 4,
+            ..Row::default()
         };
         Figures {
             inversions,
