@@ -26,7 +26,7 @@ const ANSWERED: Duration = Duration::from_millis(100);
 pub struct Replay {
     /// Queue and offset.
     pub message: (String, u64),
-    /// When it had been handled first, by whom.
+    /// When it had been handled last, by whom.
     pub handled: (Micros, usize),
     /// When it ran again, with whom.
     pub again: (Micros, usize),
@@ -76,26 +76,32 @@ pub fn judge(calls: &[Call], without: &BTreeSet<usize>) -> Verdict {
     judge.verdict()
 }
 
-/// Messages that ran again after they had been handled, in the order of time.
-pub fn replays(calls: &[Call], events: &[Happened]) -> Vec<Replay> {
-    let mut handled: BTreeMap<(&str, u64), (Micros, usize)> = BTreeMap::new();
+/// Messages that ran again after they had been handled, in the order of time. Each is judged by the last
+/// time it had been handled, so that an event explains once what it lost; calls in `without` are no replays.
+pub fn replays(calls: &[Call], without: &BTreeSet<usize>, events: &[Happened]) -> Vec<Replay> {
+    let mut handled: BTreeMap<(&str, u64), BTreeSet<(Micros, usize)>> = BTreeMap::new();
     for call in calls {
         let Some(at) = call.handled() else { continue };
-        let first = handled
-            .entry((&call.queue, call.offset))
-            .or_insert((at, call.member));
-        *first = (*first).min((at, call.member));
+        let message = (call.queue.as_str(), call.offset);
+        handled
+            .entry(message)
+            .or_default()
+            .insert((at, call.member));
     }
-    let again = |call: &Call| {
-        let handled = *handled.get(&(call.queue.as_str(), call.offset))?;
-        (call.start >= handled.0).then(|| Replay {
+    let again = |(index, call): (usize, &Call)| {
+        if without.contains(&index) {
+            return None;
+        }
+        let all = handled.get(&(call.queue.as_str(), call.offset))?;
+        let handled = *all.range(..=(call.start, usize::MAX)).next_back()?;
+        Some(Replay {
             message: (call.queue.clone(), call.offset),
             handled,
             again: (call.start, call.member),
             event: explaining(handled, call.start, events),
         })
     };
-    let mut found: Vec<Replay> = calls.iter().filter_map(again).collect();
+    let mut found: Vec<Replay> = calls.iter().enumerate().filter_map(again).collect();
     found.sort_by_key(|replay| replay.again);
     found
 }
@@ -144,6 +150,7 @@ mod tests {
     use super::*;
 
     const S: Micros = 1_000_000;
+    const NONE: BTreeSet<usize> = BTreeSet::new();
 
     fn event(kind: Kind, member: usize, at: Micros, until: Micros) -> Happened {
         Happened {
@@ -182,12 +189,16 @@ mod tests {
             Call::sample(1, 1, 30 * S, 30 * S + 1),
             Call::sample(2, 1, 31 * S, 31 * S + 1),
         ];
-        let found = replays(&calls, &[event(Kind::Kill, 0, 10 * S, 10 * S)]);
+        let found = replays(&calls, &NONE, &[event(Kind::Kill, 0, 10 * S, 10 * S)]);
         let told: Vec<_> = found.iter().map(|one| (one.message.1, one.event)).collect();
         assert_eq!(told, [(1, None), (2, Some(0))]);
-        let executor = replays(&calls, &[event(Kind::ExecutorKilled, 0, 10 * S, 10 * S)]);
+        let executor = replays(
+            &calls,
+            &NONE,
+            &[event(Kind::ExecutorKilled, 0, 10 * S, 10 * S)],
+        );
         assert_eq!(executor[1].event, Some(0));
-        let clean = replays(&calls, &[event(Kind::Terminate, 0, 10 * S, 10 * S)]);
+        let clean = replays(&calls, &NONE, &[event(Kind::Terminate, 0, 10 * S, 10 * S)]);
         assert!(clean.iter().all(|replay| replay.event.is_none()));
     }
 
@@ -198,7 +209,7 @@ mod tests {
             Call::sample(1, 1, 30 * S, 30 * S + 1),
         ];
         let explained = |kind| {
-            let found = replays(&calls, &[event(kind, 0, 10 * S, 10 * S + 1)]);
+            let found = replays(&calls, &NONE, &[event(kind, 0, 10 * S, 10 * S + 1)]);
             found[0].event.is_some()
         };
         assert!(explained(Kind::Kill) && explained(Kind::ExecutorKilled));
@@ -210,8 +221,35 @@ mod tests {
         let mut failed = Call::sample(1, 0, S, 2 * S);
         failed.ok = false;
         assert_eq!(
-            replays(&[failed, Call::sample(1, 0, 3 * S, 4 * S)], &[]),
+            replays(&[failed, Call::sample(1, 0, 3 * S, 4 * S)], &NONE, &[]),
             []
         );
+    }
+
+    #[test]
+    fn a_kill_explains_one_replay_of_a_message_and_not_the_next() {
+        let kill = event(Kind::Kill, 0, 10 * S, 10 * S);
+        let call = |member, at| Call::sample(2, member, at, at + 1);
+        let calls = [call(0, 9 * S), call(1, 30 * S), call(2, 60 * S)];
+        let explained = |events: &[Happened]| {
+            let found = replays(&calls, &NONE, events);
+            found.iter().map(|one| one.event).collect::<Vec<_>>()
+        };
+        assert_eq!(explained(std::slice::from_ref(&kill)), [Some(0), None]);
+        let clean = event(Kind::Terminate, 1, 31 * S, 31 * S);
+        assert_eq!(explained(&[kill.clone(), clean]), [Some(0), None]);
+        let again = event(Kind::Kill, 1, 31 * S, 31 * S);
+        assert_eq!(explained(&[kill, again]), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn what_a_frozen_process_wrote_is_counted_apart_and_is_no_replay() {
+        let events = [event(Kind::Freeze, 0, 10 * S, 90 * S)];
+        let mut late = Call::sample(1, 0, 90 * S, 90 * S + 1);
+        late.decided = 10 * S;
+        let calls = [Call::sample(1, 1, 50 * S, 50 * S + 1), late];
+        let frozen = written_frozen(&calls, &events);
+        assert_eq!(replays(&calls, &frozen, &events), []);
+        assert_eq!(replays(&calls, &NONE, &events).len(), 1);
     }
 }

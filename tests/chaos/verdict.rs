@@ -42,13 +42,14 @@ impl Verdict {
         let all = order::judge(&outcome.calls, &BTreeSet::new());
         let broken = |verdict: &judge::Verdict| verdict.inversions + verdict.overlaps;
         let committed = outcome.queues.values();
+        let replays = order::replays(&outcome.calls, &frozen, &outcome.events);
         Self {
             stored: outcome.queues.values().map(|(end, _)| end).sum(),
             broken_by_frozen: broken(&all).saturating_sub(broken(&order)),
             order,
             frozen,
             lost: lost(outcome),
-            replays: order::replays(&outcome.calls, &outcome.events),
+            replays,
             gaps: gaps::gaps(&outcome.calls, &outcome.arrivals, &outcome.events),
             regressions: regressions(outcome),
             uncommitted: committed
