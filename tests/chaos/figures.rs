@@ -122,13 +122,37 @@ impl Figures {
         self.runs.iter().all(|(_, passed)| *passed)
     }
 
-    /// Whether queues stood still and committed offsets went back no longer than they may, and events
-    /// explain everything that ran again. Only a machine with time to spare can be held to it.
+    /// What is longer or more than it may be, in words: how long queues stood still, committed offsets that
+    /// went back or stayed behind, messages that ran again and no event explains it. Only a machine with time
+    /// to spare can be held to it.
+    pub fn misses(&self) -> Vec<String> {
+        let rows = self.gaps.iter().filter(|(kind, row)| !row.passes(**kind));
+        let mut misses: Vec<String> = rows.map(|(kind, row)| missed(*kind, row)).collect();
+        if let Some(longest) = self.unexplained.iter().max() {
+            let (count, longest) = (self.unexplained.len(), longest.as_secs_f64());
+            misses.push(format!(
+                "no event explains {count} times that a queue stood still, the longest for {longest:.1} s"
+            ));
+        }
+        let counts = [
+            (self.regressions, "committed offsets went back for too long"),
+            (
+                self.replayed_unexplained(),
+                "messages ran again and no event explains it",
+            ),
+        ];
+        let counted = counts.into_iter().filter(|(count, _)| *count > 0);
+        misses.extend(counted.map(|(count, what)| format!("{count} {what}")));
+        if self.uncommitted > 0 {
+            let count = self.uncommitted;
+            misses.push(format!("{count} messages were never committed"));
+        }
+        misses
+    }
+
+    /// Whether there is nothing of that.
     pub fn meets_goals(&self) -> bool {
-        let rows = self.gaps.iter().all(|(kind, row)| row.passes(*kind));
-        rows && self.unexplained.is_empty()
-            && self.regressions == 0
-            && self.replayed_unexplained() == 0
+        self.misses().is_empty()
     }
 
     /// Seeds of those that did not.
@@ -146,6 +170,17 @@ impl Figures {
     pub fn replayed_unexplained(&self) -> usize {
         self.replayed_by.get(UNEXPLAINED).copied().unwrap_or(0)
     }
+}
+
+fn missed(kind: Kind, row: &Row) -> String {
+    let longest = row.worst().max(row.worst_among_others());
+    format!(
+        "{}: a queue stood still for too long: the longest for {:.1} s, the goal is {} s; {:.1} s that no event excuses",
+        kind.name(),
+        longest.unwrap_or_default().as_secs_f64(),
+        kind.goal().as_secs(),
+        row.too_much().unwrap_or_default().as_secs_f64(),
+    )
 }
 
 #[cfg(test)]
@@ -216,12 +251,27 @@ mod tests {
                 ..calm.clone()
             },
             Figures {
+                gaps: BTreeMap::from([(
+                    Kind::Kill,
+                    Row {
+                        late: Duration::from_secs(1),
+                        ..row(&[20])
+                    },
+                )]),
+                ..calm.clone()
+            },
+            Figures {
+                uncommitted: 1,
+                ..calm.clone()
+            },
+            Figures {
                 replayed_by: BTreeMap::from([(UNEXPLAINED, 1)]),
                 ..calm
             },
         ];
         for miss in misses {
             assert!(!miss.meets_goals(), "{miss:?}");
+            assert_eq!(miss.misses().len(), 1, "{miss:?}");
         }
     }
 

@@ -6,7 +6,8 @@
 //! A seed gives the schedule. One process of its own, which nothing happens to, records every handler call.
 //! Schedule, record, verdict and report are the same whoever runs the members (`ground`). Progress and tables go to standard error; with `--json` every
 //! event, every verdict and a summary are JSON objects on standard output. The exit code is 1 if order was
-//! broken, a message lost, or a process ended by itself; of systems that run beside Keylane it is not.
+//! broken, a message lost, or a process ended by itself, and with `--goals` if one is missed; the last lines on
+//! standard error say why. Of systems that run beside Keylane it is not.
 
 mod course;
 mod figures;
@@ -129,7 +130,9 @@ async fn chaos(options: Options) -> Result<ExitCode> {
     if pieces.events.is_some() || sums.len() > 1 {
         teller.sums(&sums);
     }
-    if !pieces.passed(&sums) {
+    let why = pieces.why_not(&sums);
+    if !why.is_empty() {
+        teller.failed(&why);
         return Ok(ExitCode::FAILURE);
     }
     stage.clear().await?;

@@ -23,8 +23,8 @@ pub struct Options {
     /// sum. A piece that fails stops no other.
     #[arg(long, value_name = "NUMBER")]
     pub events: Option<usize>,
-    /// Also fail if a queue stood still or a committed offset went back for longer than it may, or a message
-    /// ran again and nothing explains it: on a machine with time to spare.
+    /// Also fail if a queue stood still or a committed offset went back for longer than it may, a message
+    /// ran again and nothing explains it, or was never committed: on a machine with time to spare.
     #[arg(long)]
     goals: bool,
     /// One JSON object an event, a verdict and a summary on standard output.

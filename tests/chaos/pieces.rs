@@ -94,12 +94,26 @@ impl Pieces {
         self.systems.first() == Some(&system)
     }
 
-    /// Whether enough has happened, and the system that is judged did well.
-    pub fn passed(&self, sums: &[(System, Figures)]) -> bool {
-        let enough = |sum: &Figures| sum.events >= self.events.unwrap_or(0);
-        let well = |sum: &Figures| sum.passed() && (!self.goals || sum.meets_goals());
-        let first = sums.first();
-        first.is_some_and(|(_, sum)| enough(sum) && well(sum))
+    /// Why this is no success; nothing if enough has happened and the system that is judged did well.
+    pub fn why_not(&self, sums: &[(System, Figures)]) -> Vec<String> {
+        let Some((_, sum)) = sums.first() else {
+            return vec!["nothing was run".into()];
+        };
+        let mut why = Vec::new();
+        let wanted = self.events.unwrap_or(0);
+        if sum.events < wanted {
+            why.push(format!("{} events happened of {wanted}", sum.events));
+        }
+        if !sum.passed() {
+            why.push(format!(
+                "with seeds {:?} order was broken, a message lost, a process ended by itself, or the run came to no end",
+                sum.failed()
+            ));
+        }
+        if self.goals {
+            why.extend(sum.misses());
+        }
+        why
     }
 }
 
@@ -136,7 +150,7 @@ mod tests {
         let teller = Teller::new(false);
         let sums = pieces.run(&teller, async |system, seed, _: &Teller| each(system, seed));
         let sums = sums.await;
-        (pieces.passed(&sums), sums)
+        (pieces.why_not(&sums).is_empty(), sums)
     }
 
     fn seeds(of: &Figures) -> Vec<u64> {
@@ -189,6 +203,8 @@ mod tests {
             assert!(!passed);
             assert_eq!(sums[0].1.failed(), [5]);
             assert!(sums[0].1.events >= 200);
+            let why = pieces(Some(200)).why_not(&sums);
+            assert!(why.len() == 1 && why[0].contains("[5]"), "{why:?}");
         }
     }
 
@@ -199,7 +215,7 @@ mod tests {
                 goals,
                 ..pieces(None)
             };
-            let (passed, _) = run(&pieces, |_, seed| {
+            let (passed, sums) = run(&pieces, |_, seed| {
                 Ok(Figures {
                     regressions: 1,
                     ..happened(seed, 70, true)
@@ -207,6 +223,8 @@ mod tests {
             })
             .await;
             assert_eq!(passed, !goals);
+            let told = pieces.why_not(&sums).concat();
+            assert_eq!(told.contains("committed offsets"), goals, "{told}");
         }
     }
 
@@ -225,6 +243,7 @@ mod tests {
         let pieces = pieces(Some(200));
         let (passed, sums) = run(&pieces, |_, seed| Ok(happened(seed, 0, true))).await;
         assert!(!passed);
+        assert_eq!(pieces.why_not(&sums), ["0 events happened of 200"]);
         assert_eq!(seeds(&sums[0].1).len(), 2 * pieces.seeds().len());
     }
 }

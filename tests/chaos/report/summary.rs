@@ -60,6 +60,13 @@ impl Teller {
         }
     }
 
+    /// Why it was all no success, for people: each object has told it already.
+    pub fn failed(&self, why: &[String]) {
+        for reason in why {
+            self.say(&format!("FAILED: {reason}"));
+        }
+    }
+
     fn tell(&self, system: System, figures: &Figures) {
         eprintln!("\n{}", table::of_one(system, figures));
         eprintln!("{}", sentence(system, figures));
@@ -118,7 +125,7 @@ fn told(figures: &Figures) -> Map<String, Value> {
         "exits": figures.exits, "crashed": figures.crashed,
         "uncommitted": figures.uncommitted, "gaps": gaps, "gaps_unexplained": figures.unexplained.len(),
         "worst_unexplained": seconds(worst_unexplained.unwrap_or_default()), "passed": figures.passed(),
-        "goals_met": figures.meets_goals(),
+        "goals_met": figures.meets_goals(), "missed": figures.misses(),
     });
     match told {
         Value::Object(told) => told,
