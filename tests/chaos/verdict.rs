@@ -3,7 +3,6 @@
 use crate::gaps::{self, Gap};
 use crate::load::{LOOK_EVERY, Regression};
 use crate::order::{self, Replay};
-use crate::record::Call;
 use crate::run::Outcome;
 use crate::schedule::Kind;
 use crate::settings::PERSIST;
@@ -83,30 +82,97 @@ fn lost(outcome: &Outcome) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// Those that lasted, from when the broker served and somebody ran the queue.
+/// Those that lasted too long while somebody ran the queue.
 fn regressions(outcome: &Outcome) -> Vec<(Regression, Duration)> {
-    let ends = outcome.calls.iter().filter_map(|call| call.end);
-    let last = ends.max().unwrap_or_default();
-    let lasted = |regression: &Regression| {
-        let until = regression.until.unwrap_or(last);
-        let killed = outcome.events.iter().filter(|event| {
-            event.kind == Kind::BrokerKilled && event.at <= until && event.until >= regression.since
-        });
-        let served = killed.map(|event| event.until).max().unwrap_or(0);
-        let from = regression.since.max(served);
-        let run = first_call(&outcome.calls, regression.queue, from).unwrap_or(until);
-        Duration::from_micros(until.saturating_sub(from.max(run)))
-    };
     let all = outcome.regressions.iter();
-    all.map(|regression| (regression.clone(), lasted(regression)))
+    all.map(|regression| (regression.clone(), lasted(regression, outcome)))
         .filter(|(_, lasted)| *lasted > PERSIST + 2 * LOOK_EVERY)
         .collect()
 }
 
-fn first_call(calls: &[Call], queue: u32, from: Micros) -> Option<Micros> {
-    let suffix = format!("/{queue}");
-    let mut calls = calls.iter();
-    calls
-        .find(|call| call.start >= from && call.queue.ends_with(&suffix))
-        .map(|call| call.start)
+/// How long of it somebody ran the queue at a stretch, from when the broker served.
+fn lasted(regression: &Regression, outcome: &Outcome) -> Duration {
+    let ends = outcome.calls.iter().filter_map(|call| call.end);
+    let last = ends.max().unwrap_or_default();
+    let until = regression.until.unwrap_or(last);
+    let killed = outcome.events.iter().filter(|event| {
+        event.kind == Kind::BrokerKilled && event.at <= until && event.until >= regression.since
+    });
+    let served = killed.map(|event| event.until).max().unwrap_or(0);
+    let from = regression.since.max(served);
+    let suffix = format!("/{}", regression.queue);
+    let calls = outcome.calls.iter();
+    let of_queue = calls.filter(|call| call.queue.ends_with(&suffix));
+    let starts = of_queue.map(|call| call.start);
+    let mut starts: Vec<Micros> = starts.filter(|at| (from..=until).contains(at)).collect();
+    starts.sort_unstable();
+    Duration::from_micros(stretch(&starts, until))
+}
+
+/// The longest time in which one call followed the other before nobody is known to have run the queue any
+/// more: an owner with messages waits for none of them as long as it may take to commit.
+fn stretch(starts: &[Micros], until: Micros) -> Micros {
+    let (mut began, mut longest) = (None, 0);
+    for (index, start) in starts.iter().enumerate() {
+        let next = starts.get(index + 1).copied().unwrap_or(until);
+        let since = *began.get_or_insert(*start);
+        let goes_on = next.saturating_sub(*start) <= PERSIST.as_micros() as Micros;
+        let ends = if goes_on { next } else { *start };
+        longest = longest.max(ends.saturating_sub(since));
+        if !goes_on {
+            began = None;
+        }
+    }
+    longest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::happened::Happened;
+    use crate::record::Call;
+
+    const S: Micros = 1_000_000;
+
+    /// One that nothing ended; somebody starts a call each second in these times.
+    fn found(run: &[(Micros, Micros)], events: Vec<Happened>) -> Vec<Duration> {
+        let seconds = run.iter().flat_map(|(from, to)| *from..*to);
+        let call = |at: Micros| Call::sample(at, 0, at * S, at * S + 1);
+        let outcome = Outcome {
+            calls: seconds.map(call).collect(),
+            arrivals: BTreeMap::new(),
+            events,
+            regressions: vec![Regression {
+                queue: 0,
+                from: 20,
+                to: 12,
+                since: 10 * S,
+                until: Some(40 * S),
+            }],
+            queues: BTreeMap::new(),
+            exits: Vec::new(),
+            crashed: 0,
+        };
+        let found = regressions(&outcome);
+        found.into_iter().map(|(_, lasted)| lasted).collect()
+    }
+
+    #[test]
+    fn an_offset_may_be_lower_while_nobody_runs_the_queue_and_no_longer_than_it_takes_to_commit() {
+        let none: [Duration; 0] = [];
+        assert_eq!(found(&[(0, 10)], Vec::new()), none);
+        assert_eq!(found(&[(0, 10), (38, 60)], Vec::new()), none);
+        // Whoever put it right was killed before, and the next one had to wait.
+        assert_eq!(found(&[(0, 12), (38, 60)], Vec::new()), none);
+        let long = [Duration::from_secs(15)];
+        assert_eq!(found(&[(0, 12), (25, 60)], Vec::new()), long);
+        let served = Happened {
+            kind: Kind::BrokerKilled,
+            member: None,
+            at: 9 * S,
+            until: 38 * S,
+        };
+        assert_eq!(found(&[(0, 60)], vec![served]), none);
+        assert_eq!(found(&[(0, 60)], Vec::new()), [Duration::from_secs(30)]);
+    }
 }
