@@ -2,7 +2,7 @@
 
 use crate::peer::{self, Peer};
 use crate::schedule::Kind;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use keylane_tests::cluster::Paths;
 use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
 use std::path::{Path, PathBuf};
@@ -40,12 +40,37 @@ impl System {
             (Self::Peer(_), _) => {
                 tokio::task::spawn_blocking(move || peer::compile(&directory)).await?
             }
-            (Self::Keylane, Some(given)) => Ok(given.to_path_buf()),
+            (Self::Keylane, Some(given)) => {
+                // Said at once, and not after a piece in which nobody called a handler.
+                ensure!(
+                    given.is_file(),
+                    "--consumer: {} is no file",
+                    given.display()
+                );
+                Ok(given.to_path_buf())
+            }
             (Self::Keylane, None) => {
                 let built = || release_binaries(&Paths::from_env(), &PROGRAMS);
                 let built = tokio::task::spawn_blocking(built).await?;
                 Ok(built?.swap_remove(1))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_executor_that_is_not_there_is_refused_before_anything_is_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("executor");
+        let given = System::Keylane.program(Some(&missing), directory.path());
+        let refused = given.await.unwrap_err().to_string();
+        assert!(refused.contains("--consumer"), "{refused}");
+        std::fs::write(&missing, "").unwrap();
+        let given = System::Keylane.program(Some(&missing), directory.path());
+        assert_eq!(given.await.unwrap(), missing);
     }
 }
