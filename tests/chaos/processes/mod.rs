@@ -154,6 +154,8 @@ impl Ground for Processes<'_> {
     }
 
     async fn begin(&mut self, course: &mut Course<'_>, planned: &Planned) -> Result<Option<usize>> {
+        // Before it takes a process away of which nobody would learn that it had ended by itself.
+        self.look_after(course);
         // On a machine that is very busy the servers may still be on their way back.
         if planned.kind.is_global() && self.broker.try_lock().is_err() {
             let name = planned.kind.name();

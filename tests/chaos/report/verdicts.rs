@@ -23,6 +23,7 @@ impl Teller {
                 json!({
                     "verdict": "gap", "queue": gap.queue, "seconds": seconds(gap.length()), "too_much": seconds(gap.too_much),
                     "members": [gap.members.0, gap.members.1], "events": events,
+                    "in_good_order": gap.clean,
                 }),
             ));
         }
