@@ -15,7 +15,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use allocation::allocate;
+pub use allocation::{Allocator, allocate};
 pub use tenure::{Deed, Tenure, Ticket, Wanted};
 pub use terms::{Death, Durations, Facts, Held, LEASE, Rules, Terms};
 

@@ -36,8 +36,10 @@ pub mod rules {
 }
 
 use decision::Sizes;
+use keylane_consumer::ownership::Allocator;
 use link::Order;
 use observe::Seen;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// Sooner than this a call says only what the last one said: rounds may come at any time.
@@ -79,6 +81,9 @@ pub fn decide(snapshot: &Snapshot, policy: &Policy, history: &History) -> (Decis
         policy,
         seen: &seen,
         demand: &demand,
+        allocator: RefCell::new(Allocator::new(
+            snapshot.queues.iter().map(|queue| &queue.id),
+        )),
     };
     let wanted = replicas::replicas(&case, &mut next, owned);
     let advised = match snapshot.replicas {

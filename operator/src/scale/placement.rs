@@ -5,10 +5,8 @@
 //! lot how queues fall together, which the allocation does as evenly and as blindly; what such a group turns
 //! out to be like is seen once its pods have their queues.
 
-use keylane_consumer::message::QueueId;
-use keylane_consumer::ownership::allocate;
-use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use keylane_consumer::ownership::Allocator;
+use std::cell::{OnceCell, RefCell};
 
 /// Pairs of queue and pod that allocations of one search may be asked for.
 const PAIRS: usize = 49_152;
@@ -23,8 +21,9 @@ const STRANGERS: [&str; 2] = ["keylane-new", "keylane-next"];
 const SEEDS: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
 /// Loads of queues, in messages a second, and the pods there are, youngest last.
-pub(super) struct Placement<'s> {
-    queues: Vec<&'s QueueId>,
+pub(super) struct Placement<'s, 'q> {
+    /// Of the queues that `loads` are of.
+    allocator: &'s RefCell<Allocator<'q>>,
     loads: Vec<f64>,
     /// Sums of the heaviest queues.
     heaviest: Vec<f64>,
@@ -44,8 +43,12 @@ struct Spent {
     dealt: usize,
 }
 
-impl<'s> Placement<'s> {
-    pub fn new(queues: Vec<&'s QueueId>, loads: Vec<f64>, members: Vec<&'s str>) -> Self {
+impl<'s, 'q> Placement<'s, 'q> {
+    pub fn new(
+        allocator: &'s RefCell<Allocator<'q>>,
+        loads: Vec<f64>,
+        members: Vec<&'s str>,
+    ) -> Self {
         let mut sorted = loads.clone();
         sorted.sort_unstable_by(|left, right| right.total_cmp(left));
         let mut sum = 0.0;
@@ -55,7 +58,7 @@ impl<'s> Placement<'s> {
         });
         Self {
             heaviest: [0.0].into_iter().chain(sums).collect(),
-            queues,
+            allocator,
             loads,
             members,
             held: None,
@@ -95,7 +98,7 @@ impl<'s> Placement<'s> {
     /// Whether the fullest of so many pods carries no more than `limit`.
     fn fits(&self, pods: u32, limit: f64, spent: &mut Spent) -> bool {
         let pods = pods as usize;
-        let share = self.queues.len().div_ceil(pods.max(1));
+        let share = self.loads.len().div_ceil(pods.max(1));
         if self.heaviest[share.min(self.loads.len())] <= limit {
             return true;
         }
@@ -103,7 +106,7 @@ impl<'s> Placement<'s> {
             return false;
         }
         let limit = limit * 1.0001;
-        let pairs = self.queues.len() * pods;
+        let pairs = self.loads.len() * pods;
         if pairs <= PAIRS_AT_ONCE && spent.pairs + pairs <= PAIRS / 2 {
             spent.pairs += pairs;
             return self.fullest(pods) <= limit;
@@ -115,7 +118,7 @@ impl<'s> Placement<'s> {
         {
             return held <= limit;
         }
-        spent.dealt += self.queues.len();
+        spent.dealt += self.loads.len();
         if self.by_lot(pods) > limit {
             return false;
         }
@@ -152,19 +155,20 @@ impl<'s> Placement<'s> {
         } else {
             &STRANGERS[..]
         };
-        let queues: BTreeSet<QueueId> = self.queues.iter().map(|queue| (*queue).clone()).collect();
         let worst = variants.iter().map(|stranger| {
-            let strangers = (0..missing).map(|number| format!("{stranger}-{number}"));
-            let members = kept.iter().map(|name| (*name).to_owned());
-            let members: BTreeSet<String> = members.chain(strangers).collect();
-            let allocation = allocate(&queues, &members);
-            let loads = allocation.values().map(|owned| {
-                let owned = owned
-                    .iter()
-                    .filter_map(|queue| self.queues.binary_search(&queue).ok());
-                owned.map(|index| self.loads[index]).sum::<f64>()
-            });
-            loads.fold(0.0, f64::max)
+            let strangers: Vec<String> = (0..missing)
+                .map(|number| format!("{stranger}-{number}"))
+                .collect();
+            let members = kept.iter().copied();
+            let members: Vec<&str> = members
+                .chain(strangers.iter().map(String::as_str))
+                .collect();
+            let owners = self.allocator.borrow_mut().owners(&members);
+            let mut sums = vec![0.0f64; pods];
+            for (owner, load) in owners.into_iter().zip(&self.loads) {
+                sums[owner] += load;
+            }
+            sums.into_iter().fold(0.0, f64::max)
         });
         worst.fold(0.0, f64::max)
     }
@@ -187,6 +191,7 @@ fn shuffled(loads: &[f64], seed: u64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keylane_consumer::message::QueueId;
 
     fn queues(count: u32) -> Vec<QueueId> {
         (0..count).map(|id| QueueId::new("b", id)).collect()
@@ -195,13 +200,14 @@ mod tests {
     #[test]
     fn no_pod_carries_more_than_the_limit_and_one_fewer_would() {
         let ids = queues(24);
+        let allocator = RefCell::new(Allocator::new(&ids));
         let members: Vec<String> = (0..5).map(|pod| format!("pod-{pod}")).collect();
         for (heavy, limit) in [(10.0, 40.0), (35.0, 40.0), (10.0, 100.0)] {
             let loads = (0..24)
                 .map(|id| if id < 2 { heavy } else { 10.0 })
                 .collect();
             let members = members.iter().map(String::as_str).collect();
-            let placement = Placement::new(ids.iter().collect(), loads, members);
+            let placement = Placement::new(&allocator, loads, members);
             let pods = placement.fewest(limit, 1, 24);
             assert!(placement.fullest(pods as usize) <= limit, "{pods}");
             assert!(
@@ -214,7 +220,8 @@ mod tests {
     #[test]
     fn as_many_pods_as_queues_exactly_when_each_queue_needs_one() {
         let ids = queues(64);
-        let placement = |load| Placement::new(ids.iter().collect(), vec![load; 64], Vec::new());
+        let allocator = RefCell::new(Allocator::new(&ids));
+        let placement = |load| Placement::new(&allocator, vec![load; 64], Vec::new());
         assert_eq!(placement(10.0).fewest(10.0, 1, 64), 64);
         assert_eq!(placement(4.9).fewest(10.0, 1, 64), 32);
     }
@@ -238,12 +245,13 @@ mod tests {
     #[test]
     fn two_heavy_queues_that_would_fall_together_are_found_with_64_queues_and_40_pods() {
         let ids = queues(64);
+        let allocator = RefCell::new(Allocator::new(&ids));
         for set in 0..24 {
             let names = names(set, 40);
             let members = names.iter().map(String::as_str).collect();
             // A pod has one queue or two: a heavy one beside a light one fits, two heavy ones do not.
             let loads = skewed(64, 11, 50.0, 10.0);
-            let placement = Placement::new(ids.iter().collect(), loads, members);
+            let placement = Placement::new(&allocator, loads, members);
             let pods = placement.fewest(80.0, 36, 64);
             let fullest = placement.fullest(pods as usize);
             assert!(fullest <= 80.1, "{fullest} in one of {pods} pods");
@@ -253,10 +261,11 @@ mod tests {
     #[test]
     fn no_more_pods_than_the_allocation_needs_with_64_queues_and_40_pods() {
         let (ids, names) = (queues(64), names(0, 40));
+        let allocator = RefCell::new(Allocator::new(&ids));
         let members = names.iter().map(String::as_str).collect();
         // The average and one heavy queue would be too much up to the 51st pod.
         let loads = skewed(64, 22, 50.0, 10.0);
-        let placement = Placement::new(ids.iter().collect(), loads, members);
+        let placement = Placement::new(&allocator, loads, members);
         let pods = placement.fewest(65.0, 36, 64);
         assert!(placement.fullest(pods as usize) <= 65.1, "{pods}");
         assert!(pods <= 48, "{pods}");
@@ -266,6 +275,7 @@ mod tests {
     fn more_than_a_thousand_queues_end_with_as_many_pods_as_their_fullest_needs() {
         const LIMIT: f64 = 36.0;
         let ids = queues(1024);
+        let allocator = RefCell::new(Allocator::new(&ids));
         // With 52 pods the average and a heavy queue fit. Two heavy queues with 18 others do not, and some
         // pod has two.
         let (mut have, mut steps) = (52, 0);
@@ -273,7 +283,7 @@ mod tests {
             let names = names(0, have);
             let members = names.iter().map(String::as_str).collect();
             let loads = skewed(1024, 32, 10.0, 1.0);
-            let placement = Placement::new(ids.iter().collect(), loads, members);
+            let placement = Placement::new(&allocator, loads, members);
             let fullest = placement.fullest(have);
             let placement = placement.held(Some(fullest));
             let wanted = placement.fewest(LIMIT, have as u32, 1024) as usize;

@@ -8,6 +8,8 @@ use super::history::{Change, History};
 use super::observe::Seen;
 use super::placement::Placement;
 use super::{HeavyQueue, Policy, Reason, Snapshot};
+use keylane_consumer::ownership::Allocator;
+use std::cell::RefCell;
 
 /// Wanted utilisation of the fullest pod after a step up.
 pub const TARGET: f64 = 0.8;
@@ -55,9 +57,11 @@ pub(super) struct Case<'c> {
     pub policy: &'c Policy,
     pub seen: &'c Seen,
     pub demand: &'c Demand,
+    /// Of the queues of `snapshot`: what one question has cost the next one saves.
+    pub allocator: RefCell<Allocator<'c>>,
 }
 
-impl Case<'_> {
+impl<'c> Case<'c> {
     fn now(&self) -> f64 {
         self.snapshot.now.as_secs_f64()
     }
@@ -121,13 +125,12 @@ impl Case<'_> {
         pods.into_iter().reduce(f64::max)
     }
 
-    fn placement(&self, loads: Vec<f64>) -> Placement<'_> {
+    fn placement(&self, loads: Vec<f64>) -> Placement<'_, 'c> {
         let mut pods: Vec<_> = self.snapshot.pods.iter().collect();
         pods.sort_by(|left, right| right.uptime_seconds.total_cmp(&left.uptime_seconds));
         let members = pods.iter().map(|pod| pod.incarnation.as_str()).collect();
-        let queues = self.snapshot.queues.iter().map(|queue| &queue.id).collect();
         let held = self.held(&loads);
-        Placement::new(queues, loads, members).held(held)
+        Placement::new(&self.allocator, loads, members).held(held)
     }
 }
 
