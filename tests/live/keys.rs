@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use keylane_operator::scale::rules::TRIGGER;
 use keylane_tests::stack::Stack;
 use keylane_tests::wait;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Names of the scenes.
@@ -35,32 +36,31 @@ const NAMED_WITHIN: f64 = 15.0;
 /// A key that gets much more than one lane can do.
 pub async fn hot(stack: &Stack) -> Result<Vec<Figure>> {
     let served = 1.0 / WORK.as_secs_f64();
-    one_key(stack, HOT, "HotKeyBound", served, Vec::new()).await
+    let plan = Plan::usual(HOT, RATE, 1);
+    one_key(stack, plan, "HotKeyBound", served).await
 }
 
-/// A key whose messages fail. What fails for a minute is given up and sent to the dead letters; then the next
-/// one fails.
+/// A key whose messages fail, and which waits for a person then: a message that is given up would be followed
+/// by one that is called before the handler has taken it, which whoever hears of calls only takes for a breach
+/// of order.
 pub async fn stuck(stack: &Stack) -> Result<Vec<Figure>> {
-    let fails = vec!["--fail-key=stuck-key".to_owned()];
-    one_key(stack, STUCK, "KeyStuck", 0.0, fails).await
+    let plan = Plan {
+        handler: vec!["--fail-key=stuck-key".to_owned()],
+        spec: json!({"retry": {"onExhausted": "Block"}}),
+        ..Plan::usual(STUCK, RATE, 1)
+    };
+    one_key(stack, plan, "KeyStuck", 0.0).await
 }
 
 /// Sends messages of key `<name>-key` beside the others, of which so many a second can be done.
 async fn one_key(
     stack: &Stack,
-    name: &'static str,
+    plan: Plan,
     condition: &'static str,
     served: f64,
-    handler: Vec<String>,
 ) -> Result<Vec<Figure>> {
-    let scene = Scene::begin(
-        stack,
-        Plan {
-            handler,
-            ..Plan::usual(name, RATE, 1)
-        },
-    )
-    .await?;
+    let name = plan.name;
+    let scene = Scene::begin(stack, plan).await?;
     let settled = scene.settled.wanted;
     ensure!(settled == 1, "{settled} pods for {RATE} messages/s");
     let key = format!("{name}-key");

@@ -168,6 +168,9 @@ async fn measure(stack: &Stack, cli: &Cli) -> Result<Vec<Figure>> {
     figures.extend(cli.scene(stack, Name::Broker).await);
     let verdict = stack.verdict().await?;
     let broken = verdict.inversions + verdict.overlaps;
+    for example in &verdict.examples {
+        eprintln!("{example:?}");
+    }
     figures.push(Figure::most(
         "all",
         "inversions and overlaps of all keys",

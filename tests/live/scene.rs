@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use keylane_tests::cluster::run;
 use keylane_tests::rocketmq;
 use keylane_tests::stack::{OrderedConsumer, Stack};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A call takes so long.
@@ -30,8 +30,8 @@ pub struct Plan {
     pub pods: i32,
     /// Most lanes of a pod: what it can do is so many calls at once.
     pub lanes: u32,
-    /// How long a message may wait, if not as long as usual.
-    pub max_age: Option<Duration>,
+    /// What else its spec says.
+    pub spec: Value,
     /// How long fewer pods must have been enough.
     pub window: Duration,
     /// Pods that have not changed for so long have settled; lanes follow the load all the time.
@@ -51,7 +51,7 @@ impl Plan {
             rate,
             pods,
             lanes: 32,
-            max_age: None,
+            spec: json!({}),
             window: Self::WINDOW,
             quiet: QUIET,
             handler: Vec::new(),
@@ -94,19 +94,16 @@ impl<'s> Scene<'s> {
             handler: plan.handler,
         };
         consumer.apply(stack)?;
-        if let Some(age) = plan.max_age {
-            let objective = json!({"maxMessageAge": format!("{}s", age.as_secs())});
-            let patch = json!({"spec": {"autoscaling": {"objective": objective}}}).to_string();
-            let patch = [
-                "patch",
-                "orderedconsumer",
-                name,
-                "--type=merge",
-                "--patch",
-                &patch,
-            ];
-            kubectl(stack, &patch).await?;
-        }
+        let spec = json!({"spec": plan.spec}).to_string();
+        let patch = [
+            "patch",
+            "orderedconsumer",
+            name,
+            "--type=merge",
+            "--patch",
+            &spec,
+        ];
+        kubectl(stack, &patch).await?;
         let course = Course::follow(stack, name, name).await?;
         let rates = Rates {
             orders: plan.rate,

@@ -7,6 +7,7 @@ use crate::load::Rates;
 use crate::scene::{Plan, Scene};
 use anyhow::Result;
 use keylane_tests::stack::Stack;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Name of the scene.
@@ -27,7 +28,9 @@ pub async fn step(stack: &Stack) -> Result<Vec<Figure>> {
         stack,
         Plan {
             lanes: LANES,
-            max_age: Some(MAX_AGE),
+            spec: json!({"autoscaling": {"objective": {
+                "maxMessageAge": format!("{}s", MAX_AGE.as_secs()),
+            }}}),
             ..Plan::usual(NAME, BEFORE, 1)
         },
     )
