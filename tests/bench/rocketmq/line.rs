@@ -76,26 +76,12 @@ fn rounded(number: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::load::USUAL;
-    use crate::report::{OWN, Used};
+    use crate::report::OWN;
 
     /// The form is promised: programs read it.
     #[test]
     fn a_line_has_the_fields_of_every_run_in_their_order_and_no_others() {
-        let measured = Measured {
-            messages: 200_000,
-            seconds: 2.0,
-            consumer: Used {
-                cpu_seconds: 0.5,
-                rss_mib: 41.7,
-            },
-            handler: None,
-            inversions: 0,
-            overlaps: 0,
-            latency: None,
-            others_seconds: None,
-            pulled_per_message: Some(1.0),
-        };
-        let line = line(false, OWN, "noop", &USUAL, &measured);
+        let line = line(false, OWN, "noop", &USUAL, &Measured::made_up(2.0));
         assert_eq!(
             serde_json::to_string(&line).unwrap(),
             r#"{"system":"keylane","handler":"noop","work_ms":0,"keys":1000,"queues":8,"messages":200000,"per_second":100000.0,"cpu_s_per_100k":0.25,"rss_mib":42.0,"inversions":0,"overlaps":0}"#

@@ -54,6 +54,27 @@ impl Measured {
     }
 }
 
+#[cfg(test)]
+impl Measured {
+    /// What a run without a handler of its own might have shown.
+    pub fn made_up(seconds: f64) -> Self {
+        Self {
+            messages: 200_000,
+            seconds,
+            consumer: Used {
+                cpu_seconds: 0.5,
+                rss_mib: 41.7,
+            },
+            handler: None,
+            inversions: 0,
+            overlaps: 0,
+            latency: None,
+            others_seconds: None,
+            pulled_per_message: Some(1.0),
+        }
+    }
+}
+
 /// The runs of one system.
 struct Runs {
     system: &'static str,
@@ -246,23 +267,6 @@ mod tests {
     use super::*;
     use crate::load::USUAL;
 
-    fn measured(seconds: f64) -> Measured {
-        Measured {
-            messages: 200_000,
-            seconds,
-            consumer: Used {
-                cpu_seconds: 0.5,
-                rss_mib: 41.7,
-            },
-            handler: None,
-            inversions: 0,
-            overlaps: 0,
-            latency: None,
-            others_seconds: None,
-            pulled_per_message: Some(1.0),
-        }
-    }
-
     #[test]
     fn medians_are_of_each_figure_and_not_of_a_run() {
         let run = |seconds, cpu_seconds, latency| Measured {
@@ -271,7 +275,7 @@ mod tests {
                 cpu_seconds,
                 rss_mib: 1.0,
             },
-            ..measured(seconds)
+            ..Measured::made_up(seconds)
         };
         let mut runs = Runs {
             system: OWN,
@@ -286,7 +290,7 @@ mod tests {
         assert_eq!(medians.per_second, 100_000.0);
         assert_eq!(medians.cpu_s_per_100k, 0.2);
         assert_eq!(medians.latency, Some((2.0, 20.0)));
-        runs.measured.push(measured(1.0));
+        runs.measured.push(Measured::made_up(1.0));
         assert_eq!(runs.medians().latency, None);
     }
 }
