@@ -4,10 +4,11 @@ use crate::space::{GUESTS, Space};
 use anyhow::{Context as _, Result, ensure};
 use keylane_tests::cluster::Paths;
 use keylane_tests::cluster::wait::{self, Pending};
+use keylane_tests::images::released;
 use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -39,7 +40,25 @@ impl Process {
 
     /// The same with more options.
     pub fn start_with(space: &Space, user: &str, options: &[&str]) -> Result<Self> {
-        let program = program("keylane-operator");
+        let more = [&["--consumer-network-policy", GUESTS], options].concat();
+        Self::spawn(space, user, program("keylane-operator"), &more, true)
+    }
+
+    /// Starts one of the last release.
+    pub fn start_released(space: &Space, user: &str) -> Result<Self> {
+        let program = released::operator(&Paths::from_env())?;
+        let more = ["--consumer-network-policy", GUESTS];
+        Self::spawn(space, user, &program, &more, false)
+    }
+
+    /// Metrics have a port of their own, or that of probes.
+    fn spawn(
+        space: &Space,
+        user: &str,
+        program: &Path,
+        options: &[&str],
+        own_port: bool,
+    ) -> Result<Self> {
         let text = std::fs::read_to_string(space.cluster().kubeconfig())?;
         let mut kubeconfig: serde_json::Value = serde_norway::from_str(&text)?;
         for entry in kubeconfig["users"].as_array_mut().context("no users")? {
@@ -51,7 +70,11 @@ impl Process {
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0"));
         let [port, metrics_port] = free.map(|free| free?.local_addr().map(|at| at.port()));
         let (port, metrics_port) = (port?, metrics_port?);
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if own_port {
+            command.args(["--metrics-port", &metrics_port.to_string()]);
+        }
+        let child = command
             .args(["run", "--executor-image=localhost/not-there:dev"])
             .args([
                 "--watch-namespace",
@@ -60,9 +83,7 @@ impl Process {
                 &space.name,
             ])
             .args(["--lease-name=kl-operator", "--port", &port.to_string()])
-            .args(["--metrics-port", &metrics_port.to_string()])
             .args(options)
-            .args(["--consumer-network-policy", GUESTS])
             .env("KUBECONFIG", file.path())
             .env_remove("HTTPS_PROXY")
             .env_remove("https_proxy")
@@ -71,7 +92,7 @@ impl Process {
         Ok(Self {
             child,
             port,
-            metrics_port,
+            metrics_port: if own_port { metrics_port } else { port },
             _kubeconfig: file,
         })
     }

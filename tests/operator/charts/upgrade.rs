@@ -5,6 +5,7 @@
 //! tried in `versions`, and one that still leads in `beside`.
 
 mod beside;
+mod turns;
 mod versions;
 
 use crate::leaders::{pods, written};

@@ -2,7 +2,9 @@
 //! long something takes makes them fail where there are few processors.
 
 use keylane_tests::cluster::Paths;
+use keylane_tests::images::released;
 use keylane_tests::images::workspace::{PROGRAMS, release_binaries};
+use std::path::Path;
 use std::process::Command;
 
 #[test]
@@ -12,10 +14,19 @@ fn the_programs_of_a_release_are_built_and_say_which_they_are() {
     for ((package, name), binary) in PROGRAMS.iter().zip(&binaries) {
         assert!(binary.is_file(), "{}", binary.display());
         if *package == *name {
-            let told = Command::new(binary).arg("--version").output().unwrap();
-            let told = String::from_utf8(told.stdout).unwrap();
-            let version = env!("CARGO_PKG_VERSION");
-            assert_eq!(told.trim(), format!("{name} {version}"));
+            assert_eq!(
+                version(binary),
+                format!("{name} {}", env!("CARGO_PKG_VERSION"))
+            );
         }
     }
+    // It shares what it needs with those: after them little is left to build.
+    let before = released::operator(&Paths::from_env()).unwrap();
+    let told = format!("keylane-operator {}-released", released::VERSION);
+    assert_eq!(version(&before), told);
+}
+
+fn version(program: &Path) -> String {
+    let told = Command::new(program).arg("--version").output().unwrap();
+    String::from_utf8(told.stdout).unwrap().trim().to_owned()
 }

@@ -4,6 +4,7 @@
 pub mod base;
 pub mod build;
 mod registry;
+pub mod released;
 pub mod workspace;
 
 pub use base::Base;

@@ -135,7 +135,7 @@ pub fn toolbox(paths: &Paths) -> Result<Image> {
 }
 
 /// Where cargo puts what it builds in this workspace.
-fn target() -> PathBuf {
+pub(super) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
 }
