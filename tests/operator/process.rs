@@ -70,11 +70,8 @@ impl Process {
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0"));
         let [port, metrics_port] = free.map(|free| free?.local_addr().map(|at| at.port()));
         let (port, metrics_port) = (port?, metrics_port?);
-        let mut command = Command::new(program);
-        if own_port {
-            command.args(["--metrics-port", &metrics_port.to_string()]);
-        }
-        let child = command
+        let metrics = [String::from("--metrics-port"), metrics_port.to_string()];
+        let child = Command::new(program)
             .args(["run", "--executor-image=localhost/not-there:dev"])
             .args([
                 "--watch-namespace",
@@ -83,6 +80,7 @@ impl Process {
                 &space.name,
             ])
             .args(["--lease-name=kl-operator", "--port", &port.to_string()])
+            .args(metrics.iter().filter(|_| own_port))
             .args(options)
             .env("KUBECONFIG", file.path())
             .env_remove("HTTPS_PROXY")

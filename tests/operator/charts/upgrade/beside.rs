@@ -1,7 +1,7 @@
 //! An operator beside a leader of the released version, which falls silent amid a change.
 //!
-//! The released program is not run: what it leaves and how it renews its Lease is recorded, and written here as it
-//! wrote it.
+//! `turns` runs the released program; this moment cannot be caught in it. What it leaves and how it renews its Lease
+//! is recorded, and written here as it wrote it.
 
 use super::versions::{LANES, children, leave_children, leave_status};
 use crate::leaders::{kept, pods};

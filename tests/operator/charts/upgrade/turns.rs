@@ -12,16 +12,14 @@ use std::time::{Duration, Instant};
 const KILLED: Duration = Duration::from_secs(20);
 const STOPPED: Duration = Duration::from_secs(10);
 
-/// There is no broker: after a minute without figures there are as many pods as the fallback says. With the
-/// definitions and rights of this tree, which an upgrade brings before the program.
+/// The change: somebody wants more pods at least, which cannot start, so that it is under way when the leader is
+/// killed and afterwards. With the definitions and rights of this tree, which an upgrade brings before the program.
 #[test]
 fn the_released_operator_and_this_one_lead_in_turn_and_a_change_is_made_once() -> Result<()> {
     let space = Space::new("turns")?;
     let user = space.grant()?;
     let mut wanted = consumer("orders");
-    wanted["spec"]["autoscaling"] = json!({
-        "mode": "Auto", "minReplicas": 1, "maxReplicas": 5, "fallback": {"replicas": 3}
-    });
+    wanted["spec"]["autoscaling"] = json!({"mode": "Auto", "minReplicas": 1, "maxReplicas": 5});
     space.apply(&wanted)?;
     let released = Process::start_released(&space, &user)?;
     released.until_decisions(1.0, Instant::now())?;
@@ -33,6 +31,8 @@ fn the_released_operator_and_this_one_lead_in_turn_and_a_change_is_made_once() -
     let this = Process::start(&space, &user)?;
     this.until_ready()?;
 
+    wanted["spec"]["autoscaling"]["minReplicas"] = json!(3);
+    space.apply(&wanted)?;
     space.until_object("orderedconsumer", "orders", |object| {
         object["spec"]["replicas"] == 3
     })?;

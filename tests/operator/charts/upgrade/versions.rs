@@ -1,9 +1,10 @@
 //! Two versions of the operator: what the released one left in the API server is met by that of the source, and what
 //! that one writes by the released definition.
 //!
-//! The released program is not run. What it left is recorded: its children, as its source made them, the owner of their
+//! What it leaves after a while with load is recorded: its children, as its source made them, the owner of their
 //! fields, its status and what autoscaling remembered in it. They are written again before the operator starts. So it
-//! is tried whether that is understood, kept and taken over; `beside` tries it while the released one still leads.
+//! is tried whether that is understood, kept and taken over; `beside` tries it while the released one still leads, and
+//! `turns` with its program.
 
 use crate::leaders::pods;
 use crate::space::{Space, consumer};
