@@ -144,6 +144,9 @@ async fn an_offset_the_broker_does_not_have_is_out_of_range() {
         .send_to(0, &Message::keyed("k", "m"))
         .await
         .unwrap();
+    // The broker shows what it has acknowledged a moment later.
+    let shown = source.pull(&world.queue(0), 0, 32, WAIT).await.unwrap();
+    assert!(matches!(shown, Pulled::Found { next: 1, .. }), "{shown:?}");
     let pulled = source.pull(&world.queue(0), 99, 32, WAIT).await.unwrap();
     assert!(
         matches!(pulled, Pulled::OutOfRange { min: 0, max: 1 }),
