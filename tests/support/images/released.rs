@@ -73,7 +73,8 @@ fn build(archive: &Path, place: &Path, program: &Path, log: &Path) -> Result<()>
     }
     run::logged("building the released operator", &mut build, log)?;
     let built = source.join("target/release/keylane-operator");
-    std::fs::copy(&built, program).map_err(ClusterError::io("copy", &built))?;
+    // At once: a program that is there is a whole one.
+    std::fs::rename(&built, program).map_err(ClusterError::io("rename", &built))?;
     std::fs::remove_dir_all(&source).map_err(ClusterError::io("remove", &source))
 }
 

@@ -21,7 +21,7 @@ const SILENT: u32 = 12;
 const LIVES: Duration = Duration::from_secs(20);
 const RENEWS_EVERY: Duration = Duration::from_secs(2);
 
-/// It had decided on three pods, as figures had been missing for more than a minute, and not written that yet.
+/// It had decided on three pods and not written that yet; figures are missing, so that this one has no other wish.
 #[test]
 fn a_released_leader_is_waited_for_and_the_change_that_it_recorded_is_made_once() -> Result<()> {
     let space = Space::new("beside")?;

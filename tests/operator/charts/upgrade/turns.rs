@@ -49,25 +49,25 @@ fn the_released_operator_and_this_one_lead_in_turn_and_a_change_is_made_once() -
     assert_eq!(generation(&space)?, changed);
 
     let back = Process::start_released(&space, &user)?;
-    back.until_ready()?;
-    assert_eq!(back.decisions()?, 0.0);
-    let stopped = Instant::now();
-    this.stop()?;
-    let took = back.until_decisions(1.0, stopped)?;
-    ensure!(took <= STOPPED, "{took:?} after a stop");
-    back.until_decisions(3.0, Instant::now())?;
+    hand_over(this, &back)?;
     assert_eq!(settled(&space)?, three);
-
     let again = Process::start(&space, &user)?;
-    again.until_ready()?;
-    let stopped = Instant::now();
-    back.stop()?;
-    let took = again.until_decisions(1.0, stopped)?;
-    ensure!(took <= STOPPED, "{took:?} after a stop");
-    again.until_decisions(3.0, Instant::now())?;
+    hand_over(back, &again)?;
     assert_eq!(settled(&space)?, three);
     assert_eq!(generation(&space)?, changed);
     assert_eq!(kept(&space)?, kept_changes);
+    Ok(())
+}
+
+/// One stops, as when its pod is replaced, and the other leads.
+fn hand_over(from: Process, to: &Process) -> Result<()> {
+    to.until_ready()?;
+    assert_eq!(to.decisions()?, 0.0);
+    let stopped = Instant::now();
+    from.stop()?;
+    let took = to.until_decisions(1.0, stopped)?;
+    ensure!(took <= STOPPED, "{took:?} after a stop");
+    to.until_decisions(3.0, Instant::now())?;
     Ok(())
 }
 
