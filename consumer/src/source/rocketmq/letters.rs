@@ -274,7 +274,7 @@ impl RocketmqSource {
             body: letter.body.clone(),
         };
         let what = "a dead letter that is sent again";
-        Box::pin(self.store(&queue.broker, Purpose::SendBack, what, message)).await
+        Box::pin(self.store_patiently(&queue.broker, Purpose::SendBack, what, message)).await
     }
 
     /// Groups that consume the topic at a broker: those that have members there and those with committed offsets,

@@ -108,6 +108,6 @@ impl RocketmqSource {
             body: note.into(),
         };
         let what = "a note of what was sent again";
-        Box::pin(self.store(&queue.broker, Purpose::SendBack, what, note)).await
+        Box::pin(self.store_patiently(&queue.broker, Purpose::SendBack, what, note)).await
     }
 }

@@ -8,6 +8,7 @@ use crate::source::SourceError;
 use bytes::Bytes;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
 
 const SEND_MESSAGE: i32 = 10;
 const UPDATE_AND_CREATE_TOPIC: i32 = 17;
@@ -20,7 +21,13 @@ const STORED: [i32; 4] = [response::SUCCESS, 10, 11, 12];
 const PULL_AT_ONCE: u32 = 0b0100;
 const PERMISSION_READ_WRITE: u32 = 0b0110;
 
+/// How often something is offered again to a busy broker.
+const BUSY_TIMES: u32 = 6;
+/// Before it is, the first time; twice as long each time after that.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
 /// A message that is to be stored.
+#[derive(Clone)]
 pub struct ToStore<'t> {
     pub topic: &'t str,
     pub queue: u32,
@@ -117,6 +124,27 @@ impl RocketmqSource {
         answer.number("queueOffset")
     }
 
+    /// The same for what nobody's lease waits for: offered again, for some seconds, to a broker that is busy.
+    pub(super) async fn store_patiently(
+        &self,
+        broker: &str,
+        purpose: Purpose,
+        what: &'static str,
+        message: ToStore<'_>,
+    ) -> Result<u64, SourceError> {
+        let mut pauses = pauses();
+        loop {
+            let sent = self.store(broker, purpose.clone(), what, message.clone());
+            match Box::pin(sent).await {
+                Err(error) if is_busy(&error) => match pauses.next() {
+                    Some(pause) => sleep(pause).await,
+                    None => return Err(error),
+                },
+                sent => return sent,
+            }
+        }
+    }
+
     /// A pull of a topic that is answered at once, whether there is something or not.
     pub(super) fn pull_at_once(
         &self,
@@ -143,5 +171,38 @@ impl RocketmqSource {
             request.add_ext_field(field, value);
         }
         request
+    }
+}
+
+/// Whether the broker was too busy to look at a request. It has done nothing then: it says so of what it takes out
+/// of its queue unseen (`BrokerFastFailure.java` of Apache RocketMQ 5.3.3), and RocketMQ's own producer sends that
+/// again, too.
+fn is_busy(error: &SourceError) -> bool {
+    matches!(error, SourceError::Refused { code, .. } if *code == response::SYSTEM_BUSY)
+}
+
+/// How long to wait before a busy broker is asked again, each time.
+fn pauses() -> impl Iterator<Item = Duration> + Send {
+    (0..BUSY_TIMES).map(|times| BUSY_PAUSE * 2_u32.pow(times))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_broker_is_asked_again_for_some_seconds_and_no_other() {
+        let refused = |code| SourceError::Refused {
+            peer: "b".to_owned(),
+            what: "a message",
+            code,
+            remark: "[TIMEOUT_CLEAN_QUEUE]broker busy".to_owned(),
+        };
+        assert!(is_busy(&refused(response::SYSTEM_BUSY)));
+        // It may have stored it.
+        assert!(!is_busy(&refused(response::SYSTEM_ERROR)));
+        let all: Duration = pauses().sum();
+        assert!((3..=5).contains(&all.as_secs()), "{all:?}");
+        assert!(pauses().is_sorted());
     }
 }
