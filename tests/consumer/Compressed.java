@@ -15,7 +15,17 @@ import org.apache.rocketmq.common.message.Message;
  * <p>Arguments: name server, topic (of one queue), times that a name is said.
  */
 public final class Compressed {
-    public static void main(String[] args) throws Exception {
+    public static void main(String[] args) {
+        try {
+            send(args);
+        } catch (Exception error) {
+            error.printStackTrace();
+            // A client that is not shut down keeps its process alive.
+            System.exit(1);
+        }
+    }
+
+    private static void send(String[] args) throws Exception {
         for (CompressionType type : CompressionType.values()) {
             DefaultMQProducer producer = started(type.name(), args[0]);
             producer.setCompressType(type);
@@ -58,6 +68,8 @@ public final class Compressed {
     private static DefaultMQProducer started(String name, String nameServer) throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer("compressed-" + name);
         producer.setNamesrvAddr(nameServer);
+        // Of which the first connections alone can take 3 s, its default, on a busy machine.
+        producer.setSendMsgTimeout(30_000);
         producer.start();
         return producer;
     }

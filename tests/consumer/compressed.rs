@@ -3,12 +3,15 @@
 use crate::function::Function;
 use crate::world::World;
 use keylane_tests::rocketmq::jars;
+use std::time::Duration;
 use tokio::process::Command;
 
 const PRODUCER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/consumer/Compressed.java");
 /// The kinds in their order (`CompressionType.java`).
 const KINDS: [&str; 3] = ["LZ4", "ZSTD", "ZLIB"];
 const TIMES: usize = 20_000;
+/// Of the producer, with what it waits for at most.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Runs the producer over a topic, and gives what it prints; it starts from source, which needs a JDK.
 async fn produce(world: &World) -> String {
@@ -24,8 +27,10 @@ async fn produce(world: &World) -> String {
         .args([&world.broker().name_server(), &world.topic])
         .arg(TIMES.to_string())
         .kill_on_drop(true)
-        .output()
+        .output();
+    let output = tokio::time::timeout(LIMIT, output)
         .await
+        .expect("the producer ends")
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
