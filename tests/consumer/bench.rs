@@ -52,10 +52,17 @@ fn fields(line: &Value) -> BTreeSet<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bench_measures_keylane_beside_rocketmqs_own_consumers() {
-    let (lines, said) = measure_and_tell(&["--runs=1"]).await;
+async fn the_bench_measures_keylane_beside_the_consumers_of_others() {
+    let peers = "--peers=java-orderly,parallel-consumer,java-concurrent";
+    let (lines, said) = measure_and_tell(&["--runs=1", peers]).await;
+    let names = [
+        "keylane",
+        "java-orderly",
+        "parallel-consumer",
+        "java-concurrent",
+    ];
     let systems: Vec<_> = lines.iter().map(|line| &line["system"]).collect();
-    assert_eq!(systems, ["keylane", "java-orderly", "java-concurrent"]);
+    assert_eq!(systems, names);
     for line in &lines {
         assert_eq!(fields(line), BTreeSet::from(FIELDS), "{line}");
         for (field, wanted) in [
@@ -76,11 +83,11 @@ async fn the_bench_measures_keylane_beside_rocketmqs_own_consumers() {
     let pulled = pulled.and_then(|(before, _)| before.rsplit_once(' '));
     let pulled = pulled.and_then(|(_, pulled)| pulled.parse::<f64>().ok());
     assert!(pulled.is_some_and(|pulled| pulled >= 1.0), "{said}");
-    for system in ["keylane ", "java-orderly ", "java-concurrent "] {
-        assert!(said.contains(&format!("  {system}")), "{said}");
+    for system in names {
+        assert!(said.contains(&format!("  {system} ")), "{said}");
     }
     // The concurrent consumer promises no order.
-    for line in &lines[..2] {
+    for line in &lines[..3] {
         for field in ["inversions", "overlaps"] {
             assert_eq!(line[field], 0, "{line}");
         }

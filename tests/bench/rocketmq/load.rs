@@ -75,6 +75,12 @@ impl Load {
             .take(count as usize)
     }
 
+    /// What is there before the consumer starts.
+    pub fn beforehand(&self) -> impl Iterator<Item = Message> {
+        let count = self.rate.map_or(self.messages, |_| WARM_UP);
+        self.numbers(count).map(|number| self.message(number, 0))
+    }
+
     fn message(&self, number: u32, at: u64) -> Message {
         let hot = self.is_hot(number);
         let number = u64::from(number);
@@ -105,15 +111,21 @@ pub const USUAL: Load = Load {
 
 /// Makes the topic, with what is to be there beforehand.
 pub async fn prepare(broker: &Broker, topic: &str, load: &Load) -> Result<()> {
-    let count = load.rate.map_or(load.messages, |_| WARM_UP);
-    eprintln!(
-        "==> {topic}: {count} messages of {} keys in {} queues",
-        load.keys, load.queues
-    );
+    tell(topic, load);
     broker.create_topic(topic, load.queues).await?;
-    let messages = load.numbers(count).map(|number| load.message(number, 0));
-    broker.producer(topic).await?.send_all(messages).await?;
+    let producer = broker.producer(topic).await?;
+    producer.send_all(load.beforehand()).await?;
     Ok(())
+}
+
+/// Tells people what a topic is made with.
+pub fn tell(topic: &str, load: &Load) {
+    eprintln!(
+        "==> {topic}: {} messages of {} keys in {} queues",
+        load.beforehand().count(),
+        load.keys,
+        load.queues
+    );
 }
 
 /// Sends the messages of a load that has a rate, each with the time of its sending. `before` is asked when the

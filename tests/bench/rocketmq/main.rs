@@ -1,5 +1,6 @@
 #![recursion_limit = "512"]
-//! `cargo bench-rocketmq`: Keylane beside RocketMQ's own consumers, on the same broker in one run.
+//! `cargo bench-rocketmq`: Keylane beside RocketMQ's own consumers, on the same broker in one run, and beside
+//! Confluent's parallel-consumer on a Kafka.
 //!
 //! Each consumer gets a topic of its own with the same messages, does the same work, and runs in a
 //! process of its own, one after the other. Rates are from the first to the last handled message. The
@@ -46,7 +47,7 @@ const STOCK: Settings<'static> = &[
     ("maxTransferBytesOnMessageInMemory", "262144"),
 ];
 
-/// Measures Keylane beside RocketMQ's own consumers.
+/// Measures Keylane beside the consumers of others.
 #[derive(Debug, Parser)]
 #[command(
     bin_name = "cargo bench-rocketmq",
@@ -130,7 +131,6 @@ async fn measure(bench: &Bench) -> Result<()> {
         for peer in bench.peers.iter() {
             let topic = format!("{}-{run}", peer.name());
             let load = peer.load(load);
-            load::prepare(&broker, &topic, &load).await?;
             let measured = peers::run(peer, &broker, &topic, &load).await?;
             report.add(peer.name(), Handler::Noop.name(), &load, measured);
         }

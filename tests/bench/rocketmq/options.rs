@@ -2,7 +2,7 @@
 
 use crate::load::Load;
 use crate::peers::Peers;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 /// Messages, unless it is said how many: at most so many, and with a rate or work of each those of so long.
 const MESSAGES: u32 = 200_000;
@@ -16,7 +16,8 @@ const HOT_WORK_MS: u32 = 60_000;
 // What to measure. Without documentation of its own: that would be shown in place of the program's.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
-    /// RocketMQ's consumers to run beside Keylane, or none.
+    /// Consumers to run beside Keylane, or none: RocketMQ's java-orderly and java-concurrent, and Confluent's
+    /// parallel-consumer, in order by key on a Kafka that is started for it (not with --rate).
     #[arg(
         long,
         value_name = "NAMES",
@@ -147,6 +148,13 @@ impl Bench {
             !self.idle || self.handler == Handler::Noop,
             "--idle needs --handler noop"
         );
+        let without_rate = self.peers.iter().find(|peer| !peer.has_rate());
+        if let (Some(_), Some(peer)) = (self.rate, without_rate) {
+            bail!(
+                "--peers has {0}, which is not sent messages at a --rate: leave {0} out, or the rate",
+                peer.name()
+            );
+        }
         Ok(())
     }
 }
@@ -177,9 +185,9 @@ mod tests {
             cpu_s_per_100k: 1.0,
             latency: Some((1.0, 1.0)),
         };
-        let peers = ["java-orderly", "java-concurrent"].map(medians);
         for (options, count) in [
             ("", 4),
+            ("--peers java-orderly,java-concurrent,parallel-consumer", 5),
             ("--work 1", 1),
             ("--work 10", 1),
             ("--work 100", 1),
@@ -190,6 +198,11 @@ mod tests {
         ] {
             let bench = bench(options);
             bench.check().unwrap();
+            let peers: Vec<_> = bench
+                .peers
+                .iter()
+                .map(|peer| medians(peer.name()))
+                .collect();
             let goals = goals::goals(bench.handler, &bench.load(), &medians("keylane"), &peers);
             assert_eq!(goals.len(), count, "{options}");
         }
@@ -219,6 +232,10 @@ mod tests {
             ("--lanes 0 --work 1", "--lanes"),
             ("--messages 0", "--messages"),
             ("--idle --handler http", "--handler noop"),
+            (
+                "--rate 10 --peers java-orderly,parallel-consumer",
+                "leave parallel-consumer out",
+            ),
         ] {
             let said = bench(options).check().unwrap_err().to_string();
             assert!(said.contains(wrong), "{options}: {said}");

@@ -1,4 +1,4 @@
-//! Judges the order of each key as it is handled, as `Peer.java` does for the others.
+//! Judges the order of each key as it is handled, as `Measure.java` does for the others.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

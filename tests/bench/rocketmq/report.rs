@@ -150,14 +150,14 @@ impl Report {
             let beside = median(runs, |run| run.others_per_second(load).unwrap_or(f64::NAN));
             let share = beside / alone.per_second;
             eprintln!(
-                "  {:<16} {beside:9.0} messages/s of the other keys beside the hot one, {share:.3} of what they reach alone",
+                "  {:<17} {beside:9.0} messages/s of the other keys beside the hot one, {share:.3} of what they reach alone",
                 own.system
             );
             goals.extend(goals::beside_hot_key(load, share));
         }
         for medians in &all {
             eprintln!(
-                "  {:<16} {:9.0} messages/s, {:.2} CPU-s a 100,000: Keylane has {:.2} times the rate, \
+                "  {:<17} {:9.0} messages/s, {:.2} CPU-s a 100,000: Keylane has {:.2} times the rate, \
                  {:.2} times the CPU a message",
                 medians.system,
                 medians.per_second,
@@ -167,7 +167,7 @@ impl Report {
             );
             if let Some((p50, p99)) = medians.latency {
                 eprintln!(
-                    "  {:<16} sent to handled: p50 {p50:.2} ms, p99 {p99:.2} ms",
+                    "  {:<17} sent to handled: p50 {p50:.2} ms, p99 {p99:.2} ms",
                     ""
                 );
             }
@@ -206,7 +206,7 @@ pub fn tell_idle(json: bool, idle: &Idle) {
         return tell(idle);
     }
     println!(
-        "  {:<16} {} queues: {:.2} % of a core and {:.0} MiB while idle for {} s; all queues held after {:.1} s",
+        "  {:<17} {} queues: {:.2} % of a core and {:.0} MiB while idle for {} s; all queues held after {:.1} s",
         idle.system,
         idle.queues,
         idle.idle_cpu_percent,
@@ -243,7 +243,7 @@ fn text(system: &str, load: &Load, measured: &Measured) -> String {
             format!(", {each:.2} pulled for each handled")
         });
     format!(
-        "  {system:<16} {:9.0} messages/s, {:.2} CPU-s a 100,000{handler}, {:.0} MiB, {} inversions, {} overlaps{latency}{others}{pulled}",
+        "  {system:<17} {:9.0} messages/s, {:.2} CPU-s a 100,000{handler}, {:.0} MiB, {} inversions, {} overlaps{latency}{others}{pulled}",
         measured.per_second(),
         measured.per_100k(measured.consumer),
         measured.consumer.rss_mib,

@@ -3,7 +3,8 @@
 use crate::schedule::Kind;
 use crate::settings::{CALL_BOUND, DRAINS, TIMEOUT};
 use crate::subject::Subject;
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+use keylane_tests::jars;
 use keylane_tests::rocketmq::jars;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,15 +43,7 @@ impl Peer {
 pub fn compile(into: &Path) -> Result<PathBuf> {
     let classes = into.join("classes");
     std::fs::create_dir_all(&classes)?;
-    let status = Command::new("javac")
-        .arg("-cp")
-        .arg(jars()?.join("*"))
-        .arg("-d")
-        .arg(&classes)
-        .arg(SOURCE)
-        .status()
-        .context("cannot run javac (a JDK of version 11 or newer)")?;
-    ensure!(status.success(), "javac: {status}");
+    jars::compile(&jars()?, &[SOURCE], &classes)?;
     Ok(classes)
 }
 

@@ -14,9 +14,9 @@ use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::jars::jars;
 use super::mqadmin;
-use super::processes::{Sweeper, Tied};
 use super::secured::Secured;
 use crate::cluster::run;
+use crate::processes::{Sweeper, Tied};
 use crate::wait;
 
 pub(super) const START_LIMIT: Duration = Duration::from_secs(90);

@@ -78,7 +78,7 @@ impl Message {
     }
 
     /// Its body.
-    pub(super) fn body(&self) -> &Bytes {
+    pub fn body(&self) -> &Bytes {
         &self.body
     }
 

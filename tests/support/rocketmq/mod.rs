@@ -14,7 +14,6 @@ mod jars;
 mod message;
 mod mqadmin;
 mod offsets;
-mod processes;
 mod producer;
 mod remoting;
 mod second;

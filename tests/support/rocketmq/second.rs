@@ -6,7 +6,7 @@ use super::broker::{
 };
 use super::door::Door;
 use super::error::{Result, RocketMqError};
-use super::processes::{Sweeper, Tied};
+use crate::processes::{Sweeper, Tied};
 use crate::wait;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

@@ -13,20 +13,19 @@ use std::sync::{OnceLock, mpsc};
 
 use rustix::process::{Pid, Signal};
 
-use super::error::{Result, RocketMqError};
-use crate::cluster::run;
+use crate::cluster::{ClusterError, Result, run};
 
 type Job = (Command, mpsc::Sender<io::Result<Child>>);
 
 /// A child that is killed with us, and when it is dropped.
 #[derive(Debug)]
-pub(super) struct Tied {
+pub(crate) struct Tied {
     child: Child,
 }
 
 impl Tied {
     /// Starts `program` with these arguments, its output at the end of `log`.
-    pub(super) fn start(
+    pub(crate) fn start(
         program: &str,
         args: &[String],
         env: &[(&str, &str)],
@@ -36,8 +35,8 @@ impl Tied {
             .create(true)
             .append(true)
             .open(log)
-            .map_err(RocketMqError::io("open", log))?;
-        let err = out.try_clone().map_err(RocketMqError::io("open", log))?;
+            .map_err(ClusterError::io("open", log))?;
+        let err = out.try_clone().map_err(ClusterError::io("open", log))?;
         let mut command = run::command("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--", program])
@@ -53,12 +52,12 @@ impl Tied {
             .send((command, reply))
             .map_err(|_| gone())
             .and_then(|()| child.recv().map_err(|_| gone())?)
-            .map_err(RocketMqError::io("run", Path::new(program)))?;
+            .map_err(ClusterError::io("run", Path::new(program)))?;
         Ok(Self { child })
     }
 
     /// How it ended, if it has.
-    pub(super) fn ended(&mut self) -> Option<String> {
+    pub(crate) fn ended(&mut self) -> Option<String> {
         match self.child.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => Some(status.to_string()),
@@ -67,7 +66,7 @@ impl Tied {
     }
 
     /// Sends a signal unless it has ended.
-    pub(super) fn signal(&mut self, signal: Signal) {
+    pub(crate) fn signal(&mut self, signal: Signal) {
         if self.ended().is_some() {
             return;
         }
@@ -79,7 +78,7 @@ impl Tied {
     }
 
     /// Kills it and waits until it is gone.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
@@ -111,14 +110,14 @@ fn starter() -> mpsc::Sender<Job> {
 
 /// Removes a directory when this process has ended, or when it is dropped.
 #[derive(Debug)]
-pub(super) struct Sweeper {
+pub(crate) struct Sweeper {
     shell: Child,
     end: Option<ChildStdin>,
 }
 
 impl Sweeper {
     /// Watches over `dir`.
-    pub(super) fn of(dir: &Path) -> Result<Self> {
+    pub(crate) fn of(dir: &Path) -> Result<Self> {
         // Killed processes may still write for an instant, so removing is tried again.
         let script = "cat >/dev/null; for i in 1 2 3 4 5 6 7 8 9; do rm -rf \"$1\" && exit 0; \
                       sleep 0.3; done";
@@ -130,7 +129,7 @@ impl Sweeper {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .map_err(RocketMqError::io("watch over", dir))?;
+            .map_err(ClusterError::io("watch over", dir))?;
         let end = shell.stdin.take();
         Ok(Self { shell, end })
     }
