@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 /// An executor that runs.
 pub struct Member {
     pub control: Control,
+    measures: Measures,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -44,14 +45,21 @@ impl Member {
             .unwrap();
         let handler = handler(&options.incarnation);
         let measures = Measures::new().unwrap();
-        let executor = Executor::new(spec, options, wrap(source), handler, measures);
+        let executor = Executor::new(spec, options, wrap(source), handler, measures.clone());
         let (control, shutdown) = (executor.control(), CancellationToken::new());
         let task = tokio::spawn(executor.run(shutdown.clone()));
         Self {
             control,
+            measures,
             shutdown,
             task,
         }
+    }
+
+    /// Offsets that somebody else moved, as its metrics tell.
+    pub fn moved(&self) -> u64 {
+        let moved = self.measures.commits.with_label_values(&["different"]);
+        moved.get()
     }
 
     pub async fn until_stats(&self, what: &str, condition: impl Fn(&Stats) -> bool) -> Stats {

@@ -168,8 +168,42 @@ async fn an_offset_that_somebody_moves_is_put_right_at_the_next_interval() {
         world.commit_as_somebody_else(0, moved).await;
         until_put_right(&world, &source, 0, Some(100)).await;
     }
-    assert_eq!(running.seen().len(), 100);
+    assert_eq!((running.seen().len(), running.moved()), (100, 3));
     running.stop().await;
+}
+
+/// Where every commit has something new and writes over whatever somebody moved, in few queues and in as many
+/// as are looked at together.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_somebody_moves_while_messages_come_is_told_too() {
+    for queues in [1, 16] {
+        let world = World::new(&format!("busy-{queues}"), queues).await;
+        let running = Function::taking(&world, &[]).await;
+        let (producer, source) = (world.producer().await, world.source("watcher").await);
+        let (mut sent, mut moves) = (0, 0);
+        wait::until(SOON, "three moves told", async || {
+            for queue in 0..queues {
+                let message = Message::keyed(&format!("k{queue}"), format!("{sent}"));
+                producer.send_to(queue as usize, &message).await.unwrap();
+                sent += 1;
+            }
+            let committed = source.committed(&world.queue(0)).await.unwrap();
+            // The first time that it commits, or has put it right.
+            if running.moved() == moves && committed > Some(1) {
+                if moves == 3 {
+                    return Ok(());
+                }
+                world.commit_as_somebody_else(0, 1).await;
+                moves += 1;
+            }
+            Err(format!("{} of {moves} are told", running.moved()))
+        })
+        .await
+        .unwrap();
+        world.until_committed(sent).await;
+        assert_eq!((running.seen().len() as u64, running.moved()), (sent, 3));
+        running.stop().await;
+    }
 }
 
 /// Somebody resets the offsets of a group that consumes: nothing is lost, nothing is skipped.

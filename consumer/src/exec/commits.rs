@@ -1,9 +1,9 @@
 //! What the broker has acknowledged, per queue, and what is to be sent next.
 //!
 //! Pure. An offset counts as committed only once the broker acknowledged it; whatever is not is sent
-//! again at the next interval. Where there is nothing new to send, the broker's own view is read at each
-//! interval and differences are sent again: that repairs a flush lost in a broker's crash and a commit
-//! from somebody else.
+//! again at the next interval. At each interval the broker's own view is read, before something new is sent
+//! too, and differences are reported and sent again: that repairs a flush lost in a broker's crash and a
+//! commit from somebody else.
 
 use crate::lane::Assignment;
 use crate::message::QueueId;
@@ -20,6 +20,8 @@ pub struct Committed {
     pub queue: QueueId,
     /// Highest acknowledged offset that is known to be the broker's.
     pub acknowledged: Option<u64>,
+    /// What the broker has unless somebody else changed it: not known while a commit may have arrived or not.
+    has: Option<u64>,
     /// A commit or a check is under way.
     pub under_way: bool,
     checks: u64,
@@ -31,6 +33,8 @@ pub struct Due {
     pub assignment: Assignment,
     pub queue: QueueId,
     pub offset: u64,
+    /// It is time to look whether the broker has this, which it should have until then.
+    pub look_for: Option<u64>,
     /// Nothing new to commit: read what the broker has.
     pub verify_only: bool,
     /// It is the turn of this queue to be asked for by itself, if that cannot be known otherwise.
@@ -59,6 +63,7 @@ impl Commits {
         let committed = Committed {
             queue,
             acknowledged: None,
+            has: None,
             under_way: false,
             // So that not all have their turn at once.
             checks: assignment.0,
@@ -88,17 +93,16 @@ impl Commits {
             return None;
         }
         let verify_only = known.acknowledged == Some(watermark);
-        if verify_only {
-            if !check {
-                return None;
-            }
-            known.checks += 1;
+        if verify_only && !check {
+            return None;
         }
+        known.checks += u64::from(check);
         known.under_way = true;
         Some(Due {
             assignment,
             queue: known.queue.clone(),
             offset: watermark,
+            look_for: known.has.filter(|_| check),
             verify_only,
             alone: known.checks.is_multiple_of(ALONE_EVERY),
         })
@@ -114,13 +118,21 @@ impl Commits {
         match answer {
             Answer::Has(offset) if offset == due.offset => {
                 known.acknowledged = Some(offset);
+                known.has = Some(offset);
                 false
             }
             Answer::Has(_) => {
                 known.acknowledged = None;
+                known.has = None;
                 true
             }
-            Answer::Unknown | Answer::Unasked => false,
+            Answer::Unknown => {
+                if !due.verify_only {
+                    known.has = None;
+                }
+                false
+            }
+            Answer::Unasked => false,
         }
     }
 }
@@ -165,8 +177,27 @@ mod tests {
         let due = commits.due(ONE, 7, false).unwrap();
         assert_eq!((due.offset, due.verify_only), (7, false));
         commits.answered(&due, Answer::Has(7));
-        // A watermark that has moved on is what is sent, whatever the broker was made to have.
-        assert_eq!(commits.due(ONE, 8, false).unwrap().offset, 8);
+    }
+
+    /// While something new is committed at each interval, too.
+    #[test]
+    fn the_broker_is_looked_at_before_it_is_sent_something_new() {
+        let mut commits = commits();
+        let first = commits.due(ONE, 7, true).unwrap();
+        assert_eq!(first.look_for, None, "nothing is known of it");
+        commits.answered(&first, Answer::Has(7));
+        let between = commits.due(ONE, 8, false).unwrap();
+        assert_eq!(between.look_for, None, "it is not time to look");
+        commits.answered(&between, Answer::Has(8));
+        let moved = commits.due(ONE, 9, true).unwrap();
+        assert_eq!((moved.offset, moved.look_for), (9, Some(8)));
+        assert!(commits.answered(&moved, Answer::Has(3)));
+        let lost = commits.due(ONE, 9, false).unwrap();
+        assert_eq!((lost.offset, lost.look_for), (9, None));
+        // Whether it arrived is not known, so that neither 8 nor 9 is somebody else's.
+        commits.answered(&lost, Answer::Unknown);
+        let next = commits.due(ONE, 10, true).unwrap();
+        assert_eq!((next.offset, next.look_for), (10, None));
     }
 
     #[test]

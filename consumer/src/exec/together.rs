@@ -2,10 +2,12 @@
 //! of its queues. Such an answer only ever says that nothing has changed: whatever differs from what is
 //! known, or is missing, is asked for by itself before anything follows from it.
 
+use super::clock::Clock;
 use super::commits::{Answer, Due};
 use super::ledger::{self, Standing};
 use super::start::Starts;
 use super::tasks::{self, Event, Events, ToRead};
+use crate::lane::Time;
 use crate::message::{QueueId, Topic};
 use crate::source::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,27 +79,39 @@ pub async fn read_heads<S: Source>(
     futures::future::join_all(changed.into_iter().map(read)).await;
 }
 
-/// Checks what a broker has as committed.
-pub async fn verify<S: Source>(source: Arc<S>, (broker, topic): At, due: Vec<Due>, events: Events) {
+/// Looks at what a broker has as committed, and commits what is new, while each queue's lease lasts.
+pub async fn settle<S: Source>(
+    source: Arc<S>,
+    clock: Arc<Clock>,
+    (broker, topic): At,
+    due: Vec<(Due, Time)>,
+    events: Events,
+) {
     let committed = source.committed_of_all(&broker, topic).await;
     let mut open = Vec::new();
-    for due in due {
+    for (mut due, lease) in due {
         match by_all(committed.get(&due.queue.id).copied(), &due) {
-            Some(answer) => {
+            Some(answer) if due.verify_only => {
                 let answer = Ok(answer);
                 let _ = events.send(Event::Committed { due, answer });
             }
-            None => open.push(due),
+            told => {
+                due.look_for = due.look_for.filter(|_| told.is_none());
+                open.push((due, lease));
+            }
         }
     }
-    let check = |due| tasks::verify(source.clone(), due, events.clone());
-    futures::future::join_all(open.into_iter().map(check)).await;
+    let settle = |(due, lease)| {
+        let (source, clock) = (source.clone(), clock.clone());
+        tasks::settle(source, clock, due, lease, events.clone())
+    };
+    futures::future::join_all(open.into_iter().map(settle)).await;
 }
 
 /// What a queue's answer is by the one about all queues; none if it is to be asked for by itself now.
 fn by_all(told: Option<u64>, due: &Due) -> Option<Answer> {
     match told {
-        Some(offset) if offset != due.offset => None,
+        Some(offset) if due.look_for != Some(offset) => None,
         Some(offset) if offset > 0 => Some(Answer::Has(offset)),
         // Nothing was told, or 0, which is also what a queue reads as that was never committed.
         _ if due.alone => None,
@@ -116,6 +130,7 @@ mod tests {
             assignment: Assignment(1),
             queue: QueueId::new("b", 0),
             offset,
+            look_for: Some(offset),
             verify_only: true,
             alone,
         };

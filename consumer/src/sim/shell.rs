@@ -238,7 +238,8 @@ impl World {
         let answered = arrives && !self.rng.random_bool(faults);
         let queue = self.broker.index(&due.queue);
         let committed = &mut self.broker.queues[queue].committed;
-        if arrives && !due.verify_only {
+        let right = [Some(*committed), None].contains(&due.look_for) || *committed == due.offset;
+        if arrives && !due.verify_only && right {
             *committed = due.offset;
         }
         let answer = if answered {

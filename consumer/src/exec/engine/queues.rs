@@ -123,7 +123,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
             warn!(
                 "queue {}: the broker had {had} instead of offset {} as committed; it is put right (to have the group \
                  go on from elsewhere, ask Keylane for a reset)",
-                due.queue, due.offset
+                due.queue,
+                due.look_for.unwrap_or(due.offset)
             );
             // The broker is to have it at once.
             self.next_persist = Time::ZERO;
@@ -287,7 +288,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         }
         self.next_persist = self.next_check;
         self.write_down(now);
-        let mut to_verify = Vec::new();
+        let (mut to_look, mut at_once) = (Vec::new(), Vec::new());
         for (assignment, assigned) in &self.assigned {
             let progress = self.calls.with(|lanes| lanes.progress(*assignment));
             let frozen = assigned.discard || self.resets.is_frozen(*assignment);
@@ -297,23 +298,23 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let Some(due) = self.commits.due(*assignment, progress.watermark, check) else {
                 continue;
             };
-            if due.verify_only {
-                to_verify.push(due);
+            if due.look_for.is_some() {
+                to_look.push((due, assigned.lease));
             } else {
-                let (source, clock, events) =
-                    (self.source.clone(), self.clock.clone(), self.events.clone());
-                self.tasks
-                    .spawn(tasks::commit(source, clock, due, assigned.lease, events));
+                at_once.push((due, assigned.lease));
             }
         }
-        let (together, alone) = together::split(to_verify, |due| &due.queue, &self.queues);
-        for due in alone {
-            let (source, events) = (self.source.clone(), self.events.clone());
-            self.tasks.spawn(tasks::verify(source, due, events));
+        let (together, alone) = together::split(to_look, |(due, _)| &due.queue, &self.queues);
+        let parts = || (self.source.clone(), self.clock.clone(), self.events.clone());
+        for (due, lease) in alone.into_iter().chain(at_once) {
+            let (source, clock, events) = parts();
+            self.tasks
+                .spawn(tasks::settle(source, clock, due, lease, events));
         }
         for (at, due) in together {
-            let (source, events) = (self.source.clone(), self.events.clone());
-            self.tasks.spawn(together::verify(source, at, due, events));
+            let (source, clock, events) = parts();
+            self.tasks
+                .spawn(together::settle(source, clock, at, due, events));
         }
     }
 
