@@ -1,7 +1,8 @@
 //! Who is in the group, as far as each broker's consumer list can be trusted, and what that means for us.
 //!
 //! A broker's list is in memory: after its restart it is empty until the members' next heartbeats. So a
-//! member that is missing stays a member for a while, longer after trouble with that broker.
+//! member that is missing stays a member for a while, longer if it was not listed since trouble with that broker:
+//! one that was has come back already, and is missing because it left.
 
 use super::allocate;
 use crate::lane::Time;
@@ -26,7 +27,7 @@ const GONE_AFTER_TROUBLE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Default)]
 struct BrokerMembers {
-    last_seen: BTreeMap<String, Time>,
+    last_seen: BTreeMap<String, Seen>,
     /// Those on the last list that had us.
     latest: BTreeSet<String>,
     /// When the broker last failed to answer.
@@ -34,6 +35,15 @@ struct BrokerMembers {
     /// It has not answered since.
     silent: bool,
     foreign: BTreeSet<String>,
+}
+
+/// A member, as a broker's lists had it.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// When a list last had it, or the broker answered again after it did not.
+    at: Time,
+    /// A list had it since the last trouble.
+    since_trouble: bool,
 }
 
 /// The members of the group, per broker.
@@ -60,6 +70,9 @@ impl Membership {
             .is_some_and(|members| members.contains(me) || !state.last_seen.contains_key(me));
         if !complete {
             state.trouble = Some(now);
+            for seen in state.last_seen.values_mut() {
+                seen.since_trouble = false;
+            }
         }
         let Some(members) = members else {
             state.silent = true;
@@ -67,27 +80,31 @@ impl Membership {
         };
         if std::mem::take(&mut state.silent) {
             // Nobody could be seen meanwhile: however long that was, the others have time to come back.
-            state.last_seen.values_mut().for_each(|seen| *seen = now);
+            state.last_seen.values_mut().for_each(|seen| seen.at = now);
         }
         let (ours, foreign): (BTreeSet<String>, _) = members
             .into_iter()
             .partition(|member| member.starts_with(CLIENT_ID_PREFIX));
         state.foreign = foreign;
-        state
-            .last_seen
-            .extend(ours.iter().map(|member| (member.clone(), now)));
+        let seen = Seen {
+            at: now,
+            since_trouble: true,
+        };
+        let listed = ours.iter().map(|member| (member.clone(), seen));
+        state.last_seen.extend(listed);
         if ours.contains(me) {
             state.latest = ours;
         }
         let trouble = state
             .trouble
             .is_some_and(|at| now < at + GONE_AFTER_TROUBLE);
-        let keep = if trouble {
-            GONE_AFTER_TROUBLE
-        } else {
-            GONE_AFTER
-        };
-        state.last_seen.retain(|_, seen| now < *seen + keep);
+        state.last_seen.retain(|_, seen| {
+            let keep = match trouble && !seen.since_trouble {
+                true => GONE_AFTER_TROUBLE,
+                false => GONE_AFTER,
+            };
+            now < seen.at + keep
+        });
     }
 
     /// Client ids in the group that are not Keylane's.
@@ -234,6 +251,21 @@ mod tests {
         }
         membership.listed(SECOND * 18, &broker, "keylane:x", members(&["keylane:x"]));
         assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 4);
+    }
+
+    #[test]
+    fn who_has_come_back_after_trouble_and_leaves_is_gone_after_a_moment() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        let both = members(&["keylane:x", "keylane:y"]);
+        let alone = members(&["keylane:x"]);
+        membership.listed(SECOND, &broker, "keylane:x", both.clone());
+        membership.listed(SECOND * 2, &broker, "keylane:x", None);
+        membership.listed(SECOND * 3, &broker, "keylane:x", alone.clone());
+        membership.listed(SECOND * 4, &broker, "keylane:x", both);
+        membership.listed(SECOND * 5, &broker, "keylane:x", alone.clone());
+        assert_eq!(membership.members("a").len(), 2);
+        membership.listed(SECOND * 6, &broker, "keylane:x", alone);
+        assert_eq!(membership.members("a").len(), 1);
     }
 
     #[test]
