@@ -526,7 +526,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             self.membership
                 .listed(now, &broker, &self.options.incarnation, members);
             let members = self.membership.members(&broker);
-            self.owner.members(&broker, members);
+            self.owner.members(now, &broker, members);
         }
         if well && self.troubles.all_answer(now) {
             info!("all brokers answer");

@@ -229,6 +229,11 @@ pub async fn unlock<S: Source>(
     let _ = events.send(Event::Unlocked { queue, result });
 }
 
+/// Gives back a lock that `holder` may have; if it does not arrive, the lock ends by itself.
+pub async fn free<S: Source>(source: Arc<S>, queue: QueueId, holder: Incarnation) {
+    let _ = source.unlock_for(&queue, &holder).await;
+}
+
 /// A reading to make: of which queue, on from where, and of what.
 pub struct ToRead {
     pub queue: QueueId,

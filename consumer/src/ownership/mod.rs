@@ -49,6 +49,14 @@ pub enum Action {
         /// In whose name; none: in ours.
         holder: Option<Incarnation>,
     },
+    /// Give a lock back that this member, which left, may have got just before and never claimed with. Nothing
+    /// is to be reported: where it had none, or this does not arrive, nothing changes.
+    Free {
+        /// The queue.
+        queue: QueueId,
+        /// Who left.
+        holder: Incarnation,
+    },
     /// Read the journal, so late that everything acknowledged until now can be seen; report with
     /// [`Ownership::journal_read`].
     Read {
@@ -137,6 +145,8 @@ pub enum Record {
 #[derive(Debug, Default)]
 struct Queue {
     tenure: Tenure,
+    /// Members that left lately, in whose name its lock was given back.
+    freed: BTreeSet<String>,
     assignment: Option<Assignment>,
     /// Under which time it stands among those that are due.
     due: Option<Time>,
@@ -209,8 +219,8 @@ impl Ownership {
     }
 
     /// The members of the group as a broker sees them, as far as that is trusted.
-    pub fn members(&mut self, broker: &Arc<str>, members: BTreeSet<String>) {
-        if self.others.present(broker, members) {
+    pub fn members(&mut self, now: Time, broker: &Arc<str>, members: BTreeSet<String>) {
+        if self.others.present(now, broker, members) {
             self.touch_all();
         }
     }
@@ -254,6 +264,32 @@ impl Ownership {
             self.with(queue, |tenure, terms, deeds| {
                 tenure.lock_answered(now, locked, terms, deeds);
             });
+            if locked == Some(false) {
+                self.free(now, queue);
+            }
+        }
+    }
+
+    /// Gives back the lock of a queue that is meant for us and was refused, in the name of each member that left
+    /// lately, once. The journal names a former owner that claimed the queue; who was killed between its lock and
+    /// its claim left no word, and the broker would keep that lock for a minute. It is no more than what a broker
+    /// does that restarts, so no rule depends on it.
+    fn free(&mut self, now: Time, queue: &QueueId) {
+        let Some(state) = self.queues.get_mut(queue) else {
+            return;
+        };
+        if !state.tenure.waits_for_lock() {
+            return;
+        }
+        let left: BTreeSet<&String> = self.others.left_lately(now, &queue.broker).collect();
+        state.freed.retain(|member| left.contains(member));
+        for member in left {
+            if state.freed.insert(member.clone()) {
+                self.actions.push(Action::Free {
+                    queue: queue.clone(),
+                    holder: member.as_str().into(),
+                });
+            }
         }
     }
 

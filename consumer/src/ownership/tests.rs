@@ -32,6 +32,8 @@ struct World {
     journals: BTreeMap<QueueId, Head>,
     /// Actions that need no answer, and unlocks.
     seen: Vec<Action>,
+    /// Locks given back in the names of members that left.
+    freed: Vec<(QueueId, Incarnation)>,
     lock_requests: u32,
 }
 
@@ -44,6 +46,7 @@ impl World {
             taken: BTreeMap::new(),
             journals: BTreeMap::new(),
             seen: Vec::new(),
+            freed: Vec::new(),
             lock_requests: 0,
         }
     }
@@ -79,6 +82,12 @@ impl World {
                 let locked = queues.iter().filter(free).cloned().collect();
                 let locked = (!self.away).then_some(&locked);
                 self.ownership.lock_reply(now, &broker, &queues, locked);
+            }
+            Action::Free { queue, holder } => {
+                if self.taken.get(&queue) == Some(&holder) {
+                    self.taken.remove(&queue);
+                }
+                self.freed.push((queue, holder));
             }
             Action::Unlock { queue, holder } => {
                 if holder.is_some() && self.taken.get(&queue) == holder.as_ref() {
@@ -202,9 +211,11 @@ fn the_queue_of_an_absent_member_is_taken_in_its_name_and_waited_for() {
     };
     world.claimed_by(queue(0), other, state);
     let broker: Arc<str> = "b".into();
-    world
-        .ownership
-        .members(&broker, BTreeSet::from([ME.into(), other.into()]));
+    world.ownership.members(
+        world.now,
+        &broker,
+        BTreeSet::from([ME.into(), other.into()]),
+    );
     world.ownership.allocate(world.now, &ours(&[0]));
     for _ in 0..100 {
         world.now += STEP;
@@ -213,7 +224,7 @@ fn the_queue_of_an_absent_member_is_taken_in_its_name_and_waited_for() {
     assert_eq!(world.seen, [], "it is on the list");
     world
         .ownership
-        .members(&broker, BTreeSet::from([ME.into()]));
+        .members(world.now, &broker, BTreeSet::from([ME.into()]));
     let waited = world.until(|seen| assigned(seen) == 1);
     let bound = LEASE + CALL_BOUND;
     assert!((bound..bound + STEP * 10).contains(&waited), "{waited:?}");
@@ -222,6 +233,37 @@ fn the_queue_of_an_absent_member_is_taken_in_its_name_and_waited_for() {
         holder: Some(other.into()),
     };
     assert_eq!(world.seen[0], unlock);
+}
+
+/// It was killed after its lock and before its claim, so that the journal names another, or nobody.
+#[test]
+fn the_lock_of_a_member_that_left_before_its_claim_is_given_back_once() {
+    let left = "keylane:left:1";
+    for newest in [None, Some("keylane:former:1")] {
+        let mut world = World::new();
+        if let Some(former) = newest {
+            let waiting = Keys::default();
+            world.claimed_by(queue(0), former, State::Ran { waiting });
+        }
+        world.taken.insert(queue(0), left.into());
+        world.taken.insert(queue(1), "keylane:stays:1".into());
+        let broker: Arc<str> = "b".into();
+        let list = |world: &mut World, names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            world.ownership.members(world.now, &broker, names);
+        };
+        list(&mut world, &[ME, left, "keylane:stays:1"]);
+        world.ownership.allocate(world.now, &ours(&[0, 1]));
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.freed, [], "it is on the list");
+        list(&mut world, &[ME, "keylane:stays:1"]);
+        world.pass(Duration::from_secs(1));
+        assert!(!world.taken.contains_key(&queue(0)), "{newest:?}");
+        world.pass(Duration::from_secs(180));
+        let once = [0, 1].map(|id| (queue(id), Incarnation::from(left)));
+        assert_eq!(world.freed, once, "{newest:?}");
+        assert!(world.taken.contains_key(&queue(1)), "{newest:?}");
+    }
 }
 
 #[test]
@@ -452,7 +494,7 @@ fn a_claimed_queue_goes_back_at_once_to_the_pod_that_ran_it() {
     let broker: Arc<str> = "b".into();
     let list = |world: &mut World, names: &[&str]| {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        world.ownership.members(&broker, names);
+        world.ownership.members(world.now, &broker, names);
     };
     list(&mut world, &[ME]);
     world.ownership.allocate(world.now, &ours(&[0]));

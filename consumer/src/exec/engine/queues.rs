@@ -203,6 +203,10 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 // Decided on before, and not begun.
                 self.calls.withdraw(|call| call.queue == queue);
             }
+            Action::Free { queue, holder } => {
+                let source = self.source.clone();
+                self.tasks.spawn(tasks::free(source, queue, holder));
+            }
             Action::Unlock { queue, holder } => {
                 match &holder {
                     None => info!("queue {queue} is given back"),
