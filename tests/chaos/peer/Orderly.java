@@ -5,6 +5,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.concurrent.atomic.AtomicReference;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
@@ -28,6 +29,17 @@ public final class Orderly {
     private static final Duration ASK_AGAIN = Duration.ofMillis(200);
 
     public static void main(String[] args) throws Exception {
+        AtomicReference<DefaultMQPushConsumer> started = new AtomicReference<>();
+        // First of all: on a busy machine all below takes so long that the end is asked for meanwhile.
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            DefaultMQPushConsumer consumer = started.get();
+            if (consumer != null) {
+                // Where it is still starting, this waits for that.
+                consumer.shutdown();
+            }
+            // In good order: not with the signal's code.
+            Runtime.getRuntime().halt(0);
+        }));
         Handler handler = new Handler(args[3], millis(args[4]), millis(args[5]));
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(args[2]);
         consumer.setNamesrvAddr(args[0]);
@@ -43,12 +55,14 @@ public final class Orderly {
             }
             return ConsumeOrderlyStatus.SUCCESS;
         });
-        consumer.start();
-        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
-            consumer.shutdown();
-            // In good order: not with the signal's code.
-            Runtime.getRuntime().halt(0);
-        }));
+        started.set(consumer);
+        try {
+            consumer.start();
+        } catch (Throwable problem) {
+            // The client's threads would keep the process, which consumes nothing.
+            problem.printStackTrace();
+            Runtime.getRuntime().halt(1);
+        }
         Thread.currentThread().join();
     }
 
