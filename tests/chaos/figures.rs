@@ -3,6 +3,7 @@
 use crate::gaps::{self, Row};
 use crate::run::Outcome;
 use crate::schedule::Kind;
+use crate::system::System;
 use crate::verdict::Verdict;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,14 +54,14 @@ pub struct Figures {
 
 impl Figures {
     /// Of one run.
-    pub fn of(seed: u64, outcome: &Outcome, verdict: &Verdict) -> Self {
+    pub fn of(system: System, seed: u64, outcome: &Outcome, verdict: &Verdict) -> Self {
         let (gaps, unexplained) = gaps::by_kind(&verdict.gaps, &outcome.events);
         let mut replayed_by = BTreeMap::new();
         for replay in &verdict.replays {
             let event = replay.event.map(|event| outcome.events[event].kind.name());
             *replayed_by.entry(event.unwrap_or(UNEXPLAINED)).or_insert(0) += 1;
         }
-        let clean = outcome.exits.iter().filter(|code| **code == Some(0));
+        let clean = outcome.exits.iter().filter(|code| system.ends_well(**code));
         Self {
             runs: vec![(seed, verdict.passes(outcome))],
             events: outcome.events.len(),

@@ -197,8 +197,15 @@ async fn judged(
     let record = serde_json::to_string(&outcome.calls)?;
     std::fs::write(subject.logs.join("record.json"), record)?;
     let verdict = Verdict::of(&outcome);
-    let figures = Figures::of(seed, &outcome, &verdict);
+    let figures = Figures::of(subject.system, seed, &outcome, &verdict);
     teller.verdicts(&outcome, &verdict);
+    let exits = outcome.exits.iter();
+    for code in exits.filter(|code| !subject.system.ends_well(**code)) {
+        let code = code.map_or("none, it was killed".to_owned(), |code| code.to_string());
+        teller.say(&format!(
+            "a process did not end in good order: exit code {code}"
+        ));
+    }
     teller.summary(subject.system, &figures);
     Ok(figures)
 }

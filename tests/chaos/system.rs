@@ -33,6 +33,14 @@ impl System {
         }
     }
 
+    /// Whether a process that was asked to end and gave this exit code did so in good order.
+    pub fn ends_well(self, code: Option<i32>) -> bool {
+        match self {
+            Self::Keylane => code == Some(0),
+            Self::Peer(peer) => code == Some(0) || code == Some(peer.ended_before_its_begin()),
+        }
+    }
+
     /// The executor (`given`, or this workspace's), or the peer's classes in `directory`.
     pub async fn program(self, given: Option<&Path>, directory: &Path) -> Result<PathBuf> {
         let directory = directory.to_path_buf();
@@ -72,5 +80,14 @@ mod tests {
         std::fs::write(&missing, "").unwrap();
         let given = System::Keylane.program(Some(&missing), directory.path());
         assert_eq!(given.await.unwrap(), missing);
+    }
+
+    #[test]
+    fn a_java_process_that_ended_before_its_program_began_had_nothing_to_put_in_order() {
+        let java = System::Peer(Peer::JavaOrderly);
+        let well =
+            |system: System| [Some(0), Some(143), Some(1), None].map(|c| system.ends_well(c));
+        assert_eq!(well(java), [true, true, false, false]);
+        assert_eq!(well(System::Keylane), [true, false, false, false]);
     }
 }

@@ -3,6 +3,7 @@
 use crate::gaps::{self, Gap};
 use crate::load::{LOOK_EVERY, Regression};
 use crate::order::{self, Replay};
+use crate::record::Call;
 use crate::run::Outcome;
 use crate::schedule::Kind;
 use crate::settings::PERSIST;
@@ -102,11 +103,36 @@ fn lasted(regression: &Regression, outcome: &Outcome) -> Duration {
     let from = regression.since.max(served);
     let suffix = format!("/{}", regression.queue);
     let calls = outcome.calls.iter();
-    let of_queue = calls.filter(|call| call.queue.ends_with(&suffix));
-    let starts = of_queue.map(|call| call.start);
+    let of_queue: Vec<&Call> = calls.filter(|call| call.queue.ends_with(&suffix)).collect();
+    let behind = behind(regression, &of_queue);
+    let knows = |call: &&&Call| behind.get(&call.member).is_none_or(|at| call.start >= *at);
+    let starts = of_queue.iter().filter(knows).map(|call| call.start);
     let mut starts: Vec<Micros> = starts.filter(|at| (from..=until).contains(at)).collect();
     starts.sort_unstable();
     Duration::from_micros(stretch(&starts, until))
+}
+
+/// Members that took the queue over only since, from where the broker stood then, and until when they are not as far
+/// as the offset was: what they have not handled again they must not commit.
+fn behind(regression: &Regression, of_queue: &[&Call]) -> BTreeMap<usize, Micros> {
+    let mut handled: BTreeMap<(usize, u64), Micros> = BTreeMap::new();
+    for call in of_queue {
+        if (regression.to..regression.from).contains(&call.offset) {
+            let first = handled
+                .entry((call.member, call.offset))
+                .or_insert(Micros::MAX);
+            *first = (*first).min(call.handled().unwrap_or(Micros::MAX));
+        }
+    }
+    let mut behind: BTreeMap<usize, Micros> = BTreeMap::new();
+    for ((member, _), at) in handled {
+        let until = behind.entry(member).or_default();
+        *until = (*until).max(at);
+    }
+    for call in of_queue.iter().filter(|call| call.start < regression.since) {
+        behind.remove(&call.member);
+    }
+    behind
 }
 
 /// The longest time in which one call followed the other before nobody is known to have run the queue any
@@ -130,7 +156,6 @@ fn stretch(starts: &[Micros], until: Micros) -> Micros {
 mod tests {
     use super::*;
     use crate::happened::Happened;
-    use crate::record::Call;
 
     const S: Micros = 1_000_000;
 
@@ -138,8 +163,12 @@ mod tests {
     fn found(run: &[(Micros, Micros)], events: Vec<Happened>) -> Vec<Duration> {
         let seconds = run.iter().flat_map(|(from, to)| *from..*to);
         let call = |at: Micros| Call::sample(at, 0, at * S, at * S + 1);
+        found_of(seconds.map(call).collect(), events)
+    }
+
+    fn found_of(calls: Vec<Call>, events: Vec<Happened>) -> Vec<Duration> {
         let outcome = Outcome {
-            calls: seconds.map(call).collect(),
+            calls,
             arrivals: BTreeMap::new(),
             events,
             regressions: vec![Regression {
@@ -174,5 +203,26 @@ mod tests {
         };
         assert_eq!(found(&[(0, 60)], vec![served]), none);
         assert_eq!(found(&[(0, 60)], Vec::new()), [Duration::from_secs(30)]);
+    }
+
+    #[test]
+    fn who_takes_over_where_a_broker_forgot_commits_what_it_has_handled_again_and_no_more() {
+        // It takes over at the 14th second, from offset 12, and each message succeeds at its second call.
+        let calls = |again: Micros| {
+            let before = (0..10).map(|at| Call::sample(at, 0, at * S, at * S + 1));
+            let failing = (12..20).map(|at| Call {
+                ok: false,
+                ..Call::sample(at, 1, (at + 2) * S, (at + 2) * S + 1)
+            });
+            let later = (0..).zip((again..40).step_by(1));
+            let later =
+                later.map(|(at, second)| Call::sample(12 + at, 1, second * S, second * S + 1));
+            before.chain(failing).chain(later).collect::<Vec<Call>>()
+        };
+        let none: [Duration; 0] = [];
+        assert_eq!(found_of(calls(31), Vec::new()), none);
+        // At second 27 it has handled 19.
+        let late = found_of(calls(20), Vec::new());
+        assert_eq!(late, [Duration::from_secs(12)]);
     }
 }

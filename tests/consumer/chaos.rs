@@ -33,7 +33,8 @@ async fn rocketmqs_ordered_consumer_is_recorded_and_judged_as_keylane_is() {
     let course = &piece.course;
     assert_eq!(piece.summary["summary"], "java-orderly", "{course}");
     let messages = piece.count("messages");
-    assert!(messages > Some(1_000), "{course}");
+    // Some 2,000, and fewer where the machine does much else.
+    assert!(messages > Some(300), "{course}");
     assert_eq!(piece.count("handled"), messages, "{course}");
     assert_eq!(piece.count("uncommitted"), Some(0), "{course}");
     assert_eq!(piece.count("clean_exits"), piece.count("exits"), "{course}");

@@ -46,6 +46,14 @@ impl Source for Faulty {
         self.source.members(broker).await
     }
 
+    async fn retire(&self, broker: &str) -> Result<(), SourceError> {
+        self.source.retire(broker).await
+    }
+
+    async fn started_at(&self, broker: &str) -> Option<u64> {
+        self.source.started_at(broker).await
+    }
+
     async fn leave(&self, broker: &str) -> Result<(), SourceError> {
         self.source.leave(broker).await
     }
@@ -130,7 +138,12 @@ impl Journal for Faulty {
         self.source.witness(queue, offset).await
     }
 
-    async fn unlock_for(&self, queue: &QueueId, holder: &str) -> Result<(), SourceError> {
-        self.source.unlock_for(queue, holder).await
+    async fn unlock_for(
+        &self,
+        broker: &str,
+        queues: &BTreeSet<QueueId>,
+        holder: &str,
+    ) -> Result<(), SourceError> {
+        self.source.unlock_for(broker, queues, holder).await
     }
 }

@@ -3,6 +3,7 @@
 use crate::function::{Function, failed};
 use crate::process::{Process, program};
 use crate::world::{Done, Handler, Running, SOON, World, now};
+use keylane_consumer::contract::admin::Stats;
 use keylane_consumer::lane::CallResult;
 use keylane_tests::rocketmq::Message;
 use keylane_tests::wait;
@@ -14,6 +15,8 @@ use std::time::Duration;
 /// What a queue may stand still at a clean hand-over. The goal is a second; a machine that is busy with
 /// other tests gets another one, far less than the wait that a hand-over without a record costs.
 const CLEAN: Duration = Duration::from_secs(2);
+/// A call that takes long, and less than its timeout.
+const SLOW: Duration = Duration::from_secs(4);
 
 /// Sends to every queue in turn while something else goes on.
 pub async fn while_sending<T>(
@@ -99,6 +102,52 @@ async fn a_clean_hand_over_takes_a_moment_and_repeats_nothing() {
     assert_eq!(repeated(&handler.done()), Vec::<&Done>::new());
     let verdict = handler.verdict();
     assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+}
+
+/// A member that is to end waits for a call that runs, and another joins meanwhile, as when pods are replaced:
+/// only the queue of that call waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_do_not_wait_for_a_member_that_drains() {
+    let world = World::new("drains", 8).await;
+    let handler = Handler::default();
+    let port = handler.serve(0).await;
+    let first = Running::with(&world, handler.clone(), port, &[]).await;
+    let second = Running::with(&world, handler.clone(), port, &[]).await;
+    let hand_over = async {
+        let works = |stats: &Stats| stats.completed > 200 && stats.queues.len() == 4;
+        first.until_stats(works, "the first works").await;
+        let stats = second.until_stats(works, "the second works").await;
+        handler.slow_down("slow", SLOW);
+        let message = Message::keyed("slow", "m");
+        let queue = stats.queues[0].id as usize;
+        let producer = world.producer().await;
+        producer.send_to(queue, &message).await.unwrap();
+        // It runs by then.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let drains = now();
+        let third = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            Running::with(&world, handler.clone(), port, &[]).await
+        };
+        let ((), third) = tokio::join!(second.stop(), third);
+        let left = now();
+        until(&handler, "the rest", |done| after(done, left) > 1_000).await;
+        (third, drains, left)
+    };
+    let (third, drains, left) =
+        while_sending(&world, 8, Duration::from_millis(20), hand_over).await;
+    let done = handler.done();
+    let slow = |done: &&Done| done.end - done.start >= SLOW.as_micros() as u64;
+    let slow = done.iter().find(slow).expect("the slow call");
+    assert!(drains < slow.end && slow.end <= left);
+    let gap = handler.longest_gap_beside(drains, &slow.queue);
+    println!("longest gap of the other queues {gap:?}");
+    assert!(gap < CLEAN, "{gap:?}");
+    assert_eq!(repeated(&done), Vec::<&Done>::new());
+    let verdict = handler.verdict();
+    assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+    first.stop().await;
+    third.stop().await;
 }
 
 /// One key is stuck, thousands of messages beyond it are finished: a clean stop keeps that.

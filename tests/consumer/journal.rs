@@ -117,7 +117,9 @@ async fn a_lock_is_given_back_in_anothers_name() {
     let (broker, queues) = (world.broker().name(), BTreeSet::from([world.queue(0)]));
     assert_eq!(one.lock(broker, &queues).await.unwrap(), queues);
     assert!(two.lock(broker, &queues).await.unwrap().is_empty());
-    two.unlock_for(&world.queue(0), "one").await.unwrap();
+    two.unlock_for(broker, &queues, "another").await.unwrap();
+    assert!(two.lock(broker, &queues).await.unwrap().is_empty());
+    two.unlock_for(broker, &queues, "one").await.unwrap();
     assert_eq!(two.lock(broker, &queues).await.unwrap(), queues);
 }
 

@@ -211,6 +211,8 @@ pub struct Handler {
     fail_keys: Arc<Mutex<BTreeSet<String>>>,
     /// Connections that end with a call of this key, which goes on.
     lose: Arc<Mutex<BTreeMap<String, u32>>>,
+    /// How long the next call of a key takes.
+    slow: Arc<Mutex<BTreeMap<String, Duration>>>,
     bodies: Arc<Mutex<Vec<usize>>>,
     done: Arc<Mutex<Vec<Done>>>,
     record: Arc<Mutex<Judge>>,
@@ -271,6 +273,11 @@ impl Handler {
         self.lose.lock().unwrap().insert(key.to_owned(), times);
     }
 
+    /// The next call of this key takes so long.
+    pub fn slow_down(&self, key: &str, by: Duration) {
+        self.slow.lock().unwrap().insert(key.to_owned(), by);
+    }
+
     fn loses(&self, key: &str) -> bool {
         let mut lose = self.lose.lock().unwrap();
         let left = lose.get_mut(key).filter(|left| **left > 0);
@@ -295,10 +302,16 @@ impl Handler {
 
     /// The longest time without the start of a call in any one queue, from `since` on.
     pub fn longest_gap(&self, since: Micros) -> Duration {
+        self.longest_gap_beside(since, "")
+    }
+
+    /// The same in any but this one.
+    pub fn longest_gap_beside(&self, since: Micros, queue: &str) -> Duration {
         let mut starts: BTreeMap<String, Vec<Micros>> = BTreeMap::new();
         for done in self.done() {
             starts.entry(done.queue).or_default().push(done.start);
         }
+        starts.remove(queue);
         let gaps = starts.values_mut().flat_map(|starts| {
             starts.sort_unstable();
             let from = starts.partition_point(|start| *start < since).max(1) - 1;
@@ -371,6 +384,10 @@ async fn called(handler: Handler, headers: HeaderMap, size: usize) -> StatusCode
     handler.take(call.clone());
     // The next call of a key that comes too early must find this one running.
     tokio::time::sleep(Duration::from_millis(2)).await;
+    let slow = |key: &String| handler.slow.lock().unwrap().remove(key);
+    if let Some(slow) = key.as_ref().and_then(slow) {
+        tokio::time::sleep(slow).await;
+    }
     let status = match handler.status.load(Ordering::SeqCst) {
         _ if key.is_some_and(|key| handler.fail_keys.lock().unwrap().contains(&key)) => 500,
         0 => 204,

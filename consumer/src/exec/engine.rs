@@ -99,6 +99,7 @@ pub struct Executor<S, H> {
     tasks: TaskTracker,
     /// Where messages are pulled and handled.
     outside: Runtime,
+    drains: watch::Sender<bool>,
     leave: watch::Sender<bool>,
     ready: bool,
     handler_ready: bool,
@@ -181,6 +182,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             requests_to,
             tasks: TaskTracker::new(),
             outside: Runtime::current(),
+            drains: watch::Sender::new(false),
             leave: watch::Sender::new(false),
             ready: false,
             handler_ready: false,
@@ -325,6 +327,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
         );
         let now = self.clock.now();
         self.draining = Some(now);
+        self.drains.send_replace(true);
         self.owner.allocate(now, &Allocation::default());
         self.owner
             .stop_waiting(now, now + self.spec.drain.timeout.get());
@@ -374,6 +377,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
                     self.clock.clone(),
                     self.options.incarnation.clone(),
                     self.events.clone(),
+                    self.drains.subscribe(),
                     self.leave.subscribe(),
                 );
                 self.tasks.spawn(follow);
@@ -519,14 +523,16 @@ impl<S: Source, H: Handler> Executor<S, H> {
         for broker in self.absent.brokers() {
             well = false;
             let me = &self.options.incarnation;
-            self.membership.listed(now, broker, me, None);
+            self.membership.listed(now, broker, me, None, None);
         }
         for (broker, members) in members {
             let members = self.known("the members of the group", members);
+            let started_at = members.as_ref().and_then(|members| members.started_at);
+            let ids = members.map(|members| members.ids);
             self.membership
-                .listed(now, &broker, &self.options.incarnation, members);
+                .listed(now, &broker, &self.options.incarnation, ids, started_at);
             let members = self.membership.members(&broker);
-            self.owner.members(now, &broker, members);
+            self.owner.members(&broker, members);
         }
         if well && self.troubles.all_answer(now) {
             info!("all brokers answer");

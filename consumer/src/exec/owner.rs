@@ -33,9 +33,9 @@ impl Owner {
     }
 
     /// The members of the group at a broker, as far as its list is trusted.
-    pub fn members(&mut self, now: Time, broker: &Arc<str>, members: BTreeSet<String>) {
+    pub fn members(&mut self, broker: &Arc<str>, members: BTreeSet<String>) {
         if let Self::Clustering(ownership) = self {
-            ownership.members(now, broker, members);
+            ownership.members(broker, members);
         }
     }
 

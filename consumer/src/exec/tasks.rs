@@ -103,7 +103,15 @@ pub struct Group {
     pub route: Result<Route, SourceError>,
     /// When the route was asked for.
     pub asked_at: Time,
-    pub members: BTreeMap<Arc<str>, Result<BTreeSet<String>, SourceError>>,
+    pub members: BTreeMap<Arc<str>, Result<Members, SourceError>>,
+}
+
+/// The members of the group at a broker.
+#[derive(Debug)]
+pub struct Members {
+    pub ids: BTreeSet<String>,
+    /// When the broker was started, where that was asked: after each trouble with it.
+    pub started_at: Option<u64>,
 }
 
 /// A pull's messages with their keys.
@@ -140,23 +148,29 @@ pub async fn await_handler<H: Handler>(handler: Arc<H>, events: Events) {
     let _ = events.send(Event::HandlerReady);
 }
 
-/// Keeps this process a member of the group and reports route and members, until `leave` is set.
+/// Keeps this process a member of the group and reports route and members, until `leave` is set; from when on
+/// `drain` is, one that takes no queues.
 pub async fn follow_group<S: Source>(
     source: Arc<S>,
     clock: Arc<Clock>,
     me: String,
     events: Events,
+    mut drain: watch::Receiver<bool>,
     mut leave: watch::Receiver<bool>,
 ) {
     let mut route = Route::default();
     let mut round = 0u32;
+    // Brokers that listed us the last time, and those that know that we take no queues.
+    let (mut well, mut retired) = (BTreeSet::new(), BTreeSet::new());
     let mut interval = tokio::time::interval(POLL_GROUP);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = interval.tick() => {}
+            Ok(()) = drain.changed() => {}
             _ = leave.changed() => break,
         }
+        let drains = *drain.borrow_and_update();
         let asked_at = clock.now();
         let fetched = source.route().await;
         if let Ok(fetched) = &fetched {
@@ -164,23 +178,39 @@ pub async fn follow_group<S: Source>(
         }
         let polls = route.masters.keys().map(|broker| {
             let (source, broker) = (&source, broker.clone());
+            let (is_well, retires) = (well.contains(&broker), drains && !retired.contains(&broker));
             async move {
                 let polled = async {
-                    if round.is_multiple_of(HEARTBEAT_EVERY) {
+                    let beats = round.is_multiple_of(HEARTBEAT_EVERY);
+                    if beats {
                         source.heartbeat(&broker).await?;
                     }
-                    source.members(&broker).await
+                    if retires || drains && beats {
+                        source.retire(&broker).await?;
+                    }
+                    let ids = source.members(&broker).await?;
+                    let started_at = match is_well {
+                        true => None,
+                        false => source.started_at(&broker).await,
+                    };
+                    Ok(Members { ids, started_at })
                 };
                 let members = polled.await;
                 (broker, members)
             }
         });
-        let members: BTreeMap<_, _> = futures::future::join_all(polls).await.into_iter().collect();
-        // Where we are not on the list, the heartbeat must not wait for its turn.
-        let listed = |members: &Result<BTreeSet<String>, _>| {
-            members.as_ref().is_ok_and(|list| list.contains(&me))
+        let polled = futures::future::join_all(polls).await;
+        let members: BTreeMap<_, Result<Members, SourceError>> = polled.into_iter().collect();
+        let listed = |members: &Result<Members, _>| {
+            members.as_ref().is_ok_and(|list| list.ids.contains(&me))
         };
-        round = if members.values().all(listed) {
+        let lists_us = members.iter().filter(|(_, members)| listed(members));
+        well = lists_us.map(|(broker, _)| broker.clone()).collect();
+        if drains {
+            retired.extend(well.iter().cloned());
+        }
+        // Where we are not on the list, the heartbeat must not wait for its turn.
+        round = if well.len() == members.len() {
             round.wrapping_add(1)
         } else {
             0
@@ -219,19 +249,24 @@ pub async fn unlock<S: Source>(
     holder: Option<Incarnation>,
     events: Events,
 ) {
+    let queues = BTreeSet::from([queue.clone()]);
     let result = match holder {
-        Some(holder) => source.unlock_for(&queue, &holder).await,
-        None => {
-            let queues = BTreeSet::from([queue.clone()]);
-            source.unlock(&queue.broker, &queues).await
-        }
+        Some(holder) => source.unlock_for(&queue.broker, &queues, &holder).await,
+        None => source.unlock(&queue.broker, &queues).await,
     };
     let _ = events.send(Event::Unlocked { queue, result });
 }
 
-/// Gives back a lock that `holder` may have; if it does not arrive, the lock ends by itself.
-pub async fn free<S: Source>(source: Arc<S>, queue: QueueId, holder: Incarnation) {
-    let _ = source.unlock_for(&queue, &holder).await;
+/// Gives back the locks that `holder` may have at a broker; if that does not arrive, they end by themselves.
+pub async fn free<S: Source>(
+    source: Arc<S>,
+    broker: Arc<str>,
+    queues: Arc<BTreeSet<QueueId>>,
+    holder: Incarnation,
+) {
+    let there = queues.iter().filter(|queue| queue.broker == broker);
+    let there = there.cloned().collect();
+    let _ = source.unlock_for(&broker, &there, &holder).await;
 }
 
 /// A reading to make: of which queue, on from where, and of what.

@@ -2,7 +2,11 @@
 //!
 //! A broker's list is in memory: after its restart it is empty until the members' next heartbeats. So a
 //! member that is missing stays a member for a while, longer if it was not listed since trouble with that broker:
-//! one that was has come back already, and is missing because it left.
+//! one that was has come back already, and is missing because it left. Where the broker says that it is the same
+//! process as before, the trouble was ours or the network's, and only connections may be missing that broke with it.
+//!
+//! Who gives all its queues away takes no others, which a second id on the list says: it is there, and nothing is
+//! allocated to it.
 
 use super::allocate;
 use crate::lane::Time;
@@ -14,6 +18,10 @@ use std::time::Duration;
 /// Every client id of Keylane begins so; others in the group are foreign and get no queue.
 pub const CLIENT_ID_PREFIX: &str = "keylane:";
 
+/// What the second id of a member ends with that gives all its queues away. It is one more id, and not another in
+/// place of the first, which locks and journal have: whoever is not listed counts as gone.
+pub const DRAINING: &str = "~draining";
+
 /// The pod, or host, that an incarnation names.
 pub fn pod_of(incarnation: &str) -> Option<&str> {
     let (pod, _) = incarnation
@@ -23,7 +31,9 @@ pub fn pod_of(incarnation: &str) -> Option<&str> {
 }
 
 const GONE_AFTER: Duration = Duration::from_millis(1500);
-const GONE_AFTER_TROUBLE: Duration = Duration::from_secs(15);
+/// After trouble with a broker that may have restarted, and with one that did not.
+const GONE_AFTER_RESTART: Duration = Duration::from_secs(15);
+const GONE_AFTER_OUTAGE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Default)]
 struct BrokerMembers {
@@ -32,6 +42,10 @@ struct BrokerMembers {
     latest: BTreeSet<String>,
     /// When the broker last failed to answer.
     trouble: Option<Time>,
+    /// When its process was started, by its last word.
+    started_at: Option<u64>,
+    /// It is the one that was there before the trouble.
+    same: bool,
     /// It has not answered since.
     silent: bool,
     foreign: BTreeSet<String>,
@@ -44,25 +58,31 @@ struct Seen {
     at: Time,
     /// A list had it since the last trouble.
     since_trouble: bool,
+    /// It takes no queues.
+    drains: bool,
 }
 
 /// The members of the group, per broker.
 #[derive(Debug, Default)]
 pub struct Membership {
     brokers: BTreeMap<Arc<str>, BrokerMembers>,
+    /// Pods in which nothing runs any more.
+    gone: BTreeSet<String>,
     /// The last allocation and what it was made from.
     allocated: (Groups, Allocation),
 }
 
 impl Membership {
     /// A broker's consumer list, or none if it did not answer. A list that once had `me` and has it no
-    /// more says that the broker restarted or our connection broke: that is trouble too.
+    /// more says that the broker restarted or our connection broke: that is trouble too. `started_at` is when the
+    /// broker's process was started, where it was asked, which is due after trouble.
     pub fn listed(
         &mut self,
         now: Time,
         broker: &Arc<str>,
         me: &str,
         members: Option<BTreeSet<String>>,
+        started_at: Option<u64>,
     ) {
         let state = self.brokers.entry(broker.clone()).or_default();
         let complete = members
@@ -70,6 +90,7 @@ impl Membership {
             .is_some_and(|members| members.contains(me) || !state.last_seen.contains_key(me));
         if !complete {
             state.trouble = Some(now);
+            state.same = false;
             for seen in state.last_seen.values_mut() {
                 seen.since_trouble = false;
             }
@@ -82,29 +103,52 @@ impl Membership {
             // Nobody could be seen meanwhile: however long that was, the others have time to come back.
             state.last_seen.values_mut().for_each(|seen| seen.at = now);
         }
-        let (ours, foreign): (BTreeSet<String>, _) = members
+        let there = members
             .into_iter()
-            .partition(|member| member.starts_with(CLIENT_ID_PREFIX));
+            .filter(|member| pod_of(member).is_none_or(|pod| !self.gone.contains(pod)));
+        let (ours, foreign): (BTreeSet<String>, _) =
+            there.partition(|member| member.starts_with(CLIENT_ID_PREFIX));
+        let (drain, ours): (BTreeSet<String>, BTreeSet<String>) = ours
+            .into_iter()
+            .partition(|member| member.ends_with(DRAINING));
+        let drains = |member: &String| drain.contains(&format!("{member}{DRAINING}"));
         state.foreign = foreign;
-        let seen = Seen {
+        if started_at.is_some() {
+            state.same = state.started_at == started_at;
+            state.started_at = started_at;
+        }
+        let seen = |member: &String| Seen {
             at: now,
             since_trouble: true,
+            drains: drains(member),
         };
-        let listed = ours.iter().map(|member| (member.clone(), seen));
+        let listed = ours.iter().map(|member| (member.clone(), seen(member)));
         state.last_seen.extend(listed);
         if ours.contains(me) {
-            state.latest = ours;
+            let takes = ours.into_iter().filter(|member| !drains(member));
+            state.latest = takes.collect();
         }
         let trouble = state
             .trouble
-            .is_some_and(|at| now < at + GONE_AFTER_TROUBLE);
+            .is_some_and(|at| now < at + GONE_AFTER_RESTART);
         state.last_seen.retain(|_, seen| {
-            let keep = match trouble && !seen.since_trouble {
-                true => GONE_AFTER_TROUBLE,
-                false => GONE_AFTER,
+            let keep = match (trouble && !seen.since_trouble, state.same) {
+                (true, false) => GONE_AFTER_RESTART,
+                (true, true) => GONE_AFTER_OUTAGE,
+                (false, _) => GONE_AFTER,
             };
             now < seen.at + keep
         });
+    }
+
+    /// Every container of this pod ended: none of its members is there, whatever lists say.
+    pub fn pod_gone(&mut self, pod: &str) {
+        self.gone.insert(pod.to_owned());
+        let stays = |member: &String| pod_of(member) != Some(pod);
+        for state in self.brokers.values_mut() {
+            state.last_seen.retain(|member, _| stays(member));
+            state.latest.retain(stays);
+        }
     }
 
     /// Client ids in the group that are not Keylane's.
@@ -132,7 +176,8 @@ impl Membership {
             let Some(state) = self.brokers.get(&queue.broker) else {
                 continue;
             };
-            let members = state.last_seen.keys().cloned().collect();
+            let takes = state.last_seen.iter().filter(|(_, seen)| !seen.drains);
+            let members = takes.map(|(member, _)| member.clone()).collect();
             let lists = (members, state.latest.clone());
             groups.entry(lists).or_default().insert(queue.clone());
         }
@@ -155,7 +200,8 @@ type Groups = BTreeMap<(BTreeSet<String>, BTreeSet<String>), BTreeSet<QueueId>>;
 pub struct Allocation {
     /// Those meant for it.
     pub ours: BTreeSet<QueueId>,
-    /// Those that will be, if members that are not on the last list stay away.
+    /// Those that will be, if members that are not on the last list stay away: by the knowledge of who saw them
+    /// leave they are already.
     pub if_released: BTreeSet<QueueId>,
     /// Those for which it is next in line.
     pub stand_in: BTreeSet<QueueId>,
@@ -177,10 +223,8 @@ impl Allocation {
             .extend(owners.get(me).into_iter().flatten().cloned());
         if members != latest {
             let soon = allocate(queues, latest).remove(me).unwrap_or_default();
-            let gone = owners.iter().filter(|(owner, _)| !latest.contains(**owner));
-            for (_, owned) in gone {
-                self.if_released.extend(soon.intersection(owned).cloned());
-            }
+            let soon = soon.into_iter().filter(|queue| !self.ours.contains(queue));
+            self.if_released.extend(soon);
         }
         for (owner, owned) in &owners {
             if *owner == me {
@@ -216,12 +260,25 @@ mod tests {
             &broker,
             "keylane:x",
             members(&["keylane:x", "keylane:y", "10.0.0.1@7"]),
+            None,
         );
         assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 2);
         assert_eq!(membership.foreign(), BTreeSet::from(["10.0.0.1@7"]));
-        membership.listed(SECOND * 2, &broker, "keylane:x", members(&["keylane:x"]));
+        membership.listed(
+            SECOND * 2,
+            &broker,
+            "keylane:x",
+            members(&["keylane:x"]),
+            None,
+        );
         assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 2);
-        membership.listed(SECOND * 3, &broker, "keylane:x", members(&["keylane:x"]));
+        membership.listed(
+            SECOND * 3,
+            &broker,
+            "keylane:x",
+            members(&["keylane:x"]),
+            None,
+        );
         assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 4);
         assert!(membership.foreign().is_empty());
     }
@@ -234,14 +291,16 @@ mod tests {
             &broker,
             "keylane:x",
             members(&["keylane:x", "keylane:y"]),
+            None,
         );
-        membership.listed(SECOND * 2, &broker, "keylane:x", None);
+        membership.listed(SECOND * 2, &broker, "keylane:x", None, None);
         for second in 3..15 {
             membership.listed(
                 SECOND * second,
                 &broker,
                 "keylane:x",
                 members(&["keylane:x"]),
+                None,
             );
             assert_eq!(
                 membership.allocation(&queues(), "keylane:x").ours.len(),
@@ -249,7 +308,13 @@ mod tests {
                 "second {second}"
             );
         }
-        membership.listed(SECOND * 18, &broker, "keylane:x", members(&["keylane:x"]));
+        membership.listed(
+            SECOND * 18,
+            &broker,
+            "keylane:x",
+            members(&["keylane:x"]),
+            None,
+        );
         assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 4);
     }
 
@@ -258,14 +323,92 @@ mod tests {
         let (mut membership, broker) = (Membership::default(), Arc::from("a"));
         let both = members(&["keylane:x", "keylane:y"]);
         let alone = members(&["keylane:x"]);
-        membership.listed(SECOND, &broker, "keylane:x", both.clone());
-        membership.listed(SECOND * 2, &broker, "keylane:x", None);
-        membership.listed(SECOND * 3, &broker, "keylane:x", alone.clone());
-        membership.listed(SECOND * 4, &broker, "keylane:x", both);
-        membership.listed(SECOND * 5, &broker, "keylane:x", alone.clone());
+        membership.listed(SECOND, &broker, "keylane:x", both.clone(), None);
+        membership.listed(SECOND * 2, &broker, "keylane:x", None, None);
+        membership.listed(SECOND * 3, &broker, "keylane:x", alone.clone(), None);
+        membership.listed(SECOND * 4, &broker, "keylane:x", both, None);
+        membership.listed(SECOND * 5, &broker, "keylane:x", alone.clone(), None);
         assert_eq!(membership.members("a").len(), 2);
-        membership.listed(SECOND * 6, &broker, "keylane:x", alone);
+        membership.listed(SECOND * 6, &broker, "keylane:x", alone, None);
         assert_eq!(membership.members("a").len(), 1);
+    }
+
+    #[test]
+    fn after_an_outage_of_a_broker_that_did_not_restart_its_list_is_complete_within_seconds() {
+        for (restarted, members_left) in [(false, 1), (true, 2)] {
+            let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+            let (both, alone) = (
+                members(&["keylane:x", "keylane:y"]),
+                members(&["keylane:x"]),
+            );
+            let before = Some(1);
+            let after = Some(if restarted { 2 } else { 1 });
+            membership.listed(SECOND, &broker, "keylane:x", both, before);
+            for second in 2..60 {
+                membership.listed(SECOND * second, &broker, "keylane:x", None, None);
+            }
+            membership.listed(SECOND * 60, &broker, "keylane:x", alone.clone(), after);
+            assert_eq!(membership.members("a").len(), 2);
+            membership.listed(SECOND * 64, &broker, "keylane:x", alone, None);
+            assert_eq!(membership.members("a").len(), members_left);
+        }
+    }
+
+    #[test]
+    fn members_of_a_pod_that_is_gone_are_not_there_whatever_lists_say() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        let both = members(&["keylane:x:1", "keylane:y:1"]);
+        membership.listed(SECOND, &broker, "keylane:x:1", both.clone(), None);
+        membership.pod_gone("y");
+        let alone = members(&["keylane:x:1"]).unwrap();
+        assert_eq!(membership.members("a"), alone);
+        assert_eq!(
+            membership.allocation(&queues(), "keylane:x:1").ours,
+            queues()
+        );
+        membership.listed(SECOND * 2, &broker, "keylane:x:1", both, None);
+        assert_eq!(membership.members("a"), alone);
+    }
+
+    #[test]
+    fn who_comes_back_may_take_what_others_release_for_it_before_it_knows_who_left() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        let names = ["keylane:w", "keylane:x", "keylane:y", "keylane:z"];
+        let queues: BTreeSet<QueueId> = (0..16).map(|id| QueueId::new("a", id)).collect();
+        membership.listed(SECOND, &broker, "keylane:x", members(&names), None);
+        membership.listed(SECOND * 2, &broker, "keylane:x", None, None);
+        let left = members(&["keylane:x", "keylane:y", "keylane:z"]);
+        membership.listed(SECOND * 9, &broker, "keylane:x", left.clone(), None);
+        let known = allocate(&queues, &left.unwrap()).remove("keylane:x");
+        let allocation = membership.allocation(&queues, "keylane:x");
+        let taken = allocation.ours.union(&allocation.if_released).cloned();
+        assert!(known.unwrap().is_subset(&BTreeSet::from_iter(taken)));
+    }
+
+    #[test]
+    fn who_gives_its_queues_away_is_there_and_gets_none() {
+        let (mut membership, broker) = (Membership::default(), Arc::from("a"));
+        let both = members(&["keylane:x", "keylane:y"]);
+        membership.listed(SECOND, &broker, "keylane:x", both, None);
+        assert_eq!(membership.allocation(&queues(), "keylane:x").ours.len(), 2);
+        let drains = members(&["keylane:x", "keylane:y", "keylane:y~draining"]);
+        membership.listed(SECOND * 2, &broker, "keylane:x", drains, None);
+        let allocation = membership.allocation(&queues(), "keylane:x");
+        assert_eq!(allocation.ours, queues());
+        assert!(allocation.if_released.is_empty() && allocation.stand_in.is_empty());
+        assert_eq!(
+            membership.members("a"),
+            members(&["keylane:x", "keylane:y"]).unwrap()
+        );
+        let own = members(&["keylane:x", "keylane:x~draining", "keylane:y"]);
+        membership.listed(SECOND * 3, &broker, "keylane:x", own, None);
+        assert_eq!(membership.members("a").len(), 2);
+        assert!(
+            membership
+                .allocation(&queues(), "keylane:x")
+                .ours
+                .is_empty()
+        );
     }
 
     #[test]
@@ -276,9 +419,10 @@ mod tests {
             &broker,
             "keylane:x",
             members(&["keylane:x", "keylane:y"]),
+            None,
         );
         for second in 2..12 {
-            membership.listed(SECOND * second, &broker, "keylane:x", members(&[]));
+            membership.listed(SECOND * second, &broker, "keylane:x", members(&[]), None);
             assert_eq!(
                 membership.allocation(&queues(), "keylane:x").ours.len(),
                 2,
@@ -291,11 +435,23 @@ mod tests {
     fn members_have_time_to_come_back_after_a_long_outage_of_the_broker() {
         let (mut membership, broker) = (Membership::default(), Arc::from("a"));
         let both = members(&["keylane:x", "keylane:y"]);
-        membership.listed(SECOND, &broker, "keylane:x", both);
-        membership.listed(SECOND * 2, &broker, "keylane:x", None);
-        membership.listed(SECOND * 60, &broker, "keylane:x", members(&["keylane:x"]));
+        membership.listed(SECOND, &broker, "keylane:x", both, None);
+        membership.listed(SECOND * 2, &broker, "keylane:x", None, None);
+        membership.listed(
+            SECOND * 60,
+            &broker,
+            "keylane:x",
+            members(&["keylane:x"]),
+            None,
+        );
         assert_eq!(membership.members("a").len(), 2);
-        membership.listed(SECOND * 76, &broker, "keylane:x", members(&["keylane:x"]));
+        membership.listed(
+            SECOND * 76,
+            &broker,
+            "keylane:x",
+            members(&["keylane:x"]),
+            None,
+        );
         assert_eq!(membership.members("a").len(), 1);
     }
 
@@ -308,7 +464,7 @@ mod tests {
                 .ours
                 .is_empty()
         );
-        membership.listed(SECOND, &broker, "keylane:x", members(&["keylane:y"]));
+        membership.listed(SECOND, &broker, "keylane:x", members(&["keylane:y"]), None);
         assert!(
             membership
                 .allocation(&queues(), "keylane:x")
@@ -321,16 +477,22 @@ mod tests {
     fn what_a_member_that_left_may_have_released_can_be_taken_at_once() {
         let (mut membership, broker) = (Membership::default(), Arc::from("a"));
         let both = members(&["keylane:x", "keylane:y"]);
-        membership.listed(SECOND, &broker, "keylane:x", both);
+        membership.listed(SECOND, &broker, "keylane:x", both, None);
         let before = membership.allocation(&queues(), "keylane:x").clone();
         assert!(before.if_released.is_empty());
-        membership.listed(SECOND * 2, &broker, "keylane:x", members(&["keylane:x"]));
+        membership.listed(
+            SECOND * 2,
+            &broker,
+            "keylane:x",
+            members(&["keylane:x"]),
+            None,
+        );
         let after = membership.allocation(&queues(), "keylane:x");
         assert_eq!(after.ours, before.ours);
         let all = after.ours.union(&after.if_released).cloned();
         assert_eq!(BTreeSet::from_iter(all), queues());
         // A list without us says nothing.
-        membership.listed(SECOND * 3, &broker, "keylane:x", members(&[]));
+        membership.listed(SECOND * 3, &broker, "keylane:x", members(&[]), None);
         let trouble = membership.allocation(&queues(), "keylane:x");
         assert_eq!(trouble.ours.len(), 2);
     }
@@ -341,7 +503,7 @@ mod tests {
         let mut next_in_line = Vec::new();
         for me in names {
             let (mut membership, broker) = (Membership::default(), Arc::from("a"));
-            membership.listed(SECOND, &broker, me, members(&names));
+            membership.listed(SECOND, &broker, me, members(&names), None);
             let allocation = membership.allocation(&queues(), me);
             assert!(allocation.ours.is_disjoint(&allocation.stand_in));
             next_in_line.extend(allocation.stand_in.clone());

@@ -49,11 +49,13 @@ pub enum Action {
         /// In whose name; none: in ours.
         holder: Option<Incarnation>,
     },
-    /// Give a lock back that this member, which left, may have got just before and never claimed with. Nothing
-    /// is to be reported: where it had none, or this does not arrive, nothing changes.
+    /// Give back whatever locks this member, which left, may still have at a broker. The journal names an owner that
+    /// claimed; who was killed between its lock and its claim left no word, and the broker would keep that lock for
+    /// a minute, also from members that never saw it. It is no more than what a broker does that restarts, so no rule
+    /// depends on it, and nothing is to be reported.
     Free {
-        /// The queue.
-        queue: QueueId,
+        /// The broker.
+        broker: Arc<str>,
         /// Who left.
         holder: Incarnation,
     },
@@ -145,8 +147,6 @@ pub enum Record {
 #[derive(Debug, Default)]
 struct Queue {
     tenure: Tenure,
-    /// Members that left lately, in whose name its lock was given back.
-    freed: BTreeSet<String>,
     assignment: Option<Assignment>,
     /// Under which time it stands among those that are due.
     due: Option<Time>,
@@ -219,10 +219,16 @@ impl Ownership {
     }
 
     /// The members of the group as a broker sees them, as far as that is trusted.
-    pub fn members(&mut self, now: Time, broker: &Arc<str>, members: BTreeSet<String>) {
-        if self.others.present(now, broker, members) {
+    pub fn members(&mut self, broker: &Arc<str>, members: BTreeSet<String>) {
+        let news = self.others.present(broker, members);
+        if news.any {
             self.touch_all();
         }
+        let free = news.left.into_iter().map(|holder| Action::Free {
+            broker: broker.clone(),
+            holder: holder.into(),
+        });
+        self.actions.extend(free);
     }
 
     /// Every process that ran in this pod is dead, and so are their handlers.
@@ -264,32 +270,6 @@ impl Ownership {
             self.with(queue, |tenure, terms, deeds| {
                 tenure.lock_answered(now, locked, terms, deeds);
             });
-            if locked == Some(false) {
-                self.free(now, queue);
-            }
-        }
-    }
-
-    /// Gives back the lock of a queue that is meant for us and was refused, in the name of each member that left
-    /// lately, once. The journal names a former owner that claimed the queue; who was killed between its lock and
-    /// its claim left no word, and the broker would keep that lock for a minute. It is no more than what a broker
-    /// does that restarts, so no rule depends on it.
-    fn free(&mut self, now: Time, queue: &QueueId) {
-        let Some(state) = self.queues.get_mut(queue) else {
-            return;
-        };
-        if !state.tenure.waits_for_lock() {
-            return;
-        }
-        let left: BTreeSet<&String> = self.others.left_lately(now, &queue.broker).collect();
-        state.freed.retain(|member| left.contains(member));
-        for member in left {
-            if state.freed.insert(member.clone()) {
-                self.actions.push(Action::Free {
-                    queue: queue.clone(),
-                    holder: member.as_str().into(),
-                });
-            }
         }
     }
 

@@ -2,20 +2,15 @@
 
 use super::terms::{Death, Facts};
 use crate::journal::Incarnation;
-use crate::lane::Time;
 use crate::ownership::membership::pod_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Members that left and strangers that are remembered, each, of one broker: a limit to memory.
 const REMEMBERED: usize = 1024;
 /// A list may have been made before somebody who was heard of since was on it; the one after the next
 /// was not.
 const LISTS: u64 = 2;
-/// How long after it left a member's locks may last: a minute, and as long as it may have come back without
-/// being listed.
-const LOCKS_LAST: Duration = Duration::from_secs(120);
 
 /// What a broker's lists of members said.
 #[derive(Debug, Default)]
@@ -23,8 +18,8 @@ struct Listed {
     /// Lists so far.
     heard: u64,
     members: BTreeSet<String>,
-    /// Those that were members and are not, and when they left.
-    left: BTreeMap<String, Time>,
+    /// Those that were members and are not.
+    left: BTreeSet<String>,
     /// Those that were never on a list, and the number of lists when they were first heard of. Who has
     /// just started holds queues before others see it listed.
     strangers: BTreeMap<String, u64>,
@@ -33,8 +28,17 @@ struct Listed {
 impl Listed {
     fn lacks(&self, incarnation: &str) -> bool {
         let unlisted = |since: &u64| self.heard >= since + LISTS;
-        self.left.contains_key(incarnation) || self.strangers.get(incarnation).is_some_and(unlisted)
+        self.left.contains(incarnation) || self.strangers.get(incarnation).is_some_and(unlisted)
     }
+}
+
+/// What a list of members tells that was not known before.
+#[derive(Debug)]
+pub struct News {
+    /// Anything at all.
+    pub any: bool,
+    /// Who left.
+    pub left: Vec<String>,
 }
 
 /// The others, as far as they are known.
@@ -61,24 +65,27 @@ impl Others {
         }
     }
 
-    /// The members that a broker lists; returns whether anything is known by it.
-    pub fn present(&mut self, now: Time, broker: &Arc<str>, members: BTreeSet<String>) -> bool {
+    /// The members that a broker lists; returns what is known by it.
+    pub fn present(&mut self, broker: &Arc<str>, members: BTreeSet<String>) -> News {
         let of = self.listed.entry(broker.clone()).or_default();
         of.heard += 1;
         let told = of.strangers.values().any(|since| of.heard == since + LISTS);
         if of.members == members {
-            return told;
+            return News {
+                any: told,
+                left: Vec::new(),
+            };
         }
         let before = std::mem::replace(&mut of.members, members);
-        for left in before {
-            of.left.entry(left).or_insert(now);
-        }
-        of.left.retain(|left, _| !of.members.contains(left));
+        let left = before.into_iter();
+        let left: Vec<String> = left.filter(|left| !of.members.contains(left)).collect();
+        of.left.retain(|left| !of.members.contains(left));
+        of.left.extend(left.iter().cloned());
         of.strangers.retain(|name, _| !of.members.contains(name));
         while of.left.len() > REMEMBERED {
             of.left.pop_first();
         }
-        true
+        News { any: true, left }
     }
 
     /// Hears of one incarnation at a broker, from a lock or the journal.
@@ -86,20 +93,13 @@ impl Others {
         let Some(of) = self.listed.get_mut(broker) else {
             return;
         };
-        let known = of.members.contains(&**incarnation) || of.left.contains_key(&**incarnation);
+        let known = of.members.contains(&**incarnation) || of.left.contains(&**incarnation);
         if !known && !of.strangers.contains_key(&**incarnation) {
             if of.strangers.len() >= REMEMBERED {
                 of.strangers.clear();
             }
             of.strangers.insert(incarnation.to_string(), of.heard);
         }
-    }
-
-    /// Members that left a broker so lately that it may keep a lock for them.
-    pub fn left_lately(&self, now: Time, broker: &str) -> impl Iterator<Item = &String> {
-        let left = self.listed.get(broker).into_iter().flat_map(|of| &of.left);
-        left.filter(move |(_, at)| now < **at + LOCKS_LAST)
-            .map(|(member, _)| member)
     }
 
     /// A pod of which all containers ended.
@@ -139,8 +139,6 @@ impl Others {
 mod tests {
     use super::*;
 
-    const NOW: Time = Time::from_secs(1);
-
     #[test]
     fn only_what_is_known_counts_as_death() {
         let mut others = Others::new("keylane:uid-1:b".into(), Some("uid-1"));
@@ -148,8 +146,8 @@ mod tests {
         let facts = |others: &Others, name: &str| others.facts("a", &name.into());
         assert_eq!(facts(&others, "keylane:uid-2:c"), Facts::default());
         let before = ["keylane:uid-1:a", "keylane:uid-1:b", "keylane:uid-2:c"];
-        others.present(NOW, &broker, before.map(str::to_owned).into());
-        others.present(NOW, &broker, BTreeSet::from(["keylane:uid-1:b".into()]));
+        others.present(&broker, before.map(str::to_owned).into());
+        others.present(&broker, BTreeSet::from(["keylane:uid-1:b".into()]));
         others.idle = true;
         let former = facts(&others, "keylane:uid-1:a");
         assert!(former.absent && former.idle && former.death == Death::Executor);
@@ -166,11 +164,11 @@ mod tests {
         let broker: Arc<str> = "a".into();
         let back = |others: &Others, name: &str| others.facts("a", &name.into()).back;
         let before = ["keylane:uid-1:b", "keylane:uid-2:c"];
-        others.present(NOW, &broker, before.map(str::to_owned).into());
+        others.present(&broker, before.map(str::to_owned).into());
         assert!(!back(&others, "keylane:uid-2:c"), "it is itself there");
         assert!(!back(&others, "somebody"));
         let after = ["keylane:uid-1:b", "keylane:uid-2:d"];
-        others.present(NOW, &broker, after.map(str::to_owned).into());
+        others.present(&broker, after.map(str::to_owned).into());
         assert!(back(&others, "keylane:uid-2:c"));
     }
 
@@ -180,20 +178,25 @@ mod tests {
         let broker: Arc<str> = "a".into();
         let list = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
         let (new, never) = ("keylane:new:1".into(), "keylane:never:1".into());
-        others.present(NOW, &broker, list(&["keylane:me:1"]));
+        others.present(&broker, list(&["keylane:me:1"]));
         for one in [&new, &never] {
             others.heard_of("a", one);
             assert!(!others.facts("a", one).absent);
         }
         // This one may have been made before.
-        assert!(!others.present(NOW, &broker, list(&["keylane:me:1"])));
+        assert!(!others.present(&broker, list(&["keylane:me:1"])).any);
         others.heard_of("a", &never);
         assert!(!others.facts("a", &never).absent);
-        assert!(others.present(NOW, &broker, list(&["keylane:me:1", "keylane:new:1"])));
+        assert!(
+            others
+                .present(&broker, list(&["keylane:me:1", "keylane:new:1"]))
+                .any
+        );
         assert!(others.facts("a", &never).absent);
         assert!(!others.facts("a", &new).absent);
         // Who was there and is not is known at once.
-        assert!(others.present(NOW, &broker, list(&["keylane:me:1"])));
+        let news = others.present(&broker, list(&["keylane:me:1"]));
+        assert!(news.any && news.left == ["keylane:new:1"]);
         assert!(others.facts("a", &new).absent);
     }
 

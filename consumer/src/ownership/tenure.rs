@@ -291,11 +291,6 @@ impl Tenure {
         self.next_lock().is_some_and(|at| now >= at)
     }
 
-    /// Whether the queue is meant for us and somebody else has its lock.
-    pub fn waits_for_lock(&self) -> bool {
-        self.wanted == Wanted::Yes && matches!(self.phase, Phase::Out { .. })
-    }
-
     fn needs_lock(&self) -> bool {
         match &self.phase {
             Phase::Out { .. } => self.wanted != Wanted::No,

@@ -31,6 +31,8 @@ pub struct Durations {
     pub stand_in_for: Duration,
     /// Time before something that failed at the journal is tried again.
     pub journal_retry: Duration,
+    /// Time between unlocks in the name of an owner that is gone, where somebody else has the lock.
+    pub free_every: Duration,
     /// How long a lock request that was not answered may still reach the broker.
     pub doubt: Duration,
     /// Time between the unlocks that answer such a request, where the queue is not wanted.
@@ -51,6 +53,7 @@ impl Durations {
             if_released_every: Duration::from_millis(400),
             stand_in_for: Duration::from_secs(60),
             journal_retry: Duration::from_millis(300),
+            free_every: Duration::from_secs(1),
             // A lock that nobody renews ends after 60 s by itself.
             doubt: Duration::from_secs(60),
             doubt_every: Duration::from_secs(5),

@@ -4,7 +4,7 @@ use super::SourceError;
 use crate::journal::Witness;
 use crate::message::{QueueId, Topic};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 /// Records of the journal from an offset on.
@@ -51,10 +51,11 @@ pub trait Journal: Send + Sync + 'static {
         offset: u64,
     ) -> impl Future<Output = Result<Option<Witness>, SourceError>> + Send;
 
-    /// Gives back the lock of another client.
+    /// Gives back those locks of another client that it has of these queues of one broker.
     fn unlock_for(
         &self,
-        queue: &QueueId,
+        broker: &str,
+        queues: &BTreeSet<QueueId>,
         holder: &str,
     ) -> impl Future<Output = Result<(), SourceError>> + Send;
 }

@@ -204,6 +204,14 @@ pub trait Source: journal::Journal {
         broker: &str,
     ) -> impl Future<Output = Result<BTreeSet<String>, SourceError>> + Send;
 
+    /// Tells the broker that this client, which is a member, gives all of its queues away and takes no others: lists
+    /// of members then have a second id of it, which ends with
+    /// [`DRAINING`](crate::ownership::membership::DRAINING). As a heartbeat this is to be repeated.
+    fn retire(&self, broker: &str) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// When the broker's process was started, in its own time, if it tells us.
+    fn started_at(&self, broker: &str) -> impl Future<Output = Option<u64>> + Send;
+
     /// Tells the broker that this client leaves the group.
     fn leave(&self, broker: &str) -> impl Future<Output = Result<(), SourceError>> + Send;
 

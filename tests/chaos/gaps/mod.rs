@@ -1,8 +1,8 @@
 //! How long queues stood still while they had messages, and which events explain it.
 //!
-//! Pure. A *gap* of a queue lies between the starts of two calls, and begins no earlier than the oldest
-//! message that was not started yet came, and than the clock of the event began (an event that takes the
-//! broker away: when it serves again). A hand-over in good order may wait for calls that run where the queue
+//! Pure. A *gap* of a queue lies between the starts of two calls, and begins no earlier than a message could
+//! have been started, which had come and whose key had no call that ran, and than the clock of the event began
+//! (an event that takes the broker away: when it serves again). A hand-over in good order may wait for calls that run where the queue
 //! was. Time before the event is no part of its gap, but it is too much.
 
 mod causes;
@@ -75,14 +75,26 @@ fn of_queue(
     found: &mut Vec<Gap>,
 ) {
     let mut waiting: BTreeMap<u64, Micros> = arrivals.clone();
+    let keys: BTreeMap<u64, &str> = calls.iter().map(|call| (call.offset, &*call.key)).collect();
+    // Until when the last call of each key ran.
+    let mut ended: BTreeMap<&str, Micros> = BTreeMap::new();
     // Until when calls of each member run.
     let mut running: BTreeMap<usize, Micros> = BTreeMap::new();
     for pair in calls.windows(2) {
         let [before, after] = pair else { continue };
         waiting.remove(&before.offset);
+        ended.insert(&before.key, before.end.unwrap_or_default());
         let running = running.entry(before.member).or_default();
         *running = (*running).max(before.end.unwrap_or(Micros::MAX));
-        let Some(oldest) = waiting.first_key_value().map(|(_, at)| *at) else {
+        let least = LEAST.as_micros() as Micros;
+        if after.start < before.start + least {
+            continue;
+        }
+        let could_start = |(offset, came): (&u64, &Micros)| {
+            let ended = keys.get(offset).and_then(|key| ended.get(key));
+            ended.map_or(*came, |ended| *came.max(ended))
+        };
+        let Some(oldest) = waiting.iter().map(could_start).min() else {
             continue;
         };
         let stand = Stand {
@@ -92,7 +104,7 @@ fn of_queue(
             to: after.start,
             members: (before.member, after.member),
         };
-        if stand.to < stand.from + LEAST.as_micros() as Micros {
+        if stand.to < stand.from + least {
             continue;
         }
         let explained = explain(&stand, events);

@@ -62,6 +62,18 @@ fn a_queue_without_messages_does_not_stand_still() {
 }
 
 #[test]
+fn a_queue_whose_messages_wait_for_a_call_of_their_key_does_not_stand_still() {
+    let mut slow = call(0, 0, 0);
+    slow.end = Some(4 * S);
+    let calls = [slow.clone(), call(1, 0, 4 * S)];
+    assert_eq!(gaps(&calls, &steady(2), &[]), []);
+    let mut other = call(1, 0, 4 * S);
+    other.key = "another".into();
+    let found = gaps(&[slow, other], &steady(2), &[]);
+    assert_eq!((found[0].from, found[0].to), (S / 10, 4 * S));
+}
+
+#[test]
 fn a_hand_over_in_good_order_may_wait_for_calls_that_run() {
     let mut slow = call(0, 0, 0);
     slow.end = Some(4 * S);

@@ -5,6 +5,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
@@ -24,14 +25,15 @@ import org.apache.rocketmq.common.message.MessageExt;
  * how long it may run at most, and how long calls may take to finish after SIGTERM.
  */
 public final class Orderly {
-    private static final HttpClient CLIENT =
-        HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
     private static final Duration ASK_AGAIN = Duration.ofMillis(200);
+    private static final Duration START_AGAIN = Duration.ofSeconds(1);
 
     public static void main(String[] args) throws Exception {
         AtomicReference<DefaultMQPushConsumer> started = new AtomicReference<>();
+        AtomicBoolean ends = new AtomicBoolean();
         // First of all: on a busy machine all below takes so long that the end is asked for meanwhile.
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            ends.set(true);
             DefaultMQPushConsumer consumer = started.get();
             if (consumer != null) {
                 // Where it is still starting, this waits for that.
@@ -41,6 +43,23 @@ public final class Orderly {
             Runtime.getRuntime().halt(0);
         }));
         Handler handler = new Handler(args[3], millis(args[4]), millis(args[5]));
+        while (!ends.get()) {
+            DefaultMQPushConsumer consumer = consumer(args, handler);
+            started.set(consumer);
+            try {
+                consumer.start();
+                break;
+            } catch (Throwable problem) {
+                // The first question to the name server has one chance. In a pod the process would be started again.
+                problem.printStackTrace();
+                consumer.shutdown();
+                Thread.sleep(START_AGAIN.toMillis());
+            }
+        }
+        Thread.currentThread().join();
+    }
+
+    private static DefaultMQPushConsumer consumer(String[] args, Handler handler) throws Exception {
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(args[2]);
         consumer.setNamesrvAddr(args[0]);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
@@ -55,15 +74,7 @@ public final class Orderly {
             }
             return ConsumeOrderlyStatus.SUCCESS;
         });
-        started.set(consumer);
-        try {
-            consumer.start();
-        } catch (Throwable problem) {
-            // The client's threads would keep the process, which consumes nothing.
-            problem.printStackTrace();
-            Runtime.getRuntime().halt(1);
-        }
-        Thread.currentThread().join();
+        return consumer;
     }
 
     private static Duration millis(String number) {
@@ -72,6 +83,7 @@ public final class Orderly {
 
     /** Where messages are handled. */
     private static final class Handler {
+        private final HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
         private final URI events;
         private final URI idle;
         private final Duration told;
@@ -108,7 +120,7 @@ public final class Orderly {
         }
 
         private int status(HttpRequest request) throws Exception {
-            return CLIENT.send(request, HttpResponse.BodyHandlers.discarding()).statusCode();
+            return client.send(request, HttpResponse.BodyHandlers.discarding()).statusCode();
         }
 
         private void untilOver(long began) {

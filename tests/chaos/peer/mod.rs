@@ -6,6 +6,7 @@ use crate::subject::Subject;
 use anyhow::Result;
 use keylane_tests::jars;
 use keylane_tests::rocketmq::jars;
+use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +24,14 @@ impl Peer {
     pub fn name(self) -> &'static str {
         match self {
             Self::JavaOrderly => "java-orderly",
+        }
+    }
+
+    /// The exit code of a process that SIGTERM ended while its runtime was still starting. It has consumed nothing
+    /// then: its program begins with the hook that ends it in good order, with 0.
+    pub fn ended_before_its_begin(self) -> i32 {
+        match self {
+            Self::JavaOrderly => 128 + Signal::TERM.as_raw(),
         }
     }
 

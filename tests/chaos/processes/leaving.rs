@@ -1,6 +1,7 @@
 //! Processes that were asked to end.
 
-use std::process::Child;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
 
 /// Processes that were asked to end. Those that have not when this is dropped are killed.
 #[derive(Default)]
@@ -16,16 +17,22 @@ impl Leaving {
         statuses.filter(Option::is_none).count()
     }
 
-    /// Exit codes of all of them; none of those that had to be killed.
+    /// Exit codes of all of them, 128 and the number for one that a signal ended; none of those that had to be
+    /// killed.
     pub(super) fn end(&mut self) -> Vec<Option<i32>> {
         let codes = self.0.drain(..).map(|mut child| {
             let status = child.try_wait().ok().flatten();
             let _gone = child.kill();
             let _reaped = child.wait();
-            status.and_then(|status| status.code())
+            status.and_then(code)
         });
         codes.collect()
     }
+}
+
+fn code(status: ExitStatus) -> Option<i32> {
+    let signal = status.signal().map(|signal| 128 + signal);
+    status.code().or(signal)
 }
 
 impl Drop for Leaving {

@@ -181,6 +181,10 @@ impl<S: Source, H: Handler> Executor<S, H> {
             }
             Action::Release { assignment } => {
                 if let Some(assigned) = self.assigned.get_mut(&assignment) {
+                    info!(
+                        "queue {} is to be given away: what runs of it finishes first",
+                        assigned.queue
+                    );
                     assigned.give_up_at = Some(now + self.spec.drain.timeout.get());
                 }
                 self.leave_reset(assignment);
@@ -203,9 +207,13 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 // Decided on before, and not begun.
                 self.calls.withdraw(|call| call.queue == queue);
             }
-            Action::Free { queue, holder } => {
-                let source = self.source.clone();
-                self.tasks.spawn(tasks::free(source, queue, holder));
+            Action::Free { broker, holder } => {
+                info!(
+                    "{holder} left broker {broker}: locks that it may have left there are given back"
+                );
+                let (source, queues) = (self.source.clone(), self.queues.clone());
+                self.tasks
+                    .spawn(tasks::free(source, broker, queues, holder));
             }
             Action::Unlock { queue, holder } => {
                 match &holder {

@@ -36,6 +36,7 @@ impl<S: Source, H: Handler> Executor<S, H> {
             Request::PodsGone(uids, reply) => {
                 for uid in uids {
                     info!("every container of pod {uid} is reported terminated");
+                    self.membership.pod_gone(&uid);
                     self.owner.pod_gone(&uid);
                 }
                 let _ = reply.send(());

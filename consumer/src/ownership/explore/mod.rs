@@ -73,6 +73,7 @@ impl Bounds {
             if_released_every: Duration::ZERO,
             stand_in_for: Duration::MAX,
             journal_retry: Duration::ZERO,
+            free_every: Duration::ZERO,
             doubt: Duration::ZERO,
             doubt_every: Duration::ZERO,
         };

@@ -65,6 +65,7 @@ impl Tenure {
                 self.go_out();
                 self.lease = lease;
                 self.stands_in = self.wanted == Wanted::StandIn;
+                self.next_request = now;
                 self.phase = Phase::Reading { locked: now };
             }
         }

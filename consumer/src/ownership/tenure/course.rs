@@ -10,7 +10,7 @@ impl Tenure {
     pub fn poll(&mut self, now: Time, facts: Facts, terms: &Terms, out: &mut Vec<Deed>) {
         self.expire(now, terms, out);
         self.give_away(now, facts, terms, out);
-        self.free(facts, now, out);
+        self.free(facts, now, terms, out);
         self.end_doubt(now, terms, out);
         if self.request.is_none() && now >= self.next_request {
             self.ask_journal(now, facts, terms, out);
@@ -130,7 +130,7 @@ impl Tenure {
     }
 
     /// Takes the lock away from a member that is gone.
-    pub(super) fn free(&mut self, facts: Facts, now: Time, out: &mut Vec<Deed>) {
+    pub(super) fn free(&mut self, facts: Facts, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
         if self.wanted != Wanted::Yes || !(facts.absent || facts.death != Death::Unproven) {
             return;
         }
@@ -141,6 +141,8 @@ impl Tenure {
         {
             self.unlocking = true;
             self.next_lock = now;
+            // Where the lock is another's all the same, the journal says the same again and again.
+            self.next_request = now + terms.durations.free_every;
             out.push(Deed::UnlockFor(holder));
         }
     }

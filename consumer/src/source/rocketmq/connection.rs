@@ -54,6 +54,8 @@ static NAMES: AtomicU64 = AtomicU64::new(1);
 pub enum Purpose {
     Route,
     Group,
+    /// The second id of a member that drains: the broker knows one of each connection.
+    Draining,
     Lock,
     Offsets(Share),
     SendBack,
@@ -68,6 +70,7 @@ impl Purpose {
     fn connection(&self) -> u32 {
         match self {
             Self::Pull(_, queue) => queue / PULLS_A_CONNECTION,
+            Self::Draining => u32::MAX,
             _ => 0,
         }
     }

@@ -12,8 +12,7 @@ use crate::message::{QueueId, Topic};
 use crate::source::SourceError;
 use crate::source::journal::{Journal, Records};
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
-use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -180,17 +179,16 @@ impl Journal for RocketmqSource {
         }
     }
 
-    async fn unlock_for(&self, queue: &QueueId, holder: &str) -> Result<(), SourceError> {
-        let set = json!([{
-            "topic": self.topic_of(queue.topic), "brokerName": &*queue.broker, "queueId": queue.id,
-        }]);
-        let body = json!({
-            "consumerGroup": self.group, "clientId": holder, "onlyThisBroker": false, "mqSet": set,
-        });
+    async fn unlock_for(
+        &self,
+        broker: &str,
+        queues: &BTreeSet<QueueId>,
+        holder: &str,
+    ) -> Result<(), SourceError> {
         let request = RemotingCommand::create_remoting_command(request::UNLOCK_BATCH_MQ)
-            .set_body(body.to_string().into_bytes());
-        let what = "to unlock the queue of an absent member";
-        self.ask(&queue.broker, Purpose::Lock, what, request, Duration::ZERO)
+            .set_body(self.lock_body(queues, holder));
+        let what = "to unlock the queues of an absent member";
+        self.ask(broker, Purpose::Lock, what, request, Duration::ZERO)
             .await?
             .success()?;
         Ok(())

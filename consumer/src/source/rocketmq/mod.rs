@@ -27,6 +27,7 @@ pub use together::Standing;
 use super::{Commit, Pulled, Route, Source, SourceError};
 use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
 use crate::message::{Message, QueueId, Topic};
+use crate::ownership::membership::DRAINING;
 use answer::{Answer, response};
 use connection::{Connection, Purpose, Share};
 use journal::Journals;
@@ -34,6 +35,7 @@ use kind::Kinds;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use subscription::Subscription;
@@ -44,6 +46,7 @@ mod request {
     pub const PULL_MESSAGE: i32 = 11;
     pub const QUERY_CONSUMER_OFFSET: i32 = 14;
     pub const UPDATE_CONSUMER_OFFSET: i32 = 15;
+    pub const GET_BROKER_RUNTIME_INFO: i32 = 28;
     pub const SEARCH_OFFSET_BY_TIMESTAMP: i32 = 29;
     pub const GET_MAX_OFFSET: i32 = 30;
     pub const GET_MIN_OFFSET: i32 = 31;
@@ -69,6 +72,8 @@ pub struct RocketmqSource {
     topic: String,
     group: String,
     client_id: String,
+    /// See [`Source::retire`].
+    retired: AtomicBool,
     subscription: Subscription,
     /// Mode None: the retry topic is consumed too.
     retry_topic: Option<String>,
@@ -132,6 +137,7 @@ impl RocketmqSource {
             topic: spec.topic.clone(),
             group: spec.consumer_group.clone(),
             client_id: client_id.to_owned(),
+            retired: AtomicBool::new(false),
             subscription,
             retry_topic: (spec.ordering.mode == Mode::None)
                 .then(|| format!("%RETRY%{}", spec.consumer_group)),
@@ -274,14 +280,60 @@ impl RocketmqSource {
         }
     }
 
-    fn lock_body(&self, queues: &BTreeSet<QueueId>) -> Vec<u8> {
+    /// Our second id in lists of members.
+    fn draining_id(&self) -> String {
+        format!("{}{DRAINING}", self.client_id)
+    }
+
+    /// Says that a member of this id is there.
+    async fn beat(&self, broker: &str, purpose: Purpose, id: &str) -> Result<(), SourceError> {
+        let mut subscriptions = vec![self.subscription.data(&self.topic)];
+        if let Some(retry) = &self.retry_topic {
+            subscriptions.push(Subscription::all().data(retry));
+        }
+        let model = if self.broadcasting {
+            "BROADCASTING"
+        } else {
+            "CLUSTERING"
+        };
+        let consumer = json!({
+            "groupName": self.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": model,
+            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": subscriptions,
+            "unitMode": false,
+        });
+        let body = json!({"clientID": id, "producerDataSet": [], "consumerDataSet": [consumer]});
+        let request = RemotingCommand::create_remoting_command(request::HEART_BEAT);
+        let request = request.set_body(body.to_string().into_bytes());
+        self.ask(broker, purpose, "a heartbeat", request, Duration::ZERO)
+            .await?
+            .success()?;
+        Ok(())
+    }
+
+    async fn unregister(
+        &self,
+        broker: &str,
+        purpose: Purpose,
+        id: &str,
+    ) -> Result<(), SourceError> {
+        let mut request = RemotingCommand::create_remoting_command(request::UNREGISTER_CLIENT);
+        request.add_ext_field("clientID", id);
+        request.add_ext_field("consumerGroup", self.group.as_str());
+        let what = "to leave the group";
+        self.ask(broker, purpose, what, request, Duration::ZERO)
+            .await?
+            .success()?;
+        Ok(())
+    }
+
+    fn lock_body(&self, queues: &BTreeSet<QueueId>, holder: &str) -> Vec<u8> {
         let set: Vec<Value> = queues
             .iter()
             .map(|queue| json!({
                 "topic": self.topic_of(queue.topic), "brokerName": &*queue.broker, "queueId": queue.id,
             }))
             .collect();
-        json!({"consumerGroup": self.group, "clientId": self.client_id, "onlyThisBroker": false, "mqSet": set})
+        json!({"consumerGroup": self.group, "clientId": holder, "onlyThisBroker": false, "mqSet": set})
             .to_string()
             .into_bytes()
     }
@@ -314,33 +366,7 @@ impl Source for RocketmqSource {
     }
 
     async fn heartbeat(&self, broker: &str) -> Result<(), SourceError> {
-        let mut subscriptions = vec![self.subscription.data(&self.topic)];
-        if let Some(retry) = &self.retry_topic {
-            subscriptions.push(Subscription::all().data(retry));
-        }
-        let model = if self.broadcasting {
-            "BROADCASTING"
-        } else {
-            "CLUSTERING"
-        };
-        let consumer = json!({
-            "groupName": self.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": model,
-            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": subscriptions,
-            "unitMode": false,
-        });
-        let body = json!({"clientID": self.client_id, "producerDataSet": [], "consumerDataSet": [consumer]});
-        let request = RemotingCommand::create_remoting_command(request::HEART_BEAT);
-        let request = request.set_body(body.to_string().into_bytes());
-        self.ask(
-            broker,
-            Purpose::Group,
-            "a heartbeat",
-            request,
-            Duration::ZERO,
-        )
-        .await?
-        .success()?;
-        Ok(())
+        self.beat(broker, Purpose::Group, &self.client_id).await
     }
 
     async fn members(&self, broker: &str) -> Result<BTreeSet<String>, SourceError> {
@@ -379,20 +405,31 @@ impl Source for RocketmqSource {
         Ok(members)
     }
 
+    async fn retire(&self, broker: &str) -> Result<(), SourceError> {
+        self.retired.store(true, Ordering::Relaxed);
+        self.beat(broker, Purpose::Draining, &self.draining_id())
+            .await
+    }
+
+    async fn started_at(&self, broker: &str) -> Option<u64> {
+        let request = RemotingCommand::create_remoting_command(request::GET_BROKER_RUNTIME_INFO);
+        let what = "since when it runs";
+        let answer = self.ask(broker, Purpose::Group, what, request, Duration::ZERO);
+        // Who may not ask an administrator's question lives without.
+        let mut answer = answer.await.ok()?.success().ok()?;
+        let table = answer.json().ok()?;
+        table["table"]["bootTimestamp"].as_str()?.parse().ok()
+    }
+
     async fn leave(&self, broker: &str) -> Result<(), SourceError> {
-        let mut request = RemotingCommand::create_remoting_command(request::UNREGISTER_CLIENT);
-        request.add_ext_field("clientID", self.client_id.as_str());
-        request.add_ext_field("consumerGroup", self.group.as_str());
-        self.ask(
-            broker,
-            Purpose::Group,
-            "to leave the group",
-            request,
-            Duration::ZERO,
-        )
-        .await?
-        .success()?;
-        Ok(())
+        let left = self
+            .unregister(broker, Purpose::Group, &self.client_id)
+            .await;
+        if self.retired.load(Ordering::Relaxed) {
+            self.unregister(broker, Purpose::Draining, &self.draining_id())
+                .await?;
+        }
+        left
     }
 
     async fn lock(
@@ -402,7 +439,7 @@ impl Source for RocketmqSource {
     ) -> Result<BTreeSet<QueueId>, SourceError> {
         self.check_kind(broker).await?;
         let request = RemotingCommand::create_remoting_command(request::LOCK_BATCH_MQ)
-            .set_body(self.lock_body(queues));
+            .set_body(self.lock_body(queues, &self.client_id));
         let mut answer = self
             .ask(
                 broker,
@@ -434,7 +471,7 @@ impl Source for RocketmqSource {
 
     async fn unlock(&self, broker: &str, queues: &BTreeSet<QueueId>) -> Result<(), SourceError> {
         let request = RemotingCommand::create_remoting_command(request::UNLOCK_BATCH_MQ)
-            .set_body(self.lock_body(queues));
+            .set_body(self.lock_body(queues, &self.client_id));
         self.ask(
             broker,
             Purpose::Lock,

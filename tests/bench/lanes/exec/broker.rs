@@ -89,6 +89,14 @@ impl Source for Broker {
         Ok(BTreeSet::new())
     }
 
+    async fn retire(&self, _: &str) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    async fn started_at(&self, _: &str) -> Option<u64> {
+        None
+    }
+
     async fn leave(&self, _: &str) -> Result<(), SourceError> {
         Ok(())
     }
@@ -175,7 +183,7 @@ impl Journal for Broker {
         Ok(None)
     }
 
-    async fn unlock_for(&self, _: &QueueId, _: &str) -> Result<(), SourceError> {
+    async fn unlock_for(&self, _: &str, _: &BTreeSet<QueueId>, _: &str) -> Result<(), SourceError> {
         Ok(())
     }
 }
