@@ -6,7 +6,7 @@ use crate::order::{self, Replay};
 use crate::record::Call;
 use crate::run::Outcome;
 use crate::schedule::Kind;
-use crate::settings::PERSIST;
+use crate::settings::{LEASE, PERSIST};
 use keylane_tests::judge::{self, Micros};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -112,8 +112,9 @@ fn lasted(regression: &Regression, outcome: &Outcome) -> Duration {
     Duration::from_micros(stretch(&starts, until))
 }
 
-/// Members that took the queue over only since, from where the broker stood then, and until when they are not as far
-/// as the offset was: what they have not handled again they must not commit.
+/// Members that took the queue over since, from where the broker stood then, and until when they are not as far as
+/// the offset was: what they have not handled again they must not commit. Who ran it until then, and goes on within
+/// its lease, knows how far it was.
 fn behind(regression: &Regression, of_queue: &[&Call]) -> BTreeMap<usize, Micros> {
     let mut handled: BTreeMap<(usize, u64), Micros> = BTreeMap::new();
     for call in of_queue {
@@ -129,8 +130,15 @@ fn behind(regression: &Regression, of_queue: &[&Call]) -> BTreeMap<usize, Micros
         let until = behind.entry(member).or_default();
         *until = (*until).max(at);
     }
-    for call in of_queue.iter().filter(|call| call.start < regression.since) {
-        behind.remove(&call.member);
+    let before = of_queue.iter().filter(|call| call.start < regression.since);
+    if let Some(last) = before.max_by_key(|call| call.start) {
+        let lease = last.start + LEASE.as_micros() as Micros;
+        let goes_on = |call: &&Call| {
+            call.member == last.member && (regression.since..=lease).contains(&call.start)
+        };
+        if of_queue.iter().copied().any(|call| goes_on(&call)) {
+            behind.remove(&last.member);
+        }
     }
     behind
 }
@@ -207,9 +215,11 @@ mod tests {
 
     #[test]
     fn who_takes_over_where_a_broker_forgot_commits_what_it_has_handled_again_and_no_more() {
-        // It takes over at the 14th second, from offset 12, and each message succeeds at its second call.
+        // It takes over at the 14th second, from offset 12, and each message succeeds at its second call. It had run
+        // the queue once before.
         let calls = |again: Micros| {
-            let before = (0..10).map(|at| Call::sample(at, 0, at * S, at * S + 1));
+            let before =
+                (0..10).map(|at| Call::sample(at, usize::from(at < 2), at * S, at * S + 1));
             let failing = (12..20).map(|at| Call {
                 ok: false,
                 ..Call::sample(at, 1, (at + 2) * S, (at + 2) * S + 1)
