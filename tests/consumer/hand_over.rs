@@ -122,13 +122,17 @@ async fn queues_do_not_wait_for_a_member_that_drains() {
         let queue = stats.queues[0].id as usize;
         let producer = world.producer().await;
         producer.send_to(queue, &message).await.unwrap();
-        // It runs by then.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let runs = wait::until(SOON, "the slow call", async || {
+            let runs = handler.is_slowed_down("slow");
+            if runs {
+                Ok(())
+            } else {
+                Err("it has not begun".to_owned())
+            }
+        });
+        runs.await.unwrap();
         let drains = now();
-        let third = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            Running::with(&world, handler.clone(), port, &[]).await
-        };
+        let third = Running::with(&world, handler.clone(), port, &[]);
         let ((), third) = tokio::join!(second.stop(), third);
         let left = now();
         until(&handler, "the rest", |done| after(done, left) > 1_000).await;

@@ -278,6 +278,11 @@ impl Handler {
         self.slow.lock().unwrap().insert(key.to_owned(), by);
     }
 
+    /// Whether that call has begun.
+    pub fn is_slowed_down(&self, key: &str) -> bool {
+        !self.slow.lock().unwrap().contains_key(key)
+    }
+
     fn loses(&self, key: &str) -> bool {
         let mut lose = self.lose.lock().unwrap();
         let left = lose.get_mut(key).filter(|left| **left > 0);
