@@ -77,8 +77,9 @@ impl Others {
             };
         }
         let before = std::mem::replace(&mut of.members, members);
-        let left = before.into_iter();
-        let left: Vec<String> = left.filter(|left| !of.members.contains(left)).collect();
+        // A list without us tells that the broker lost sight of us, not that we left.
+        let gone = |one: &String| !of.members.contains(one) && **one != *self.me;
+        let left: Vec<String> = before.into_iter().filter(gone).collect();
         of.left.retain(|left| !of.members.contains(left));
         of.left.extend(left.iter().cloned());
         of.strangers.retain(|name, _| !of.members.contains(name));
@@ -198,6 +199,9 @@ mod tests {
         let news = others.present(&broker, list(&["keylane:me:1"]));
         assert!(news.any && news.left == ["keylane:new:1"]);
         assert!(others.facts("a", &new).absent);
+        // We ourselves never leave.
+        let news = others.present(&broker, list(&[]));
+        assert!(news.any && news.left.is_empty());
     }
 
     #[test]

@@ -92,6 +92,8 @@ fn consumer(topic: String) -> OrderedConsumer {
 struct Moment {
     at: Instant,
     object: Value,
+    /// Pods there are. One that goes calls until its kubelet tells it to end; the resource counts it no more.
+    present: u64,
     total: Seen,
     /// Since the moment before, how long a call waited for a connection and how long its statement took.
     call: Option<(Duration, Duration)>,
@@ -111,8 +113,7 @@ impl Moment {
     }
 
     fn pods(&self) -> u64 {
-        let running = self.object["status"]["replicas"].as_u64();
-        running.unwrap_or(0).max(self.wanted_pods())
+        self.present.max(self.wanted_pods())
     }
 
     fn wanted_pods(&self) -> u64 {
@@ -152,12 +153,17 @@ impl<'w> Watch<'w> {
 
     async fn look(&mut self) -> Result<()> {
         let object = block_in_place(|| self.stack.get("orderedconsumer", NAME))?;
+        let pods = block_in_place(|| {
+            self.stack
+                .kubectl(&["get", "pods", SELECTOR, "--output=name"])
+        })?;
         let total = self.database.seen().await?;
         let before = self.moments.last();
         let call = before.and_then(|before| total.since(&before.total).each());
         let moment = Moment {
             at: Instant::now(),
             object,
+            present: u64::try_from(pods.lines().count())?,
             total,
             call,
         };

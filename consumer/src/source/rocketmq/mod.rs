@@ -12,6 +12,7 @@ pub mod groups;
 mod journal;
 mod kind;
 pub mod letters;
+mod member;
 pub mod notes;
 mod pulled;
 pub mod record;
@@ -27,7 +28,6 @@ pub use together::Standing;
 use super::{Commit, Pulled, Route, Source, SourceError};
 use crate::contract::spec::{ConsumerSpec, Consumption, Mode};
 use crate::message::{Message, QueueId, Topic};
-use crate::ownership::membership::DRAINING;
 use answer::{Answer, response};
 use connection::{Connection, Purpose, Share};
 use journal::Journals;
@@ -35,7 +35,7 @@ use kind::Kinds;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use subscription::Subscription;
@@ -280,52 +280,6 @@ impl RocketmqSource {
         }
     }
 
-    /// Our second id in lists of members.
-    fn draining_id(&self) -> String {
-        format!("{}{DRAINING}", self.client_id)
-    }
-
-    /// Says that a member of this id is there.
-    async fn beat(&self, broker: &str, purpose: Purpose, id: &str) -> Result<(), SourceError> {
-        let mut subscriptions = vec![self.subscription.data(&self.topic)];
-        if let Some(retry) = &self.retry_topic {
-            subscriptions.push(Subscription::all().data(retry));
-        }
-        let model = if self.broadcasting {
-            "BROADCASTING"
-        } else {
-            "CLUSTERING"
-        };
-        let consumer = json!({
-            "groupName": self.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": model,
-            "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": subscriptions,
-            "unitMode": false,
-        });
-        let body = json!({"clientID": id, "producerDataSet": [], "consumerDataSet": [consumer]});
-        let request = RemotingCommand::create_remoting_command(request::HEART_BEAT);
-        let request = request.set_body(body.to_string().into_bytes());
-        self.ask(broker, purpose, "a heartbeat", request, Duration::ZERO)
-            .await?
-            .success()?;
-        Ok(())
-    }
-
-    async fn unregister(
-        &self,
-        broker: &str,
-        purpose: Purpose,
-        id: &str,
-    ) -> Result<(), SourceError> {
-        let mut request = RemotingCommand::create_remoting_command(request::UNREGISTER_CLIENT);
-        request.add_ext_field("clientID", id);
-        request.add_ext_field("consumerGroup", self.group.as_str());
-        let what = "to leave the group";
-        self.ask(broker, purpose, what, request, Duration::ZERO)
-            .await?
-            .success()?;
-        Ok(())
-    }
-
     fn lock_body(&self, queues: &BTreeSet<QueueId>, holder: &str) -> Vec<u8> {
         let set: Vec<Value> = queues
             .iter()
@@ -366,49 +320,15 @@ impl Source for RocketmqSource {
     }
 
     async fn heartbeat(&self, broker: &str) -> Result<(), SourceError> {
-        self.beat(broker, Purpose::Group, &self.client_id).await
+        self.join_group(broker).await
     }
 
     async fn members(&self, broker: &str) -> Result<BTreeSet<String>, SourceError> {
-        let mut request =
-            RemotingCommand::create_remoting_command(request::GET_CONSUMER_LIST_BY_GROUP);
-        request.add_ext_field("consumerGroup", self.group.as_str());
-        let mut answer = self
-            .ask(
-                broker,
-                Purpose::Group,
-                "for the members of the group",
-                request,
-                Duration::ZERO,
-            )
-            .await?;
-        // A group without members is an error to the broker.
-        if answer.code() == response::SYSTEM_ERROR
-            && answer.remark().contains("no consumer for this group")
-        {
-            self.connection.forgotten(&answer.peer).await;
-            return Ok(BTreeSet::new());
-        }
-        answer = answer.success()?;
-        let body = answer.json()?;
-        let list = body["consumerIdList"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice);
-        let list = list
-            .iter()
-            .filter_map(|member| member.as_str().map(str::to_owned));
-        let members: BTreeSet<String> = list.collect();
-        // A heartbeat went before: it was on a connection that broke since.
-        if !members.contains(&self.client_id) {
-            self.connection.forgotten(&answer.peer).await;
-        }
-        Ok(members)
+        self.list_group(broker).await
     }
 
     async fn retire(&self, broker: &str) -> Result<(), SourceError> {
-        self.retired.store(true, Ordering::Relaxed);
-        self.beat(broker, Purpose::Draining, &self.draining_id())
-            .await
+        self.retire_from_group(broker).await
     }
 
     async fn started_at(&self, broker: &str) -> Option<u64> {
@@ -422,14 +342,7 @@ impl Source for RocketmqSource {
     }
 
     async fn leave(&self, broker: &str) -> Result<(), SourceError> {
-        let left = self
-            .unregister(broker, Purpose::Group, &self.client_id)
-            .await;
-        if self.retired.load(Ordering::Relaxed) {
-            self.unregister(broker, Purpose::Draining, &self.draining_id())
-                .await?;
-        }
-        left
+        self.leave_group(broker).await
     }
 
     async fn lock(
