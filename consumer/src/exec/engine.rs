@@ -45,6 +45,8 @@ const EVENTS_AT_ONCE: usize = 512;
 /// A process that takes a thousand queues of a broker at once reads where the group stands in so many of
 /// them at a time: the answers to all at once would come too late.
 const READINGS_AT_ONCE: usize = 32;
+/// Members that are new are told of in the log, so many at a time.
+const TOLD_MEMBERS: usize = 32;
 /// How long locks are given back for at the end; after that the broker's own expiry has to do.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -529,9 +531,16 @@ impl<S: Source, H: Handler> Executor<S, H> {
             let members = self.known("the members of the group", members);
             let started_at = members.as_ref().and_then(|members| members.started_at);
             let ids = members.map(|members| members.ids);
+            let known = self.membership.members(&broker);
             self.membership
                 .listed(now, &broker, &self.options.incarnation, ids, started_at);
             let members = self.membership.members(&broker);
+            // Who leaves is told of where its locks are given back.
+            let came: Vec<_> = members.difference(&known).take(TOLD_MEMBERS).collect();
+            if !came.is_empty() {
+                let all = members.len();
+                info!("the group has {all} members at broker {broker}; new to us: {came:?}");
+            }
             self.owner.members(&broker, members);
         }
         if well && self.troubles.all_answer(now) {

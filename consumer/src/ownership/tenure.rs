@@ -176,8 +176,9 @@ pub(super) enum StandIn {
     Unsure,
     /// Somebody had the lock a moment ago, on a broker that has answered since: it ended or was given back.
     Refused,
-    /// Whoever it is meant for had time to take it, and did not.
-    Again,
+    /// It was granted and given back then: once whoever it is meant for had time to take it, and did not, it is
+    /// taken if it is granted again.
+    Again { since: Time },
 }
 
 /// A lock request was not answered: the broker may carry it out at any time up to the end of the doubt, also

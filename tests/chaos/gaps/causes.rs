@@ -211,11 +211,12 @@ fn waited_for_again(
     let outages = explaining.iter().map(|index| &events[*index]);
     let outages = outages
         .filter(|other| other.kind.is_of_servers())
-        .map(|other| (other.at, other.clock_from()))
-        .filter(|(away, back)| *away < ends && event.at < *back)
-        .filter(|(away, back)| back.saturating_sub(*away) >= micros(LEASE));
-    let back = outages.map(|(_, back)| back).max()?;
-    (event.kind.goal() >= wait).then(|| back + micros(wait))
+        .filter(|other| other.at < ends && event.at < other.clock_from())
+        .filter(|other| other.clock_from().saturating_sub(other.at) >= micros(LEASE));
+    // Before those who live had time to be back nobody can tell who died meanwhile.
+    let all_back = outages.map(|other| other.clock_from() + micros(other.kind.goal()));
+    let all_back = all_back.max()?;
+    (event.kind.goal() >= wait).then(|| all_back + micros(wait))
 }
 
 /// How long an event of a gap may take among those that explain it with it.

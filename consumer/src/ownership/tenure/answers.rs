@@ -73,9 +73,26 @@ impl Tenure {
 
     /// Gives back what was granted to a stand-in, which takes it if it is granted once more.
     fn stay_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
-        self.stand_in = StandIn::Again;
+        self.stand_in = StandIn::Again { since: now };
         self.unlock(out);
         self.next_lock = now + terms.durations.stand_in_returns;
+    }
+
+    /// Gives back what its owner, who is missing, did not release, but may release yet. One that died while the
+    /// broker was away never will: it is not on the lists of a broker that restarted, and is not missed before
+    /// all had time to come back. Whoever lives has had its locks again long before: past that time the queue is
+    /// taken, as by a stand-in.
+    fn try_again(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
+        if !matches!(self.stand_in, StandIn::Again { .. }) {
+            self.stand_in = StandIn::Again { since: now };
+        }
+        self.unlock(out);
+        self.next_lock = now + terms.durations.if_released_every;
+    }
+
+    fn had_time_to_return(&self, now: Time, terms: &Terms) -> bool {
+        let returns = terms.durations.stand_in_returns;
+        matches!(self.stand_in, StandIn::Again { since } if now >= since + returns)
     }
 
     /// The broker has a new master: the old one may have handed out locks until now, for a route that
@@ -119,9 +136,12 @@ impl Tenure {
                 };
                 return;
             }
-            Phase::Reading { .. } if self.wanted == Wanted::IfReleased && !head.is_released() => {
-                self.unlock(out);
-                self.next_lock = now + terms.durations.if_released_every;
+            Phase::Reading { .. }
+                if self.wanted == Wanted::IfReleased
+                    && !head.is_released()
+                    && !self.had_time_to_return(now, terms) =>
+            {
+                self.try_again(now, terms, out);
                 return;
             }
             Phase::Reading { .. }
