@@ -232,6 +232,35 @@ fn the_queue_of_an_absent_member_is_taken_in_its_name_and_waited_for() {
     assert_eq!(world.seen[0], unlock);
 }
 
+/// The journal may name one that is gone while a third has the lock, and has not claimed yet.
+#[test]
+fn a_lock_that_another_has_is_given_back_in_the_name_of_an_absent_member_once_a_second() {
+    let (gone, third) = ("keylane:gone:1", "keylane:third:1");
+    let mut world = World::new();
+    world.claimed_by(queue(0), gone, State::Claimed);
+    world.taken.insert(queue(0), third.into());
+    let broker: Arc<str> = "b".into();
+    let list = |world: &mut World, names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        world.ownership.members(&broker, names);
+    };
+    list(&mut world, &[ME, third, gone]);
+    list(&mut world, &[ME, third]);
+    world.ownership.allocate(world.now, &ours(&[0]));
+    let before = world.lock_requests;
+    world.pass(Duration::from_secs(10));
+    assert!(
+        world.lock_requests - before >= 40,
+        "it is tried as often as ever"
+    );
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: Some(gone.into()),
+    };
+    assert!(world.seen.iter().all(|action| *action == unlock));
+    assert!((9..=11).contains(&world.seen.len()), "{}", world.seen.len());
+}
+
 /// It may have been killed after a lock and before its claim, so that no journal names it.
 #[test]
 fn the_locks_of_a_member_that_leaves_are_given_back_in_its_name_once_also_where_nothing_is_meant_for_us()

@@ -56,6 +56,28 @@ pub(super) struct Explained {
     pub(super) too_much: Duration,
 }
 
+/// What happened, as it was to the others: who is told to end while the broker is away for longer than a lease can
+/// give nothing back, and nobody hears of it before the broker serves again. That is a kill.
+pub(super) fn to_the_others(events: &[Happened]) -> Vec<Happened> {
+    let away = |outage: &&Happened| {
+        let lasted = outage.clock_from().saturating_sub(outage.at);
+        outage.kind == Kind::BrokerKilled && lasted >= micros(LEASE)
+    };
+    let outages: Vec<&Happened> = events.iter().filter(away).collect();
+    let seen = |event: &Happened| {
+        let within = |outage: &&&Happened| (outage.at..outage.clock_from()).contains(&event.at);
+        match (event.kind, outages.iter().find(within)) {
+            (Kind::Terminate | Kind::PodDeleted, Some(outage)) => Happened {
+                kind: Kind::Kill,
+                until: outage.clock_from(),
+                ..event.clone()
+            },
+            _ => event.clone(),
+        }
+    };
+    events.iter().map(seen).collect()
+}
+
 /// Events that happened to those who ran the queue, or to all; where there are none, or not
 /// enough, those that moved queues between others too.
 pub(super) fn explain(stand: &Stand, events: &[Happened]) -> Explained {

@@ -14,7 +14,7 @@ pub use rows::{Row, by_kind};
 
 use crate::happened::Happened;
 use crate::record::Call;
-use causes::{Stand, explain};
+use causes::{Stand, explain, to_the_others};
 use keylane_tests::judge::Micros;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,12 +57,12 @@ pub fn gaps(calls: &[Call], arrivals: &Arrivals, events: &[Happened]) -> Vec<Gap
     for call in calls {
         queues.entry(&call.queue).or_default().push(call);
     }
-    let none = BTreeMap::new();
+    let (none, events) = (BTreeMap::new(), to_the_others(events));
     let mut found = Vec::new();
     for (queue, mut calls) in queues {
         calls.sort_by_key(|call| call.start);
         let arrivals = arrivals.get(queue).unwrap_or(&none);
-        of_queue(&calls, arrivals, events, &mut found);
+        of_queue(&calls, arrivals, &events, &mut found);
     }
     found.sort_by_key(|gap| gap.from);
     found

@@ -166,3 +166,23 @@ fn the_time_of_a_broker_that_serves_again_is_counted_once() {
     assert!(met(&until(10 * S + S / 2), &events));
     assert!(!met(&until(13 * S), &events));
 }
+
+#[test]
+fn who_is_told_to_end_while_the_broker_is_away_for_a_lease_is_as_one_that_was_killed() {
+    let ended = at_once(Kind::Terminate, 0, 2 * S);
+    for (back, bound) in [(9, 9 + 5), (15, 15 + 5 + 23)] {
+        let outage = event(Kind::BrokerKilled, None, S, back * S);
+        let events = [outage, ended.clone()];
+        let goes_on = |at: u64| [call(0, 0, S), call(1, 1, at * S)];
+        assert!(met(&goes_on(bound), &events), "{back} s");
+        assert!(!met(&goes_on(bound + 1), &events), "{back} s");
+    }
+    // Before it, and once it is over, nothing hinders it.
+    for at in [S / 2, 16 * S] {
+        let events = [
+            event(Kind::BrokerKilled, None, S, 15 * S),
+            at_once(Kind::Terminate, 0, at),
+        ];
+        assert!(!met(&[call(0, 0, S / 4), call(1, 1, 22 * S)], &events));
+    }
+}
