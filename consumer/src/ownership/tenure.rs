@@ -239,9 +239,11 @@ impl Tenure {
 
     /// Says whether the queue is meant for this process.
     pub fn want(&mut self, now: Time, wanted: Wanted, terms: &Terms) {
-        if wanted == Wanted::StandIn && self.wanted != Wanted::StandIn {
-            // Whoever it is meant for goes first.
+        if matches!(wanted, Wanted::StandIn | Wanted::IfReleased) && self.wanted != wanted {
+            // Whoever it is meant for goes first, however long its lock was free at another time.
             self.stand_in = StandIn::Unsure;
+        }
+        if wanted == Wanted::StandIn && self.wanted != Wanted::StandIn {
             self.next_lock = now + terms.durations.stand_in_every;
         } else if matches!(wanted, Wanted::Yes | Wanted::IfReleased) && self.wanted != wanted {
             self.next_lock = now;

@@ -119,7 +119,13 @@ fn a_queue_whose_owner_is_missing_is_taken_if_its_lock_stays_free() {
     world.ownership.allocate(world.now, &allocation);
     world.pass(Duration::from_secs(2));
     assert_eq!(assigned(&world.seen), 0);
-    // It is back, and loses its lock once more: it has as long again.
+    // It is back, and is missing once more: it has as long again.
+    for allocation in [&Allocation::default(), &allocation] {
+        world.ownership.allocate(world.now, allocation);
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.journals[&queue(0)].end, 1, "nobody claimed it");
+    }
+    // It has its lock again, and loses it.
     world.taken.insert(queue(0), other.into());
     world.pass(Duration::from_secs(2));
     world.taken.clear();
