@@ -114,11 +114,13 @@ fn lasted(regression: &Regression, outcome: &Outcome) -> Duration {
 
 /// Members that took the queue over since, from where the broker stood then, and until when they are not as far as
 /// the offset was: what they have not handled again they must not commit. Who ran it until then, and goes on within
-/// its lease, knows how far it was.
+/// its lease, knows how far it was. What a member handled when it had the queue at another time is no knowledge of
+/// this one.
 fn behind(regression: &Regression, of_queue: &[&Call]) -> BTreeMap<usize, Micros> {
     let mut handled: BTreeMap<(usize, u64), Micros> = BTreeMap::new();
     for call in of_queue {
-        if (regression.to..regression.from).contains(&call.offset) {
+        let again = call.start >= regression.since;
+        if again && (regression.to..regression.from).contains(&call.offset) {
             let first = handled
                 .entry((call.member, call.offset))
                 .or_insert(Micros::MAX);
@@ -216,10 +218,12 @@ mod tests {
     #[test]
     fn who_takes_over_where_a_broker_forgot_commits_what_it_has_handled_again_and_no_more() {
         // It takes over at the 14th second, from offset 12, and each message succeeds at its second call. It had run
-        // the queue once before.
+        // the queue before, up to offset 19, and so did another since.
         let calls = |again: Micros| {
-            let before =
-                (0..10).map(|at| Call::sample(at, usize::from(at < 2), at * S, at * S + 1));
+            let before = (0..20).map(|at| {
+                let start = at * S / 2;
+                Call::sample(at, usize::from(at < 19), start, start + 1)
+            });
             let failing = (12..20).map(|at| Call {
                 ok: false,
                 ..Call::sample(at, 1, (at + 2) * S, (at + 2) * S + 1)

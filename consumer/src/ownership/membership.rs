@@ -69,7 +69,7 @@ pub struct Membership {
     /// Pods in which nothing runs any more.
     gone: BTreeSet<String>,
     /// The last allocation and what it was made from.
-    allocated: (Groups, Allocation),
+    allocated: (Groups, Missing, Allocation),
 }
 
 impl Membership {
@@ -171,7 +171,7 @@ impl Membership {
     /// same members are balanced together. Nothing is allocated from a broker that does not list us yet.
     /// Costs little while queues and members stay the same.
     pub fn allocation(&mut self, queues: &BTreeSet<QueueId>, me: &str) -> &Allocation {
-        let mut groups: Groups = BTreeMap::new();
+        let (mut groups, missing) = (Groups::new(), self.missing());
         for queue in queues {
             let Some(state) = self.brokers.get(&queue.broker) else {
                 continue;
@@ -181,19 +181,31 @@ impl Membership {
             let lists = (members, state.latest.clone());
             groups.entry(lists).or_default().insert(queue.clone());
         }
-        if groups != self.allocated.0 {
+        if (&groups, &missing) != (&self.allocated.0, &self.allocated.1) {
             let mut allocation = Allocation::default();
             for ((members, latest), queues) in &groups {
-                allocation.add(queues, members, latest, me);
+                allocation.add(queues, members, latest, &missing, me);
             }
-            self.allocated = (groups, allocation);
+            self.allocated = (groups, missing, allocation);
         }
-        &self.allocated.1
+        &self.allocated.2
+    }
+
+    fn missing(&self) -> Missing {
+        let members = self.brokers.iter().flat_map(|(broker, state)| {
+            let seen = state.last_seen.iter();
+            let missing = seen.filter(|(member, _)| !state.latest.contains(*member));
+            missing.map(|(member, seen)| ((broker.clone(), member.clone()), seen.at))
+        });
+        members.collect()
     }
 }
 
 /// Queues of brokers with the same members, by the members and by the last list.
 type Groups = BTreeMap<(BTreeSet<String>, BTreeSet<String>), BTreeSet<QueueId>>;
+
+/// Members that are not on a broker's last list, and since when.
+type Missing = BTreeMap<(Arc<str>, String), Time>;
 
 /// The queues of one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -201,8 +213,9 @@ pub struct Allocation {
     /// Those meant for it.
     pub ours: BTreeSet<QueueId>,
     /// Those that will be, if members that are not on the last list stay away: by the knowledge of who saw them
-    /// leave they are already.
-    pub if_released: BTreeSet<QueueId>,
+    /// leave they are already. With it, since when the one that has the queue until then is missing; none if it is
+    /// on the list, and has to give the queue away.
+    pub if_released: BTreeMap<QueueId, Option<Time>>,
     /// Those for which it is next in line.
     pub stand_in: BTreeSet<QueueId>,
 }
@@ -213,6 +226,7 @@ impl Allocation {
         queues: &BTreeSet<QueueId>,
         members: &BTreeSet<String>,
         latest: &BTreeSet<String>,
+        missing: &Missing,
         me: &str,
     ) {
         if !members.contains(me) {
@@ -223,8 +237,15 @@ impl Allocation {
             .extend(owners.get(me).into_iter().flatten().cloned());
         if members != latest {
             let soon = allocate(queues, latest).remove(me).unwrap_or_default();
+            let since = |queue: &QueueId| {
+                let owner = owners.iter().find(|(_, owned)| owned.contains(queue))?.0;
+                missing
+                    .get(&(queue.broker.clone(), owner.to_string()))
+                    .copied()
+            };
             let soon = soon.into_iter().filter(|queue| !self.ours.contains(queue));
-            self.if_released.extend(soon);
+            self.if_released
+                .extend(soon.map(|queue| (queue.clone(), since(&queue))));
         }
         for (owner, owned) in &owners {
             if *owner == me {
@@ -380,9 +401,21 @@ mod tests {
         let left = members(&["keylane:x", "keylane:y", "keylane:z"]);
         membership.listed(SECOND * 9, &broker, "keylane:x", left.clone(), None);
         let known = allocate(&queues, &left.unwrap()).remove("keylane:x");
+        let all = members(&names).unwrap();
+        let owned_by_w = &allocate(&queues, &all)["keylane:w"];
         let allocation = membership.allocation(&queues, "keylane:x");
-        let taken = allocation.ours.union(&allocation.if_released).cloned();
-        assert!(known.unwrap().is_subset(&BTreeSet::from_iter(taken)));
+        for (queue, missing) in &allocation.if_released {
+            // Since the broker answered again, if its owner is the one that is not on the list.
+            let since = owned_by_w.contains(queue).then_some(SECOND * 9);
+            assert_eq!(*missing, since, "{queue:?}");
+        }
+        let of_w = allocation
+            .if_released
+            .values()
+            .filter(|since| since.is_some());
+        assert!(of_w.count() > 0);
+        let taken = allocation.ours.iter().chain(allocation.if_released.keys());
+        assert!(known.unwrap().is_subset(&taken.cloned().collect()));
     }
 
     #[test]
@@ -489,7 +522,13 @@ mod tests {
         );
         let after = membership.allocation(&queues(), "keylane:x");
         assert_eq!(after.ours, before.ours);
-        let all = after.ours.union(&after.if_released).cloned();
+        assert!(
+            after
+                .if_released
+                .values()
+                .all(|since| *since == Some(SECOND))
+        );
+        let all = after.ours.iter().chain(after.if_released.keys()).cloned();
         assert_eq!(BTreeSet::from_iter(all), queues());
         // A list without us says nothing.
         membership.listed(SECOND * 3, &broker, "keylane:x", members(&[]), None);

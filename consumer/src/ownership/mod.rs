@@ -193,20 +193,16 @@ impl Ownership {
         let wanted = |queue: &QueueId| {
             if allocation.ours.contains(queue) {
                 Wanted::Yes
-            } else if allocation.if_released.contains(queue) {
-                Wanted::IfReleased
+            } else if let Some(missing) = allocation.if_released.get(queue) {
+                Wanted::IfReleased { missing: *missing }
             } else if allocation.stand_in.contains(queue) {
                 Wanted::StandIn
             } else {
                 Wanted::No
             }
         };
-        let of_interest = [
-            &allocation.ours,
-            &allocation.if_released,
-            &allocation.stand_in,
-        ];
-        for queue in of_interest.into_iter().flatten() {
+        let of_interest = allocation.ours.iter().chain(&allocation.stand_in);
+        for queue in of_interest.chain(allocation.if_released.keys()) {
             self.queues.entry(queue.clone()).or_default();
         }
         for (queue, state) in &mut self.queues {

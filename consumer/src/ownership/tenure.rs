@@ -103,9 +103,12 @@ pub enum Wanted {
     No,
     /// It is somebody else's, and ours if that member is frozen.
     StandIn,
-    /// It will be ours if its owner, who is not on the list any more, does not come back soon: it is taken
-    /// already if that owner has released it.
-    IfReleased,
+    /// It will be ours if members that are not on the list any more do not come back soon: it is taken already if
+    /// its owner has released it, or is one of them and had time to have its lock again.
+    IfReleased {
+        /// Since when its owner is not on the list, if it is not.
+        missing: Option<Time>,
+    },
     /// It is ours.
     Yes,
 }
@@ -178,7 +181,7 @@ pub(super) enum StandIn {
     Refused,
     /// It was granted and given back then: once whoever it is meant for had time to take it, and did not, it is
     /// taken if it is granted again.
-    Again { since: Time },
+    Again,
 }
 
 /// A lock request was not answered: the broker may carry it out at any time up to the end of the doubt, also
@@ -239,13 +242,12 @@ impl Tenure {
 
     /// Says whether the queue is meant for this process.
     pub fn want(&mut self, now: Time, wanted: Wanted, terms: &Terms) {
-        if matches!(wanted, Wanted::StandIn | Wanted::IfReleased) && self.wanted != wanted {
+        if wanted == Wanted::StandIn && self.wanted != Wanted::StandIn {
             // Whoever it is meant for goes first, however long its lock was free at another time.
             self.stand_in = StandIn::Unsure;
-        }
-        if wanted == Wanted::StandIn && self.wanted != Wanted::StandIn {
             self.next_lock = now + terms.durations.stand_in_every;
-        } else if matches!(wanted, Wanted::Yes | Wanted::IfReleased) && self.wanted != wanted {
+        } else if matches!(wanted, Wanted::Yes | Wanted::IfReleased { .. }) && self.wanted != wanted
+        {
             self.next_lock = now;
         }
         self.stands_in &= wanted == Wanted::StandIn;

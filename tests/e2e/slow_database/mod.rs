@@ -207,10 +207,8 @@ impl<'w> Watch<'w> {
 
     /// Seconds that a call takes where it waits for nothing, as they were known when the limit was named.
     fn usual(&self) -> Result<f64> {
-        let bound = self.moments.iter().filter(|moment| moment.is_bound());
-        let usual = bound
-            .filter_map(|moment| number_after(moment.decision(), "usually "))
-            .next();
+        let mut bound = self.moments.iter().filter(|moment| moment.is_bound());
+        let usual = bound.find_map(|moment| number_after(moment.decision(), "usually "));
         Ok(usual.context("it was never told how long a call usually takes")? / 1e3)
     }
 

@@ -28,9 +28,11 @@ impl Tenure {
         let out_of_turn = matches!(self.phase, Phase::Out { .. }).then_some(self.wanted);
         self.next_lock = match locked {
             Some(true) => asked + durations.renew_every,
-            _ if out_of_turn == Some(Wanted::StandIn) => now + durations.stand_in_every,
-            _ if out_of_turn == Some(Wanted::IfReleased) => now + durations.if_released_every,
-            _ => now + durations.lock_every,
+            _ => match out_of_turn {
+                Some(Wanted::StandIn) => now + durations.stand_in_every,
+                Some(Wanted::IfReleased { .. }) => now + durations.if_released_every,
+                _ => now + durations.lock_every,
+            },
         };
         match (locked, &self.phase) {
             // Perhaps the broker restarts: its locks are free to anybody then.
@@ -73,26 +75,21 @@ impl Tenure {
 
     /// Gives back what was granted to a stand-in, which takes it if it is granted once more.
     fn stay_away(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
-        self.stand_in = StandIn::Again { since: now };
+        self.stand_in = StandIn::Again;
         self.unlock(out);
         self.next_lock = now + terms.durations.stand_in_returns;
     }
 
-    /// Gives back what its owner, who is missing, did not release, but may release yet. One that died while the
-    /// broker was away never will: it is not on the lists of a broker that restarted, and is not missed before
-    /// all had time to come back. Whoever lives has had its locks again long before: past that time the queue is
-    /// taken, as by a stand-in.
-    fn try_again(&mut self, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
-        if !matches!(self.stand_in, StandIn::Again { .. }) {
-            self.stand_in = StandIn::Again { since: now };
-        }
-        self.unlock(out);
-        self.next_lock = now + terms.durations.if_released_every;
-    }
-
-    fn had_time_to_return(&self, now: Time, terms: &Terms) -> bool {
+    /// Whether its owner did not release it, but may release it yet. One that died while the broker was away never
+    /// will: it is not on the lists of a broker that restarted, and counts as gone only once all had long to come
+    /// back. Whoever lives has its locks again long before. How long it is missing is taken from the lists, which
+    /// all see alike, and not from how long the lock was free, which each who would have it would count anew.
+    fn is_too_early(&self, head: &Head, now: Time, terms: &Terms) -> bool {
+        let Wanted::IfReleased { missing } = self.wanted else {
+            return false;
+        };
         let returns = terms.durations.stand_in_returns;
-        matches!(self.stand_in, StandIn::Again { since } if now >= since + returns)
+        !head.is_released() && missing.is_none_or(|since| now < since + returns)
     }
 
     /// The broker has a new master: the old one may have handed out locks until now, for a route that
@@ -136,12 +133,9 @@ impl Tenure {
                 };
                 return;
             }
-            Phase::Reading { .. }
-                if self.wanted == Wanted::IfReleased
-                    && !head.is_released()
-                    && !self.had_time_to_return(now, terms) =>
-            {
-                self.try_again(now, terms, out);
+            Phase::Reading { .. } if self.is_too_early(head, now, terms) => {
+                self.unlock(out);
+                self.next_lock = now + terms.durations.if_released_every;
                 return;
             }
             Phase::Reading { .. }

@@ -40,7 +40,7 @@ impl Tenure {
     /// Whether the queue is to be run here.
     pub(super) fn is_wanted(&self, now: Time, terms: &Terms) -> bool {
         match (self.wanted, &self.phase) {
-            (Wanted::Yes | Wanted::IfReleased, _) => true,
+            (Wanted::Yes | Wanted::IfReleased { .. }, _) => true,
             (Wanted::StandIn, Phase::Owned { since, .. }) if self.stands_in => {
                 now < since.saturating_add(terms.durations.stand_in_for)
             }

@@ -79,7 +79,7 @@ fn a_stand_in_takes_a_released_queue_that_whoever_it_is_meant_for_leaves() {
 #[test]
 fn a_queue_whose_owner_left_is_taken_early_only_if_it_was_released() {
     let allocation = Allocation {
-        if_released: BTreeSet::from([queue(0)]),
+        if_released: BTreeMap::from([(queue(0), None)]),
         ..Allocation::default()
     };
     let ran = State::Ran {
@@ -105,36 +105,46 @@ fn a_queue_whose_owner_left_is_taken_early_only_if_it_was_released() {
 
 /// It may have died while the broker was away: nothing tells of it, and others wait long for who may come back.
 #[test]
-fn a_queue_whose_owner_is_missing_is_taken_if_its_lock_stays_free() {
-    let other = "keylane:other:1";
+fn a_queue_whose_owner_is_missing_is_taken_once_it_had_time_to_come_back() {
+    let returns = Duration::from_secs(3);
+    for missing_for in [0, 2, 60].map(Duration::from_secs) {
+        let mut world = World::new();
+        world.pass(Duration::from_secs(60));
+        let ran = State::Ran {
+            waiting: Keys::default(),
+        };
+        world.claimed_by(queue(0), "keylane:other:1", ran);
+        let missing = |since| Allocation {
+            if_released: BTreeMap::from([(queue(0), since)]),
+            ..Allocation::default()
+        };
+        // While its owner is on the list it is not taken, however long its lock is free.
+        world.ownership.allocate(world.now, &missing(None));
+        world.pass(Duration::from_secs(5));
+        assert_eq!(world.journals[&queue(0)].end, 1, "nobody claimed it");
+        let since = world.now - missing_for;
+        world.ownership.allocate(world.now, &missing(Some(since)));
+        let waited = world.until(|seen| assigned(seen) == 1);
+        let bound = returns.saturating_sub(missing_for) + LEASE + CALL_BOUND;
+        let late = Duration::from_secs(1);
+        assert!((bound..bound + late).contains(&waited), "{waited:?}");
+        // It comes back at last, and gets it.
+        world.ownership.allocate(world.now, &Allocation::default());
+        let kept = world.until(|seen| matches!(seen.last(), Some(Action::Release { .. })));
+        assert!(kept <= STEP, "{kept:?}");
+    }
+}
+
+#[test]
+fn an_owner_that_is_missing_and_has_its_lock_keeps_its_queue() {
+    let mut world = World::new();
+    world.claimed_by(queue(0), "keylane:other:1", State::Claimed);
+    world.taken.insert(queue(0), "keylane:other:1".into());
     let allocation = Allocation {
-        if_released: BTreeSet::from([queue(0)]),
+        if_released: BTreeMap::from([(queue(0), Some(world.now))]),
         ..Allocation::default()
     };
-    let ran = State::Ran {
-        waiting: Keys::default(),
-    };
-    let mut world = World::new();
-    world.claimed_by(queue(0), other, ran);
     world.ownership.allocate(world.now, &allocation);
-    world.pass(Duration::from_secs(2));
-    assert_eq!(assigned(&world.seen), 0);
-    // It is back, and is missing once more: it has as long again.
-    for allocation in [&Allocation::default(), &allocation] {
-        world.ownership.allocate(world.now, allocation);
-        world.pass(Duration::from_secs(2));
-        assert_eq!(world.journals[&queue(0)].end, 1, "nobody claimed it");
-    }
-    // It has its lock again, and loses it.
-    world.taken.insert(queue(0), other.into());
-    world.pass(Duration::from_secs(2));
-    world.taken.clear();
-    let waited = world.until(|seen| assigned(seen) == 1);
-    let bound = Duration::from_secs(3) + LEASE + CALL_BOUND;
-    let late = Duration::from_secs(1);
-    assert!((bound..bound + late).contains(&waited), "{waited:?}");
-    // It comes back at last, and gets it.
-    world.ownership.allocate(world.now, &Allocation::default());
-    let kept = world.until(|seen| matches!(seen.last(), Some(Action::Release { .. })));
-    assert!(kept <= STEP, "{kept:?}");
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.seen, []);
 }
