@@ -8,6 +8,8 @@
 //!
 //! Whoever has to be waited for, lease and call bound, is waited for anew when broker or name server were away
 //! for longer than a lease meanwhile: the locks of those who waited end, and so do their claims.
+//! So is who is frozen where the broker restarts and forgets its lock: until then nobody could wait for it, and
+//! whether it comes back is not known before all who live had time to.
 //!
 //! The proof of a death shortens a wait only where its owner ran the queue and whoever takes it can have
 //! the proof: of what is started again in its pod, only that pod has it. So where other events made a queue
@@ -19,7 +21,7 @@ mod tests;
 use super::LEAST;
 use crate::happened::Happened;
 use crate::schedule::Kind;
-use crate::settings::LEASE;
+use crate::settings::{BROKER_FREES, LEASE};
 use keylane_tests::judge::Micros;
 use std::time::Duration;
 
@@ -234,11 +236,23 @@ fn waited_for_again(
     let outages = outages
         .filter(|other| other.kind.is_of_servers())
         .filter(|other| other.at < ends && event.at < other.clock_from())
-        .filter(|other| other.clock_from().saturating_sub(other.at) >= micros(LEASE));
+        .filter(|other| ends_waits(other) || forgets_lock(event, other));
     // Before those who live had time to be back nobody can tell who died meanwhile.
     let all_back = outages.map(|other| other.clock_from() + micros(other.kind.goal()));
     let all_back = all_back.max()?;
     (event.kind.goal() >= wait).then(|| all_back + micros(wait))
+}
+
+/// Whether locks and claims of those who wait end meanwhile.
+fn ends_waits(outage: &Happened) -> bool {
+    outage.clock_from().saturating_sub(outage.at) >= micros(LEASE)
+}
+
+/// Whether the broker restarted while it still had the lock of one that was frozen, which is missed only from then on.
+fn forgets_lock(frozen: &Happened, outage: &Happened) -> bool {
+    let holds = frozen.kind.goal() > BROKER_FREES;
+    let until = frozen.at + micros(BROKER_FREES);
+    holds && outage.kind == Kind::BrokerKilled && outage.at < until
 }
 
 /// How long an event of a gap may take among those that explain it with it.

@@ -1,9 +1,10 @@
 //! Telling consumer processes which pods are gone, as the operator does: each of them all of it, again
 //! until it has heard.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use rand::Rng as _;
 use serde_json::json;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -14,10 +15,19 @@ pub const TOKEN: &str = "chaos-is-not-a-secret";
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Where a process can listen for this. On an address of its own: everything else here that asks for any
-/// port, or connects to one, is at 127.0.0.1 and cannot get it before the process has it.
+/// Where a process can listen for this. Nobody else can get it before the process has it, nor while it is started
+/// again: the address is one that nothing else here asks for, other runs neither, and the port is below those that
+/// the kernel gives, at all addresses, to who asks for any.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.2", 0))?.local_addr()?)
+    let mut random = rand::rng();
+    let mut address = || {
+        let [high, low] = [random.random_range(1..255), random.random_range(1..255)];
+        let port = random.random_range(12_000..32_000_u16);
+        SocketAddr::from((Ipv4Addr::new(127, high, 0, low), port))
+    };
+    let free = (0..20).find_map(|_| TcpListener::bind(address()).ok());
+    let free = free.context("no port between 12000 and 32000 is free for an admin API")?;
+    Ok(free.local_addr()?)
 }
 
 /// Tells the process that listens there, until this is dropped: what is gone already and what will be.
