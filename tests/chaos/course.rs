@@ -54,6 +54,7 @@ impl<'a> Course<'a> {
             member,
             at,
             until: at,
+            listed: None,
         };
         self.teller.event(&happened, self.name(member), Some(lasts));
         self.events.push(happened);

@@ -14,6 +14,9 @@ pub trait Ground {
     /// Where messages go to and offsets are.
     fn target(&self) -> &Target;
 
+    /// The member that a client of the broker is, as far as its id says.
+    fn member_of(&self, client: &str) -> Option<usize>;
+
     /// Lets an event begin. Gives its place in the course; none if it is left out, or noted when it has come
     /// about.
     async fn begin(&mut self, course: &mut Course<'_>, planned: &Planned) -> Result<Option<usize>>;

@@ -16,6 +16,27 @@ pub struct Happened {
     pub at: Micros,
     /// When it was over: at once, when the others could be told, or when what was away serves again.
     pub until: Micros,
+    /// Until when the broker listed the process that ended by it, if it went on to: what a client sends and the end
+    /// of its connection, held up together, can come to the broker's threads in the other order, and it lists the
+    /// client by a connection that is no more, for two minutes.
+    pub listed: Option<Micros>,
+}
+
+/// Whoever ended is off the list so soon.
+const UNLISTED: Micros = 3_000_000;
+
+/// Notes of those who ended without a word until when the broker went on to list them. `listed`: members, when
+/// each of their processes was first and last seen on its list.
+pub fn note_listed(events: &mut [Happened], listed: &[(usize, Micros, Micros)]) {
+    for event in events.iter_mut().filter(|event| event.kind.is_untold()) {
+        let of_member = listed
+            .iter()
+            .filter(|(member, first, _)| event.member == Some(*member) && *first < event.at);
+        let ended = of_member.max_by_key(|(_, first, _)| first);
+        event.listed = ended
+            .map(|(.., last)| *last)
+            .filter(|last| *last > event.at + UNLISTED);
+    }
 }
 
 impl Happened {
@@ -110,6 +131,16 @@ impl Kind {
         matches!(self, Self::Start | Self::Terminate | Self::PodDeleted)
     }
 
+    /// Whether a process ends by it, and says nothing, and nobody else does to all others.
+    fn is_untold(self) -> bool {
+        matches!(self, Self::Kill | Self::ForcedDeletion) || self.is_known_in_its_pod_only()
+    }
+
+    /// Whether a process ends by it.
+    pub fn ends_process(self) -> bool {
+        self.is_untold() || matches!(self, Self::Terminate | Self::PodDeleted | Self::PodGone)
+    }
+
     /// Its name, as in figures.
     pub fn name(self) -> &'static str {
         match self {
@@ -149,6 +180,7 @@ mod tests {
             member: Some(0),
             at: S,
             until: 2 * S,
+            listed: None,
         };
         assert_eq!(event(Kind::PodGone).clock_from(), 2 * S);
         assert_eq!(event(Kind::ExecutorKilled).clock_from(), S);
@@ -170,8 +202,34 @@ mod tests {
             member: None,
             at: S,
             until: S,
+            listed: None,
         };
         assert!(!killed.may_explain(S, 2 * S) && !killed.kind.moves());
+    }
+
+    #[test]
+    fn whoever_ended_without_a_word_and_is_listed_all_the_same_is_noted() {
+        let ended = |kind, at| Happened {
+            kind,
+            member: Some(1),
+            at: at * S,
+            until: at * S,
+            listed: None,
+        };
+        let mut events = [
+            ended(Kind::Kill, 10),
+            ended(Kind::ExecutorKilled, 20),
+            ended(Kind::Terminate, 40),
+        ];
+        // Another member; the first process, as long as a list may be late; the second; the third.
+        let seen = [
+            (0, S, 90 * S),
+            (1, S, 12 * S),
+            (1, 11 * S, 80 * S),
+            (1, 21 * S, 90 * S),
+        ];
+        note_listed(&mut events, &seen);
+        assert_eq!(events.map(|event| event.listed), [None, Some(80 * S), None]);
     }
 
     #[test]

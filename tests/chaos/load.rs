@@ -1,9 +1,9 @@
-//! What happens all the while: messages are sent, committed offsets are looked at.
+//! What happens all the while: messages are sent, committed offsets and members are looked at.
 
 use crate::gaps::Arrivals;
 use crate::record::now;
 use keylane_tests::judge::Micros;
-use keylane_tests::rocketmq::{Message, Offsets, Producer};
+use keylane_tests::rocketmq::{Message, Offsets, Producer, RocketMqError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,9 +29,14 @@ pub struct Regression {
     pub until: Option<Micros>,
 }
 
-/// Committed offsets as they were seen.
+/// Clients that the broker listed in the group: when each was first and last seen there.
+pub type Listed = BTreeMap<String, (Micros, Micros)>;
+
+/// Committed offsets and members as they were seen.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// The members.
+    pub listed: Listed,
     highest: BTreeMap<u32, u64>,
     open: BTreeMap<u32, Regression>,
     closed: Vec<Regression>,
@@ -59,6 +64,13 @@ impl Seen {
             until: None,
         });
         open.to = open.to.min(committed);
+    }
+
+    /// The members are listed now.
+    fn list(&mut self, now: Micros, clients: Vec<String>) {
+        for client in clients {
+            self.listed.entry(client).or_insert((now, now)).1 = now;
+        }
     }
 
     /// All regressions, in the order of time.
@@ -127,7 +139,7 @@ pub async fn produce(target: Target, rate: u32, keys: u64, stop: CancellationTok
     arrivals
 }
 
-/// Looks at committed offsets until `stop`.
+/// Looks at committed offsets and members until `stop`.
 pub async fn watch(target: Target, seen: Arc<Mutex<Seen>>, stop: CancellationToken) {
     let mut connection: Option<Offsets> = None;
     let mut interval = tokio::time::interval(LOOK_EVERY);
@@ -142,21 +154,24 @@ pub async fn watch(target: Target, seen: Arc<Mutex<Seen>>, stop: CancellationTok
                 .await
                 .ok();
         }
-        let Some(offsets) = &connection else { continue };
-        for queue in 0..target.queues {
-            match offsets.committed(queue).await {
-                Ok(Some(committed)) => {
-                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    seen.see(now(), queue, committed);
-                }
-                Ok(None) => {}
-                Err(_) => {
-                    connection = None;
-                    break;
-                }
-            }
+        if let Some(offsets) = &connection
+            && look(offsets, target.queues, &seen).await.is_err()
+        {
+            connection = None;
         }
     }
+}
+
+async fn look(offsets: &Offsets, queues: u32, seen: &Mutex<Seen>) -> Result<(), RocketMqError> {
+    let seen = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    for queue in 0..queues {
+        if let Some(committed) = offsets.committed(queue).await? {
+            seen().see(now(), queue, committed);
+        }
+    }
+    let members = offsets.members().await?;
+    seen().list(now(), members);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -199,6 +199,9 @@ async fn judged(
     let verdict = Verdict::of(&outcome);
     let figures = Figures::of(subject.system, seed, &outcome, &verdict);
     teller.verdicts(&outcome, &verdict);
+    if pieces.judges(subject.system) {
+        teller.faults(&outcome, &verdict);
+    }
     let exits = outcome.exits.iter();
     for code in exits.filter(|code| !subject.system.ends_well(**code)) {
         let code = code.map_or("none, it was killed".to_owned(), |code| code.to_string());

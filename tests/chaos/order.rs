@@ -158,6 +158,7 @@ mod tests {
             member: Some(member),
             at,
             until,
+            listed: None,
         }
     }
 

@@ -8,6 +8,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 pub const CALL_BOUND: Duration = Duration::from_secs(10);
 /// L: how long a lock is good for without its renewal.
 pub const LEASE: Duration = Duration::from_secs(10);
+/// How often a lock is renewed: at any moment it may be good for so much less than the lease.
+pub const RENEW: Duration = Duration::from_secs(3);
 /// How often a consumer commits and writes its journal.
 pub const PERSIST: Duration = Duration::from_secs(2);
 /// What the broker takes to free the locks of a silent owner.

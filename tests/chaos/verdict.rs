@@ -1,6 +1,7 @@
 //! The judgement of a run.
 
 use crate::gaps::{self, Gap};
+use crate::happened::Happened;
 use crate::load::{LOOK_EVERY, Regression};
 use crate::order::{self, Replay};
 use crate::record::Call;
@@ -104,7 +105,7 @@ fn lasted(regression: &Regression, outcome: &Outcome) -> Duration {
     let suffix = format!("/{}", regression.queue);
     let calls = outcome.calls.iter();
     let of_queue: Vec<&Call> = calls.filter(|call| call.queue.ends_with(&suffix)).collect();
-    let behind = behind(regression, &of_queue);
+    let behind = behind(regression, &of_queue, &outcome.events);
     let knows = |call: &&&Call| behind.get(&call.member).is_none_or(|at| call.start >= *at);
     let starts = of_queue.iter().filter(knows).map(|call| call.start);
     let mut starts: Vec<Micros> = starts.filter(|at| (from..=until).contains(at)).collect();
@@ -114,9 +115,13 @@ fn lasted(regression: &Regression, outcome: &Outcome) -> Duration {
 
 /// Members that took the queue over since, from where the broker stood then, and until when they are not as far as
 /// the offset was: what they have not handled again they must not commit. Who ran it until then, and goes on within
-/// its lease, knows how far it was. What a member handled when it had the queue at another time is no knowledge of
-/// this one.
-fn behind(regression: &Regression, of_queue: &[&Call]) -> BTreeMap<usize, Micros> {
+/// its lease, knows how far it was, unless it is another process in that place. What a member handled when it had the
+/// queue at another time is no knowledge of this one.
+fn behind(
+    regression: &Regression,
+    of_queue: &[&Call],
+    events: &[Happened],
+) -> BTreeMap<usize, Micros> {
     let mut handled: BTreeMap<(usize, u64), Micros> = BTreeMap::new();
     for call in of_queue {
         let again = call.start >= regression.since;
@@ -135,8 +140,17 @@ fn behind(regression: &Regression, of_queue: &[&Call]) -> BTreeMap<usize, Micros
     let before = of_queue.iter().filter(|call| call.start < regression.since);
     if let Some(last) = before.max_by_key(|call| call.start) {
         let lease = last.start + LEASE.as_micros() as Micros;
+        let ended = |until: Micros| {
+            events.iter().any(|event| {
+                event.member == Some(last.member)
+                    && event.kind.ends_process()
+                    && (last.start..until).contains(&event.at)
+            })
+        };
         let goes_on = |call: &&Call| {
-            call.member == last.member && (regression.since..=lease).contains(&call.start)
+            call.member == last.member
+                && (regression.since..=lease).contains(&call.start)
+                && !ended(call.start)
         };
         if of_queue.iter().copied().any(|call| goes_on(&call)) {
             behind.remove(&last.member);
@@ -165,7 +179,6 @@ fn stretch(starts: &[Micros], until: Micros) -> Micros {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::happened::Happened;
 
     const S: Micros = 1_000_000;
 
@@ -210,6 +223,7 @@ mod tests {
             member: None,
             at: 9 * S,
             until: 38 * S,
+            listed: None,
         };
         assert_eq!(found(&[(0, 60)], vec![served]), none);
         assert_eq!(found(&[(0, 60)], Vec::new()), [Duration::from_secs(30)]);
@@ -238,5 +252,26 @@ mod tests {
         // At second 27 it has handled 19.
         let late = found_of(calls(20), Vec::new());
         assert_eq!(late, [Duration::from_secs(12)]);
+    }
+
+    #[test]
+    fn another_process_in_the_place_of_who_ran_the_queue_does_not_know_how_far_it_was() {
+        // It goes on within the lease, and one of the messages that run again is never done.
+        let before = (0..20).map(|at| Call::sample(at, 0, at * S / 2, at * S / 2 + 1));
+        let later = (11..50).map(|at| Call {
+            ok: at > 11,
+            ..Call::sample(if at == 11 { 15 } else { 100 + at }, 0, at * S, at * S + 1)
+        });
+        let calls: Vec<Call> = before.chain(later).collect();
+        let killed = Happened {
+            kind: Kind::ExecutorKilled,
+            member: Some(0),
+            at: 10 * S - 1,
+            until: 10 * S - 1,
+            listed: None,
+        };
+        let long = [Duration::from_secs(29)];
+        assert_eq!(found_of(calls.clone(), Vec::new()), long);
+        assert_eq!(found_of(calls, vec![killed]).len(), 0);
     }
 }

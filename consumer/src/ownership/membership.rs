@@ -68,8 +68,7 @@ pub struct Membership {
     brokers: BTreeMap<Arc<str>, BrokerMembers>,
     /// Pods in which nothing runs any more.
     gone: BTreeSet<String>,
-    /// The last allocation and what it was made from.
-    allocated: (Groups, Missing, Allocation),
+    last: Allocated,
 }
 
 impl Membership {
@@ -181,14 +180,18 @@ impl Membership {
             let lists = (members, state.latest.clone());
             groups.entry(lists).or_default().insert(queue.clone());
         }
-        if (&groups, &missing) != (&self.allocated.0, &self.allocated.1) {
+        if (&groups, &missing) != (&self.last.groups, &self.last.missing) {
             let mut allocation = Allocation::default();
             for ((members, latest), queues) in &groups {
                 allocation.add(queues, members, latest, &missing, me);
             }
-            self.allocated = (groups, missing, allocation);
+            self.last = Allocated {
+                groups,
+                missing,
+                allocation,
+            };
         }
-        &self.allocated.2
+        &self.last.allocation
     }
 
     fn missing(&self) -> Missing {
@@ -206,6 +209,14 @@ type Groups = BTreeMap<(BTreeSet<String>, BTreeSet<String>), BTreeSet<QueueId>>;
 
 /// Members that are not on a broker's last list, and since when.
 type Missing = BTreeMap<(Arc<str>, String), Time>;
+
+/// An allocation, and what it was made from.
+#[derive(Debug, Default)]
+struct Allocated {
+    groups: Groups,
+    missing: Missing,
+    allocation: Allocation,
+}
 
 /// The queues of one member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

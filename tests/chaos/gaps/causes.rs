@@ -7,7 +7,7 @@
 //! Any other one that moves queues can have caused a hand-over in good order, and excuses no more than that.
 //!
 //! Whoever has to be waited for, lease and call bound, is waited for anew when broker or name server were away
-//! for longer than a lease meanwhile: the locks of those who waited end, and so do their claims.
+//! meanwhile for longer than what may be left of a lease: the locks of those who waited end, and so do their claims.
 //! So is who is frozen where the broker restarts and forgets its lock: until then nobody could wait for it, and
 //! whether it comes back is not known before all who live had time to.
 //!
@@ -21,7 +21,7 @@ mod tests;
 use super::LEAST;
 use crate::happened::Happened;
 use crate::schedule::Kind;
-use crate::settings::{BROKER_FREES, LEASE};
+use crate::settings::{BROKER_FREES, LEASE, RENEW};
 use keylane_tests::judge::Micros;
 use std::time::Duration;
 
@@ -58,18 +58,21 @@ pub(super) struct Explained {
     pub(super) too_much: Duration,
 }
 
-/// What happened, as it was to the others: who is told to end while the broker is away for longer than a lease can
-/// give nothing back, and nobody hears of it before the broker serves again. That is a kill.
+/// What happened, as it was to the others. Who is told to end while the broker is away for longer than what is left
+/// of a lease can give nothing back, and nobody hears of it before the broker serves again: that is a kill. Who ends
+/// without a word and is listed on is to them as one that is silent.
 pub(super) fn to_the_others(events: &[Happened]) -> Vec<Happened> {
-    let away = |outage: &&Happened| {
-        let lasted = outage.clock_from().saturating_sub(outage.at);
-        outage.kind == Kind::BrokerKilled && lasted >= micros(LEASE)
-    };
+    let away = |outage: &&Happened| outage.kind == Kind::BrokerKilled && ends_waits(outage);
     let outages: Vec<&Happened> = events.iter().filter(away).collect();
     let seen = |event: &Happened| {
         let within = |outage: &&&Happened| (outage.at..outage.clock_from()).contains(&event.at);
-        match (event.kind, outages.iter().find(within)) {
-            (Kind::Terminate | Kind::PodDeleted, Some(outage)) => Happened {
+        match (event.kind, event.listed, outages.iter().find(within)) {
+            (_, Some(until), _) => Happened {
+                kind: Kind::Silence,
+                until,
+                ..event.clone()
+            },
+            (Kind::Terminate | Kind::PodDeleted, None, Some(outage)) => Happened {
                 kind: Kind::Kill,
                 until: outage.clock_from(),
                 ..event.clone()
@@ -113,14 +116,16 @@ pub(super) fn explain(stand: &Stand, events: &[Happened]) -> Explained {
     if direct.too_much.is_zero() {
         return direct;
     }
-    // Whoever was given the queue in between, and started no call of it, may have died with it.
-    let touched = |index: &usize| moves(index) && !only_moves(*index, stand, events);
-    let wide = among(&|index| concerned(index) || touched(index));
-    if wide.too_much.is_zero() {
-        wide
-    } else {
-        direct
-    }
+    // Whoever was given the queue in between, and started no call of it, may have died with it; or given it on, where
+    // all of it was in good order.
+    let orderly = direct.clean;
+    let wider = [true, false].map(|touched| {
+        let more = |index: &usize| touched != only_moves(*index, stand, events);
+        let fits = |index: &usize| moves(index) && more(index) && (touched || orderly);
+        among(&|index| concerned(index) || fits(index))
+    });
+    let mut excusing = wider.into_iter().filter(|wide| wide.too_much.is_zero());
+    excusing.next().unwrap_or(direct)
 }
 
 fn explained_by(explaining: Vec<usize>, stand: &Stand, events: &[Happened]) -> Explained {
@@ -243,9 +248,9 @@ fn waited_for_again(
     (event.kind.goal() >= wait).then(|| all_back + micros(wait))
 }
 
-/// Whether locks and claims of those who wait end meanwhile.
+/// Whether locks and claims of those who wait can end meanwhile.
 fn ends_waits(outage: &Happened) -> bool {
-    outage.clock_from().saturating_sub(outage.at) >= micros(LEASE)
+    outage.clock_from().saturating_sub(outage.at) >= micros(LEASE - RENEW)
 }
 
 /// Whether the broker restarted while it still had the lock of one that was frozen, which is missed only from then on.

@@ -1,6 +1,7 @@
 //! Gaps by the kind of event that explains them.
 
 use super::Gap;
+use super::causes::to_the_others;
 use crate::happened::Happened;
 use crate::schedule::Kind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,16 +60,17 @@ impl Row {
     }
 }
 
-/// Gaps by kind of event; those of several events stand with the one that may take longest. The gaps
-/// that nothing explains come apart.
+/// Gaps by kind of event, as it was to the others; those of several events stand with the one that may take longest.
+/// The gaps that nothing explains come apart.
 pub fn by_kind(gaps: &[Gap], events: &[Happened]) -> (BTreeMap<Kind, Row>, Vec<Duration>) {
     let mut rows: BTreeMap<Kind, Row> = BTreeMap::new();
     for event in events {
         rows.entry(event.kind).or_default().events += 1;
     }
     let mut unexplained = Vec::new();
+    let seen = to_the_others(events);
     for gap in gaps {
-        let kinds: Vec<Kind> = gap.events.iter().map(|event| events[*event].kind).collect();
+        let kinds: Vec<Kind> = gap.events.iter().map(|event| seen[*event].kind).collect();
         let Some(heaviest) = kinds.iter().max_by_key(|kind| kind.goal()) else {
             unexplained.push(gap.length());
             continue;

@@ -199,6 +199,11 @@ impl Ground for Pods<'_> {
         &self.target
     }
 
+    /// Ids have uids of pods, which are not kept.
+    fn member_of(&self, _client: &str) -> Option<usize> {
+        None
+    }
+
     async fn begin(&mut self, course: &mut Course<'_>, planned: &Planned) -> Result<Option<usize>> {
         let event = match planned.member {
             Some(place) => self.begin_at(course, planned, place).await?,

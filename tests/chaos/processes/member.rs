@@ -6,6 +6,7 @@ use crate::peer;
 use crate::subject::Subject;
 use crate::system::System;
 use anyhow::{Context, Result};
+use keylane_consumer::ownership::membership::pod_of;
 use keylane_tests::rocketmq::Broker;
 use rustix::process::{Pid, Signal};
 use serde_json::json;
@@ -15,6 +16,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
+
+/// The place of a consumer process, by its client id: that names the pod.
+pub fn of_client(client: &str) -> Option<usize> {
+    let (place, _) = pod_of(client)?.strip_prefix("chaos-")?.split_once('-')?;
+    place.parse().ok()
+}
 
 /// A place for one consumer process after the other, with connections of its own.
 pub struct Member {

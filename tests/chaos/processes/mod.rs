@@ -153,6 +153,10 @@ impl Ground for Processes<'_> {
         &self.target
     }
 
+    fn member_of(&self, client: &str) -> Option<usize> {
+        member::of_client(client)
+    }
+
     async fn begin(&mut self, course: &mut Course<'_>, planned: &Planned) -> Result<Option<usize>> {
         // Before it takes a process away of which nobody would learn that it had ended by itself.
         self.look_after(course);

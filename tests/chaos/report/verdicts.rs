@@ -9,6 +9,65 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 impl Teller {
+    /// What a run should not have shown, for people: each object has told it already.
+    pub fn faults(&self, outcome: &Outcome, verdict: &Verdict) {
+        for gap in verdict.gaps.iter().filter(|gap| !gap.too_much.is_zero()) {
+            let events = gap.events.iter().map(|index| {
+                let event = &outcome.events[*index];
+                let whom = event.member.map(|member| format!(" member {member}"));
+                let (name, whom) = (event.kind.name(), whom.unwrap_or_default());
+                format!("{name}{whom} at {:.1} s", self.since(event.at))
+            });
+            let events: Vec<String> = events.collect();
+            self.say(&format!(
+                "queue {} stood still from {:.1} to {:.1} s, with member {} before and {} after; events excuse it, \
+                 but for {:.1} s: [{}]",
+                gap.queue,
+                self.since(gap.from),
+                self.since(gap.to),
+                gap.members.0,
+                gap.members.1,
+                gap.too_much.as_secs_f64(),
+                events.join(", "),
+            ));
+        }
+        for (regression, lasted) in &verdict.regressions {
+            self.say(&format!(
+                "queue {}: the committed offset went back from {} to {} at {:.1} s, for {:.1} s while it was run",
+                regression.queue,
+                regression.from,
+                regression.to,
+                self.since(regression.since),
+                lasted.as_secs_f64(),
+            ));
+        }
+        for example in &verdict.order.examples {
+            self.say(&format!(
+                "queue {}: {:?} of key {:?} at {:.1} s: offset {} started, and {} was not done",
+                example.queue,
+                example.kind,
+                example.key.as_deref().unwrap_or_default(),
+                self.since(example.start),
+                example.offset,
+                example.other,
+            ));
+        }
+        for (queue, offset) in &verdict.lost {
+            self.say(&format!("queue {queue}: offset {offset} was not handled"));
+        }
+        let unexplained = verdict.replays.iter().filter(|one| one.event.is_none());
+        for replay in unexplained {
+            let (queue, offset) = &replay.message;
+            self.say(&format!(
+                "queue {queue}: offset {offset}, which member {} had handled by {:.1} s, ran again with member {} at {:.1} s, and no event explains it",
+                replay.handled.1,
+                self.since(replay.handled.0),
+                replay.again.1,
+                self.since(replay.again.0),
+            ));
+        }
+    }
+
     /// Every verdict in the order of time.
     pub fn verdicts(&self, outcome: &Outcome, verdict: &Verdict) {
         let event = |index: usize| {

@@ -5,7 +5,7 @@ mod ending;
 use crate::course::Course;
 use crate::gaps::Arrivals;
 use crate::ground::Ground;
-use crate::happened::Happened;
+use crate::happened::{Happened, note_listed};
 use crate::load::{self, Regression, Seen};
 use crate::record::Call;
 use crate::schedule::Planned;
@@ -93,15 +93,18 @@ pub async fn run<G: Ground>(
         let name = format!("{}/{queue}", target.broker.1);
         queues.insert(name, (end, offsets.committed(queue).await?));
     }
-    let regressions = {
-        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.regressions()
-    };
-    let (recorder, events, crashed) = run.course.end();
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let listed = seen.listed.iter().filter_map(|(client, (first, last))| {
+        let member = run.ground.member_of(client)?;
+        Some((member, *first, *last))
+    });
+    let listed: Vec<_> = listed.collect();
+    let (recorder, mut events, crashed) = run.course.end();
+    note_listed(&mut events, &listed);
     Ok(Outcome {
         calls: recorder.calls().await?,
         arrivals,
-        regressions,
+        regressions: seen.regressions(),
         events,
         queues,
         exits,

@@ -1,13 +1,22 @@
-//! Offsets of a topic and a group as the broker holds them, asked for so often that RocketMQ's own tool
-//! would be too slow.
+//! Offsets of a topic and a group, and the group's members, as the broker holds them, asked for so often that
+//! RocketMQ's own tool would be too slow.
 
 use super::door::Door;
 use super::error::{Result, RocketMqError};
 use super::remoting::{Answer, Connection, Fields};
+use serde::Deserialize;
 
 const QUERY_CONSUMER_OFFSET: i32 = 14;
 const GET_MAX_OFFSET: i32 = 30;
+const GET_CONSUMER_LIST_BY_GROUP: i32 = 38;
+const SYSTEM_ERROR: i32 = 1;
 const QUERY_NOT_FOUND: i32 = 22;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Members {
+    consumer_id_list: Vec<String>,
+}
 
 /// A connection to one broker, about one topic and one group. It belongs to the runtime it was made in.
 #[derive(Debug)]
@@ -40,12 +49,35 @@ impl Offsets {
         match answer.code {
             0 => offset(&self.broker, &answer).map(Some),
             QUERY_NOT_FOUND => Ok(None),
-            code => Err(RocketMqError::Refused {
-                address: self.broker.address().to_owned(),
-                request: QUERY_CONSUMER_OFFSET,
-                code,
-                remark: answer.remark,
-            }),
+            _ => Err(self.refused(QUERY_CONSUMER_OFFSET, answer)),
+        }
+    }
+
+    /// Client ids of the group's members.
+    pub async fn members(&self) -> Result<Vec<String>> {
+        let fields = Fields::from([("consumerGroup", self.group.clone())]);
+        let request = GET_CONSUMER_LIST_BY_GROUP;
+        let answer = self.broker.ask(request, &fields, b"").await?;
+        match answer.code {
+            0 => serde_json::from_slice(&answer.body)
+                .map(|members: Members| members.consumer_id_list)
+                .map_err(|error| RocketMqError::Unreadable {
+                    from: self.broker.address().to_owned(),
+                    reason: error.to_string(),
+                    text: String::from_utf8_lossy(&answer.body).into_owned(),
+                }),
+            // Its word for a group without members.
+            SYSTEM_ERROR => Ok(Vec::new()),
+            _ => Err(self.refused(request, answer)),
+        }
+    }
+
+    fn refused(&self, request: i32, answer: Answer) -> RocketMqError {
+        RocketMqError::Refused {
+            address: self.broker.address().to_owned(),
+            request,
+            code: answer.code,
+            remark: answer.remark,
         }
     }
 

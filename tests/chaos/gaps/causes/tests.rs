@@ -170,7 +170,7 @@ fn the_time_of_a_broker_that_serves_again_is_counted_once() {
 #[test]
 fn who_is_told_to_end_while_the_broker_is_away_for_a_lease_is_as_one_that_was_killed() {
     let ended = at_once(Kind::Terminate, 0, 2 * S);
-    for (back, bound) in [(9, 9 + 5), (15, 15 + 5 + 23)] {
+    for (back, bound) in [(7, 7 + 5), (8, 8 + 5 + 23), (15, 15 + 5 + 23)] {
         let outage = event(Kind::BrokerKilled, None, S, back * S);
         let events = [outage, ended.clone()];
         let goes_on = |at: u64| [call(0, 0, S), call(1, 1, at * S)];
@@ -200,4 +200,35 @@ fn who_is_frozen_when_the_broker_restarts_is_missed_from_then_on() {
         assert!(met(&goes_on(bound), &events), "{killed} s");
         assert!(!met(&goes_on(bound + 1), &events), "{killed} s");
     }
+}
+
+#[test]
+fn who_is_killed_and_listed_on_is_as_one_that_is_silent() {
+    let mut killed = at_once(Kind::Kill, 0, WAITS);
+    let until = |to| [call(0, 0, 0), call(1, 1, to)];
+    assert!(!met(&until(24 * S), std::slice::from_ref(&killed)));
+    killed.listed = Some(90 * S);
+    let listed = std::slice::from_ref(&killed);
+    assert!(met(&until(80 * S), listed));
+    assert!(!met(&until(81 * S), listed));
+    let (rows, _) = by_kind(&found(&until(80 * S), listed), listed);
+    assert_eq!(rows[&Kind::Kill].events, 1);
+    assert_eq!(rows[&Kind::Silence].alone.len(), 1);
+}
+
+#[test]
+fn a_queue_may_change_hands_twice_in_good_order_when_two_start_one_after_the_other() {
+    let mut slow = call(0, 0, 0);
+    slow.end = Some(9 * WAITS);
+    let until = |to| [slow.clone(), call(1, 1, to)];
+    let starts = |first| {
+        [
+            at_once(Kind::Start, 2, first),
+            at_once(Kind::Start, 1, 8 * WAITS),
+        ]
+    };
+    assert!(met(&until(15 * WAITS), &starts(WAITS)));
+    assert!(!met(&until(20 * WAITS), &starts(WAITS)));
+    // The first one came too late to have moved it.
+    assert!(!met(&until(15 * WAITS), &starts(7 * WAITS)));
 }
