@@ -1,12 +1,19 @@
 //! Two brokers, and topics whose queues become more and fewer.
 
+use crate::faulty::{Faults, Faulty};
 use crate::hand_over::{after, until, while_sending};
+use crate::member::Member;
 use crate::world::{Handler, Running, SOON, World, now};
 use keylane_consumer::contract::admin::{GoneQueue, QueuePhase, Stats};
+use keylane_consumer::handler::func::FuncHandler;
+use keylane_consumer::lane::CallResult;
+use keylane_consumer::ownership::LEASE;
 use keylane_tests::rocketmq::Message;
 use keylane_tests::wait;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -125,6 +132,32 @@ async fn of_several_name_servers_any_that_lives_is_enough() {
     other.stop().await;
     let verdict = handler.verdict();
     assert_eq!((verdict.inversions, verdict.overlaps), (0, 0));
+}
+
+/// What a broker grants to one that no name server answers does not count. So it asks for nothing, and in time the
+/// queues are free for those whom one answers; where it is alone it goes on when one answers again.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_no_name_server_answers_asks_for_no_lock() {
+    let world = World::new("routeless", 2).await;
+    let faults = Arc::<Faults>::default();
+    let wrap = |source| Faulty {
+        source,
+        faults: faults.clone(),
+    };
+    let handler = FuncHandler::new(|_| async { CallResult::Done });
+    let member = Member::start(&world, &[], wrap, handler).await;
+    world.produce(20, 5).await;
+    world.until_committed(20).await;
+    faults.routes.store(true, Ordering::Relaxed);
+    tokio::time::sleep(LEASE + Duration::from_secs(2)).await;
+    let asked = faults.locks.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(faults.locks.load(Ordering::Relaxed), asked);
+    faults.routes.store(false, Ordering::Relaxed);
+    world.produce(20, 5).await;
+    world.until_committed(40).await;
+    assert!(faults.locks.load(Ordering::Relaxed) > asked);
+    member.stop().await;
 }
 
 /// A topic gets more queues while it is consumed: they are shared and consumed from their first message.

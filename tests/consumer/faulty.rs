@@ -17,6 +17,10 @@ pub struct Faults {
     pub commits: AtomicBool,
     /// So many records are stored without their writer hearing of it.
     pub records: AtomicU32,
+    /// No name server answers.
+    pub routes: AtomicBool,
+    /// Not a fault: how often locks were asked for.
+    pub locks: AtomicU32,
 }
 
 /// The source with these faults.
@@ -35,6 +39,9 @@ fn lost(what: &'static str) -> SourceError {
 
 impl Source for Faulty {
     async fn route(&self) -> Result<Route, SourceError> {
+        if self.faults.routes.load(Ordering::Relaxed) {
+            return Err(lost("the route of the topic"));
+        }
         self.source.route().await
     }
 
@@ -63,6 +70,7 @@ impl Source for Faulty {
         broker: &str,
         queues: &BTreeSet<QueueId>,
     ) -> Result<BTreeSet<QueueId>, SourceError> {
+        self.faults.locks.fetch_add(1, Ordering::Relaxed);
         self.source.lock(broker, queues).await
     }
 

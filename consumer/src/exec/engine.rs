@@ -395,14 +395,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 locked,
             } => {
                 let locked = self.known("a queue lock", locked);
-                // A renewal counts only at the address that a young route names as master.
-                let route_is_young = now < self.route_asked_at + LEASE;
-                self.owner.lock_reply(
-                    now,
-                    &broker,
-                    &asked,
-                    locked.as_ref().filter(|_| route_is_young),
-                );
+                let locked = locked.as_ref().filter(|_| self.route_is_young(now));
+                self.owner.lock_reply(now, &broker, &asked, locked);
             }
             Event::Read {
                 queue,
@@ -489,6 +483,12 @@ impl<S: Source, H: Handler> Executor<S, H> {
                 None
             }
         }
+    }
+
+    /// Whether what brokers say of locks counts: a lock is good only at the address that a young route names as
+    /// master.
+    fn route_is_young(&self, now: Time) -> bool {
+        now < self.route_asked_at + LEASE
     }
 
     fn group(

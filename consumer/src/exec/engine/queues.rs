@@ -156,6 +156,10 @@ impl<S: Source, H: Handler> Executor<S, H> {
 
     fn carry_out(&mut self, now: Time, action: Action) {
         match action {
+            // It would not count here, and keep those from the queues where it would: for a minute after our end too.
+            Action::Lock { broker, queues } if !self.route_is_young(now) => {
+                self.owner.lock_reply(now, &broker, &queues, None);
+            }
             Action::Lock { broker, queues } => {
                 let (source, events) = (self.source.clone(), self.events.clone());
                 self.tasks
