@@ -25,10 +25,11 @@ pub struct Happened {
 /// Whoever ended is off the list so soon.
 const UNLISTED: Micros = 3_000_000;
 
-/// Notes of those who ended without a word until when the broker went on to list them. `listed`: members, when
-/// each of their processes was first and last seen on its list.
+/// Notes of those who ended until when the broker went on to list them, where nobody told the others. `listed`:
+/// members, when each of their processes was first and last seen on its list.
 pub fn note_listed(events: &mut [Happened], listed: &[(usize, Micros, Micros)]) {
-    for event in events.iter_mut().filter(|event| event.kind.is_untold()) {
+    let untold = |event: &&mut Happened| event.kind.ends_process() && event.kind != Kind::PodGone;
+    for event in events.iter_mut().filter(untold) {
         let of_member = listed
             .iter()
             .filter(|(member, first, _)| event.member == Some(*member) && *first < event.at);
@@ -131,14 +132,11 @@ impl Kind {
         matches!(self, Self::Start | Self::Terminate | Self::PodDeleted)
     }
 
-    /// Whether a process ends by it, and says nothing, and nobody else does to all others.
-    fn is_untold(self) -> bool {
-        matches!(self, Self::Kill | Self::ForcedDeletion) || self.is_known_in_its_pod_only()
-    }
-
     /// Whether a process ends by it.
     pub fn ends_process(self) -> bool {
-        self.is_untold() || matches!(self, Self::Terminate | Self::PodDeleted | Self::PodGone)
+        let killed = matches!(self, Self::Kill | Self::ForcedDeletion | Self::PodGone);
+        let told = matches!(self, Self::Terminate | Self::PodDeleted);
+        killed || told || self.is_known_in_its_pod_only()
     }
 
     /// Its name, as in figures.
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_ended_without_a_word_and_is_listed_all_the_same_is_noted() {
+    fn whoever_ended_and_is_listed_all_the_same_is_noted() {
         let ended = |kind, at| Happened {
             kind,
             member: Some(1),
@@ -220,16 +218,19 @@ mod tests {
             ended(Kind::Kill, 10),
             ended(Kind::ExecutorKilled, 20),
             ended(Kind::Terminate, 40),
+            ended(Kind::PodGone, 50),
         ];
-        // Another member; the first process, as long as a list may be late; the second; the third.
+        // Another member; processes of this one, of which the first was on a list that was late.
         let seen = [
             (0, S, 90 * S),
             (1, S, 12 * S),
             (1, 11 * S, 80 * S),
             (1, 21 * S, 90 * S),
+            (1, 41 * S, 95 * S),
         ];
         note_listed(&mut events, &seen);
-        assert_eq!(events.map(|event| event.listed), [None, Some(80 * S), None]);
+        let noted = [None, Some(80 * S), Some(90 * S), None];
+        assert_eq!(events.map(|event| event.listed), noted);
     }
 
     #[test]

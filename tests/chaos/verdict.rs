@@ -92,6 +92,16 @@ fn regressions(outcome: &Outcome) -> Vec<(Regression, Duration)> {
         .collect()
 }
 
+/// A process: the place it has, and how many ended there before it.
+type Process = (usize, usize);
+
+/// A call of a queue, and the process that made it.
+#[derive(Clone, Copy)]
+struct Made<'a> {
+    call: &'a Call,
+    by: Process,
+}
+
 /// How long of it somebody ran the queue at a stretch, from when the broker served.
 fn lasted(regression: &Regression, outcome: &Outcome) -> Duration {
     let ends = outcome.calls.iter().filter_map(|call| call.end);
@@ -104,69 +114,79 @@ fn lasted(regression: &Regression, outcome: &Outcome) -> Duration {
     let from = regression.since.max(served);
     let suffix = format!("/{}", regression.queue);
     let calls = outcome.calls.iter();
-    let of_queue: Vec<&Call> = calls.filter(|call| call.queue.ends_with(&suffix)).collect();
-    let behind = behind(regression, &of_queue, &outcome.events);
-    let knows = |call: &&&Call| behind.get(&call.member).is_none_or(|at| call.start >= *at);
-    let starts = of_queue.iter().filter(knows).map(|call| call.start);
-    let mut starts: Vec<Micros> = starts.filter(|at| (from..=until).contains(at)).collect();
+    let made = |call| Made {
+        call,
+        by: (call.member, ended_before(call, &outcome.events)),
+    };
+    let of_queue = calls.filter(|call| call.queue.ends_with(&suffix)).map(made);
+    let of_queue: Vec<Made<'_>> = of_queue.collect();
+    let behind = behind(regression, &of_queue);
+    let knows = |made: &&Made<'_>| behind.get(&made.by).is_none_or(|at| made.call.start >= *at);
+    let starts = of_queue.iter().filter(knows);
+    let starts = starts.map(|made| (made.call.start, made.by));
+    let mut starts: Vec<(Micros, Process)> = starts
+        .filter(|(at, _)| (from..=until).contains(at))
+        .collect();
     starts.sort_unstable();
-    Duration::from_micros(stretch(&starts, until))
+    Duration::from_micros(stretch(&starts, until, &outcome.events))
 }
 
-/// Members that took the queue over since, from where the broker stood then, and until when they are not as far as
+/// How many processes had ended in the place of the one that made it.
+fn ended_before(call: &Call, events: &[Happened]) -> usize {
+    let ended = events.iter().filter(|event| {
+        event.member == Some(call.member) && event.kind.ends_process() && event.at <= call.start
+    });
+    ended.count()
+}
+
+/// Processes that took the queue over since, from where the broker stood then, and until when they are not as far as
 /// the offset was: what they have not handled again they must not commit. Who ran it until then, and goes on within
-/// its lease, knows how far it was, unless it is another process in that place. What a member handled when it had the
-/// queue at another time is no knowledge of this one.
-fn behind(
-    regression: &Regression,
-    of_queue: &[&Call],
-    events: &[Happened],
-) -> BTreeMap<usize, Micros> {
-    let mut handled: BTreeMap<(usize, u64), Micros> = BTreeMap::new();
-    for call in of_queue {
+/// its lease, knows how far it was. What a process handled when it had the queue at another time is no knowledge of
+/// this one.
+fn behind(regression: &Regression, of_queue: &[Made<'_>]) -> BTreeMap<Process, Micros> {
+    let mut handled: BTreeMap<(Process, u64), Micros> = BTreeMap::new();
+    for Made { call, by } in of_queue {
         let again = call.start >= regression.since;
         if again && (regression.to..regression.from).contains(&call.offset) {
-            let first = handled
-                .entry((call.member, call.offset))
-                .or_insert(Micros::MAX);
+            let first = handled.entry((*by, call.offset)).or_insert(Micros::MAX);
             *first = (*first).min(call.handled().unwrap_or(Micros::MAX));
         }
     }
-    let mut behind: BTreeMap<usize, Micros> = BTreeMap::new();
-    for ((member, _), at) in handled {
-        let until = behind.entry(member).or_default();
+    let mut behind: BTreeMap<Process, Micros> = BTreeMap::new();
+    for ((process, _), at) in handled {
+        let until = behind.entry(process).or_default();
         *until = (*until).max(at);
     }
-    let before = of_queue.iter().filter(|call| call.start < regression.since);
-    if let Some(last) = before.max_by_key(|call| call.start) {
-        let lease = last.start + LEASE.as_micros() as Micros;
-        let ended = |until: Micros| {
-            events.iter().any(|event| {
-                event.member == Some(last.member)
-                    && event.kind.ends_process()
-                    && (last.start..until).contains(&event.at)
-            })
+    let before = of_queue
+        .iter()
+        .filter(|made| made.call.start < regression.since);
+    if let Some(last) = before.max_by_key(|made| made.call.start) {
+        let lease = last.call.start + LEASE.as_micros() as Micros;
+        let goes_on = |made: &Made<'_>| {
+            made.by == last.by && (regression.since..=lease).contains(&made.call.start)
         };
-        let goes_on = |call: &&Call| {
-            call.member == last.member
-                && (regression.since..=lease).contains(&call.start)
-                && !ended(call.start)
-        };
-        if of_queue.iter().copied().any(|call| goes_on(&call)) {
-            behind.remove(&last.member);
+        if of_queue.iter().any(goes_on) {
+            behind.remove(&last.by);
         }
     }
     behind
 }
 
 /// The longest time in which one call followed the other before nobody is known to have run the queue any
-/// more: an owner with messages waits for none of them as long as it may take to commit.
-fn stretch(starts: &[Micros], until: Micros) -> Micros {
+/// more: an owner with messages waits for none of them as long as it may take to commit. Who follows one that was
+/// killed has its own time for it.
+fn stretch(starts: &[(Micros, Process)], until: Micros, events: &[Happened]) -> Micros {
     let (mut began, mut longest) = (None, 0);
-    for (index, start) in starts.iter().enumerate() {
-        let next = starts.get(index + 1).copied().unwrap_or(until);
+    for (index, (start, process)) in starts.iter().enumerate() {
+        let next = starts.get(index + 1).map_or(until, |(next, _)| *next);
         let since = *began.get_or_insert(*start);
-        let goes_on = next.saturating_sub(*start) <= PERSIST.as_micros() as Micros;
+        let killed = events.iter().any(|event| {
+            event.member == Some(process.0)
+                && event.kind.ends_process()
+                && !event.kind.is_clean()
+                && (*start..next).contains(&event.at)
+        });
+        let goes_on = !killed && next.saturating_sub(*start) <= PERSIST.as_micros() as Micros;
         let ends = if goes_on { next } else { *start };
         longest = longest.max(ends.saturating_sub(since));
         if !goes_on {
@@ -272,6 +292,13 @@ mod tests {
         };
         let long = [Duration::from_secs(29)];
         assert_eq!(found_of(calls.clone(), Vec::new()), long);
-        assert_eq!(found_of(calls, vec![killed]).len(), 0);
+        assert_eq!(found_of(calls.clone(), vec![killed.clone()]).len(), 0);
+        // Each has its own time to commit: one has the first half, the next one the other.
+        let again = Happened {
+            at: 25 * S + S / 2,
+            ..killed
+        };
+        let halves = [Duration::from_secs(14)];
+        assert_eq!(found_of(calls, vec![again]), halves);
     }
 }

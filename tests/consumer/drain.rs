@@ -1,8 +1,15 @@
-//! A process is asked to end before its queues run.
+//! A process is asked to end before its queues run, or while it says that it is there.
 
+use crate::faulty::{Faults, Faulty};
 use crate::function::Function;
-use crate::world::World;
+use crate::member::Member;
+use crate::world::{SOON, World};
 use keylane_consumer::contract::admin::QueuePhase;
+use keylane_consumer::handler::func::FuncHandler;
+use keylane_consumer::lane::CallResult;
+use keylane_tests::wait;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Far less than drain.timeout, which is 10 s here, and than the wait for calls of a former owner, which is
@@ -34,4 +41,33 @@ async fn a_process_that_is_asked_to_end_while_it_waits_gives_the_queue_back_at_o
     world.produce(10, 5).await;
     world.until_committed(20).await;
     third.stop().await;
+}
+
+/// A broker that takes in a heartbeat after the connections of its client ended lists that client for two minutes, and
+/// the others leave it its share.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_leaves_the_group_while_a_heartbeat_is_under_way() {
+    let world = World::new("leaves", 1).await;
+    let faults = Arc::<Faults>::default();
+    faults.beats.store(true, Ordering::Relaxed);
+    let wrap = |source| Faulty {
+        source,
+        faults: faults.clone(),
+    };
+    let handler = FuncHandler::new(|_| async { CallResult::Done });
+    let member = Member::start(&world, &[], wrap, handler).await;
+    world.produce(10, 5).await;
+    world.until_committed(10).await;
+    wait::until(SOON, "a heartbeat", async || {
+        match faults.beating.load(Ordering::Relaxed) {
+            0 => Err("none is under way"),
+            _ => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
+    member.stop().await;
+    let (leaves, between) = &faults.leaves;
+    assert_eq!(leaves.load(Ordering::Relaxed), 1);
+    assert_eq!(between.load(Ordering::Relaxed), 0);
 }

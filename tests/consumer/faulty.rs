@@ -19,8 +19,14 @@ pub struct Faults {
     pub records: AtomicU32,
     /// No name server answers.
     pub routes: AtomicBool,
+    /// Heartbeats take a while to arrive.
+    pub beats: AtomicBool,
     /// Not a fault: how often locks were asked for.
     pub locks: AtomicU32,
+    /// Not a fault: how many heartbeats are under way.
+    pub beating: AtomicU32,
+    /// Not a fault: how often it left the group, and how often while a heartbeat was under way.
+    pub leaves: (AtomicU32, AtomicU32),
 }
 
 /// The source with these faults.
@@ -46,7 +52,13 @@ impl Source for Faulty {
     }
 
     async fn heartbeat(&self, broker: &str) -> Result<(), SourceError> {
-        self.source.heartbeat(broker).await
+        self.faults.beating.fetch_add(1, Ordering::Relaxed);
+        if self.faults.beats.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let beat = self.source.heartbeat(broker).await;
+        self.faults.beating.fetch_sub(1, Ordering::Relaxed);
+        beat
     }
 
     async fn members(&self, broker: &str) -> Result<BTreeSet<String>, SourceError> {
@@ -62,6 +74,12 @@ impl Source for Faulty {
     }
 
     async fn leave(&self, broker: &str) -> Result<(), SourceError> {
+        let (leaves, between) = &self.faults.leaves;
+        leaves.fetch_add(1, Ordering::Relaxed);
+        between.fetch_add(
+            self.faults.beating.load(Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
         self.source.leave(broker).await
     }
 

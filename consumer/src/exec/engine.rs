@@ -338,6 +338,8 @@ impl<S: Source, H: Handler> Executor<S, H> {
     async fn leave(&mut self) {
         self.leave.send_replace(true);
         let leave = async {
+            // A broker that takes in our last heartbeat after our connections ended lists us for two minutes.
+            let _late = tokio::time::timeout(LEAVE_WITHIN / 2, self.drains.closed()).await;
             for broker in self.route.masters.keys() {
                 if let Err(error) = self.source.leave(broker).await {
                     warn!("leaving the group: {error}");

@@ -172,7 +172,11 @@ pub async fn follow_group<S: Source>(
         }
         let drains = *drain.borrow_and_update();
         let asked_at = clock.now();
-        let fetched = source.route().await;
+        // What a broker is told below is told to the end: its answer is what comes before our word that we leave.
+        let fetched = tokio::select! {
+            fetched = source.route() => fetched,
+            _ = leave.changed() => break,
+        };
         if let Ok(fetched) = &fetched {
             route = fetched.clone();
         }
