@@ -60,24 +60,40 @@ pub(super) struct Explained {
 
 /// What happened, as it was to the others. Who is told to end while the broker is away for longer than what is left
 /// of a lease can give nothing back, and nobody hears of it before the broker serves again: that is a kill. Who ends
-/// without a word and is listed on is to them as one that is silent.
+/// and is listed on is to them as one that is silent. Who is well again about when the broker goes is back with it.
 pub(super) fn to_the_others(events: &[Happened]) -> Vec<Happened> {
-    let away = |outage: &&Happened| outage.kind == Kind::BrokerKilled && ends_waits(outage);
-    let outages: Vec<&Happened> = events.iter().filter(away).collect();
+    let outages = events
+        .iter()
+        .filter(|event| event.kind == Kind::BrokerKilled);
+    let outages: Vec<&Happened> = outages.collect();
+    let during = |at: Micros, before: Micros| {
+        let fits = |outage: &&&Happened| {
+            (outage.at..outage.clock_from() + before).contains(&(at + before))
+        };
+        outages.iter().find(fits)
+    };
     let seen = |event: &Happened| {
-        let within = |outage: &&&Happened| (outage.at..outage.clock_from()).contains(&event.at);
-        match (event.kind, event.listed, outages.iter().find(within)) {
-            (_, Some(until), _) => Happened {
-                kind: Kind::Silence,
-                until,
-                ..event.clone()
-            },
-            (Kind::Terminate | Kind::PodDeleted, None, Some(outage)) => Happened {
-                kind: Kind::Kill,
-                until: outage.clock_from(),
-                ..event.clone()
-            },
-            _ => event.clone(),
+        let (kind, until) = match (event.kind, event.listed) {
+            (_, Some(until)) => (Kind::Silence, until),
+            (Kind::Terminate | Kind::PodDeleted, None) => {
+                let outage = during(event.at, 0).filter(|outage| ends_waits(outage));
+                outage.map_or((event.kind, event.until), |outage| {
+                    (Kind::Kill, outage.clock_from())
+                })
+            }
+            (kind, None) if kind.isolates() => {
+                let outage = during(event.until, NOTICED);
+                (
+                    kind,
+                    outage.map_or(event.until, |outage| outage.clock_from()),
+                )
+            }
+            (kind, None) => (kind, event.until),
+        };
+        Happened {
+            kind,
+            until,
+            ..event.clone()
         }
     };
     events.iter().map(seen).collect()
@@ -110,22 +126,34 @@ pub(super) fn explain(stand: &Stand, events: &[Happened]) -> Explained {
         event.kind.is_known_in_its_pod_only() && event.member != Some(stand.members.1)
     };
     let moves = |index: &usize| events[*index].kind.moves();
-    if direct.events.is_empty() || direct.events.iter().any(moved) {
-        return among(&|index| concerned(index) || moves(index));
-    }
+    let any = direct.events.is_empty() || direct.events.iter().any(moved);
+    let direct = match any {
+        true => among(&|index| concerned(index) || moves(index)),
+        false => direct,
+    };
     if direct.too_much.is_zero() {
         return direct;
     }
     // Whoever was given the queue in between, and started no call of it, may have died with it; or given it on, where
-    // all of it was in good order.
+    // all of it was in good order; or had a handler that took no calls.
     let orderly = direct.clean;
-    let wider = [true, false].map(|touched| {
-        let more = |index: &usize| touched != only_moves(*index, stand, events);
-        let fits = |index: &usize| moves(index) && more(index) && (touched || orderly);
-        among(&|index| concerned(index) || fits(index))
-    });
+    let touched = |index: &usize| moves(index) && !only_moves(*index, stand, events);
+    let in_order = |index: &usize| orderly && moves(index) && only_moves(*index, stand, events);
+    let handlers = |index: &usize| had_meanwhile(*index, &fitting, events);
+    let wider: [&dyn Fn(&usize) -> bool; 3] = [&touched, &in_order, &handlers];
+    let wider =
+        wider.map(|more| among(&|index| concerned(index) || any && moves(index) || more(index)));
     let mut excusing = wider.into_iter().filter(|wide| wide.too_much.is_zero());
     excusing.next().unwrap_or(direct)
+}
+
+/// Whether it happened to the handler of one that can have been given the queue, and have given it on: two other
+/// events may have moved it, the first of them before that handler was well again.
+fn had_meanwhile(index: usize, fitting: &[usize], events: &[Happened]) -> bool {
+    let event = &events[index];
+    let moves = fitting.iter().map(|other| &events[*other]);
+    let moves: Vec<&Happened> = moves.filter(|other| other.kind.moves()).collect();
+    event.kind.is_handler() && moves.len() > 1 && moves.iter().any(|other| other.at <= event.until)
 }
 
 fn explained_by(explaining: Vec<usize>, stand: &Stand, events: &[Happened]) -> Explained {
@@ -253,11 +281,12 @@ fn ends_waits(outage: &Happened) -> bool {
     outage.clock_from().saturating_sub(outage.at) >= micros(LEASE - RENEW)
 }
 
-/// Whether the broker restarted while it still had the lock of one that was frozen, which is missed only from then on.
+/// Whether the broker restarted while it still had the lock of one that was frozen, which is missed only from then on;
+/// or when that one was back, who can have the lock then before whoever stood in for it.
 fn forgets_lock(frozen: &Happened, outage: &Happened) -> bool {
-    let holds = frozen.kind.goal() > BROKER_FREES;
-    let until = frozen.at + micros(BROKER_FREES);
-    holds && outage.kind == Kind::BrokerKilled && outage.at < until
+    let holds = frozen.kind.goal() > BROKER_FREES && outage.kind == Kind::BrokerKilled;
+    let missed = outage.at < frozen.at + micros(BROKER_FREES);
+    holds && (missed || frozen.until <= outage.clock_from())
 }
 
 /// How long an event of a gap may take among those that explain it with it.

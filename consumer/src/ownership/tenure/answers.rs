@@ -189,7 +189,7 @@ impl Tenure {
                 self.start(now, terms, out);
             }
         } else {
-            self.lose(now, out);
+            self.lose(head, now, terms, out);
         }
     }
 

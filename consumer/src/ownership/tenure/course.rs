@@ -1,7 +1,7 @@
 //! What a tenure does by itself: as time passes, as it may go on, as it ends.
 
 use super::{Basis, Claim, Deed, Phase, Request, StandIn, Tenure, Wanted};
-use crate::journal::Keys;
+use crate::journal::{Head, Keys};
 use crate::lane::Time;
 use crate::ownership::terms::{Death, Facts, Held, Terms};
 
@@ -276,22 +276,26 @@ impl Tenure {
         }
     }
 
-    /// Somebody claimed after us. If the lock is ours all the same, everything starts over with it.
-    pub(super) fn lose(&mut self, now: Time, out: &mut Vec<Deed>) {
+    /// Somebody claimed after us. If the lock is ours all the same, everything starts over with it where that one has
+    /// released the queue. Where it has not, the broker has restarted, or it is frozen: one that lives has the lock back
+    /// before our next try, and goes on with a queue that it would have to be waited for.
+    pub(super) fn lose(&mut self, head: &Head, now: Time, terms: &Terms, out: &mut Vec<Deed>) {
         if matches!(self.phase, Phase::Owned { .. } | Phase::Draining { .. }) {
             out.push(Deed::Drop { released: false });
         }
         let granted = self.granted.filter(|lease| now < *lease);
         self.go_out();
-        if let Some(lease) = granted {
-            if self.wanted == Wanted::No {
+        match granted {
+            None => self.next_lock = now,
+            Some(_) if self.wanted == Wanted::No => self.unlock(out),
+            Some(_) if !head.is_released() => {
                 self.unlock(out);
-            } else {
+                self.next_lock = now + terms.durations.stand_in_returns;
+            }
+            Some(lease) => {
                 self.lease = lease;
                 self.phase = Phase::Reading { locked: now };
             }
-        } else {
-            self.next_lock = now;
         }
     }
 

@@ -148,3 +148,45 @@ fn an_owner_that_is_missing_and_has_its_lock_keeps_its_queue() {
     world.pass(Duration::from_secs(20));
     assert_eq!(world.seen, []);
 }
+
+/// It was frozen until another had claimed its queue, and the broker forgot all locks before it woke.
+#[test]
+fn who_wakes_up_with_a_lock_leaves_the_queue_to_whoever_runs_it() {
+    let other = "keylane:other:1";
+    let woken = |state: State, holds: bool| {
+        let mut world = World::new();
+        world.ownership.allocate(world.now, &ours(&[0]));
+        world.until(|seen| assigned(seen) == 1);
+        world.now += Duration::from_secs(90);
+        world.claimed_by(queue(0), other, state);
+        world.seen.clear();
+        world.settle();
+        if holds {
+            world.taken.insert(queue(0), other.into());
+        }
+        world
+    };
+    let running = State::Ran {
+        waiting: Keys::default(),
+    };
+    let mut world = woken(running.clone(), true);
+    let unlock = Action::Unlock {
+        queue: queue(0),
+        holder: None,
+    };
+    assert!(world.seen.contains(&unlock), "{:?}", world.seen);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(assigned(&world.seen), 0);
+    // One that does not come back is waited for, a moment later.
+    let wait = woken(running, false).until(|seen| assigned(seen) == 1);
+    assert!(
+        wait < CALL_BOUND + LEASE + Duration::from_secs(4),
+        "{wait:?}"
+    );
+    // What it has given away is taken at once.
+    let released = State::Released {
+        running: Keys::default(),
+    };
+    let wait = woken(released, false).until(|seen| assigned(seen) == 1);
+    assert!(wait < Duration::from_secs(1), "{wait:?}");
+}

@@ -232,3 +232,32 @@ fn a_queue_may_change_hands_twice_in_good_order_when_two_start_one_after_the_oth
     // The first one came too late to have moved it.
     assert!(!met(&until(15 * WAITS), &starts(7 * WAITS)));
 }
+
+#[test]
+fn who_is_well_again_when_the_broker_comes_back_can_have_the_lock_before_who_had_it() {
+    // It had the queue in its place until the broker went, and was waited for.
+    let until = |to| [call(0, 1, 70 * S), call(1, 0, to)];
+    for (thaws, met_until) in [(66, 75 + 5 + 23), (40, 75 + 5)] {
+        let events = [
+            event(Kind::Freeze, Some(0), S, thaws * S),
+            event(Kind::BrokerKilled, None, 67 * S, 75 * S),
+        ];
+        assert!(met(&until(met_until * S), &events), "{thaws} s");
+        assert!(!met(&until((met_until + 1) * S), &events), "{thaws} s");
+    }
+}
+
+#[test]
+fn a_queue_stands_still_with_a_dead_handler_to_which_it_was_given_for_a_moment() {
+    let calls = [call(0, 0, 10 * S), call(1, 0, 14 * S)];
+    let dead = event(Kind::HandlerDead, Some(1), 9 * S, 13 * S);
+    let (comes, goes) = (
+        at_once(Kind::Start, 2, 10 * S),
+        at_once(Kind::Terminate, 2, 12 * S),
+    );
+    let all = [dead.clone(), comes.clone(), goes.clone()];
+    assert!(met(&calls, &all));
+    // Nothing gave it to that one, or nothing took it away.
+    assert!(!met(&calls, &[comes.clone(), goes]));
+    assert!(!met(&calls, &[dead, comes]));
+}
