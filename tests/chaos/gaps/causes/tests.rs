@@ -189,16 +189,23 @@ fn who_is_told_to_end_while_the_broker_is_away_for_a_lease_is_as_one_that_was_ki
 
 #[test]
 fn who_is_frozen_when_the_broker_restarts_is_missed_from_then_on() {
-    // When the broker is killed, and the bound: the freeze's own where the others had the time before, or have the
-    // lock by then.
-    for (killed, bound) in [(20, 80), (54, 60 + 5 + 23), (62, 80)] {
+    // When the broker is killed, when it thaws, and the bound: the freeze's own where the others had the time before, or
+    // have the lock by then, unless it is back and has the lock before them.
+    let cases = [
+        (20, 90, 80),
+        (54, 90, 60 + 5 + 23),
+        (62, 90, 80),
+        (62, 66, 68 + 5 + 23),
+    ];
+    for (killed, thaws, bound) in cases {
         let events = [
-            event(Kind::Freeze, Some(0), WAITS, 90 * S),
+            event(Kind::Freeze, Some(0), WAITS, thaws * S),
             event(Kind::BrokerKilled, None, killed * S, (killed + 6) * S),
         ];
         let goes_on = |at: u64| [call(0, 0, 0), call(1, 1, at * S)];
-        assert!(met(&goes_on(bound), &events), "{killed} s");
-        assert!(!met(&goes_on(bound + 1), &events), "{killed} s");
+        assert!(met(&goes_on(bound), &events), "{killed} s, {thaws} s");
+        let late = goes_on(bound + 1);
+        assert!(!met(&late, &events), "{killed} s, {thaws} s");
     }
 }
 
