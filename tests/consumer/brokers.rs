@@ -140,12 +140,8 @@ async fn of_several_name_servers_any_that_lives_is_enough() {
 async fn whoever_no_name_server_answers_asks_for_no_lock() {
     let world = World::new("routeless", 2).await;
     let faults = Arc::<Faults>::default();
-    let wrap = |source| Faulty {
-        source,
-        faults: faults.clone(),
-    };
     let handler = FuncHandler::new(|_| async { CallResult::Done });
-    let member = Member::start(&world, &[], wrap, handler).await;
+    let member = Member::start(&world, &[], Faulty::with(&faults), handler).await;
     world.produce(20, 5).await;
     world.until_committed(20).await;
     faults.routes.store(true, Ordering::Relaxed);

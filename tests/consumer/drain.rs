@@ -50,12 +50,8 @@ async fn nobody_leaves_the_group_while_a_heartbeat_is_under_way() {
     let world = World::new("leaves", 1).await;
     let faults = Arc::<Faults>::default();
     faults.beats.store(true, Ordering::Relaxed);
-    let wrap = |source| Faulty {
-        source,
-        faults: faults.clone(),
-    };
     let handler = FuncHandler::new(|_| async { CallResult::Done });
-    let member = Member::start(&world, &[], wrap, handler).await;
+    let member = Member::start(&world, &[], Faulty::with(&faults), handler).await;
     world.produce(10, 5).await;
     world.until_committed(10).await;
     wait::until(SOON, "a heartbeat", async || {

@@ -35,6 +35,14 @@ pub struct Faulty {
     pub faults: Arc<Faults>,
 }
 
+impl Faulty {
+    /// Puts these faults before a source.
+    pub fn with(faults: &Arc<Faults>) -> impl FnOnce(RocketmqSource) -> Self {
+        let faults = faults.clone();
+        |source| Self { source, faults }
+    }
+}
+
 fn lost(what: &'static str) -> SourceError {
     SourceError::Unreachable {
         peer: "the broker".into(),

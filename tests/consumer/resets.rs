@@ -137,13 +137,9 @@ impl Deref for Resettable {
 impl Resettable {
     async fn start(world: &World, handlers: &Handlers, changes: &[(&str, &str)]) -> Self {
         let faults = Arc::<Faults>::default();
-        let wrap = |source| Faulty {
-            source,
-            faults: faults.clone(),
-        };
         let handlers = handlers.clone();
         let handler = FuncHandler::new(move |delivery| handlers.clone().call(delivery));
-        let member = Member::start(world, changes, wrap, handler).await;
+        let member = Member::start(world, changes, Faulty::with(&faults), handler).await;
         Self { member, faults }
     }
 
